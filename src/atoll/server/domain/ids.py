@@ -1,0 +1,45 @@
+"""
+The names of things: each kind of id is a type of its own.
+
+An id that comes from outside goes through its ``parse_*`` function before anything else sees it.
+"""
+
+import re
+import secrets
+from typing import NewType
+
+from atoll.server.domain.errors import InvalidArgumentError
+
+SandboxId = NewType("SandboxId", str)
+TemplateId = NewType("TemplateId", str)
+TeamId = NewType("TeamId", str)
+
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+# "i" and 20 more, all of one length: runsc matches container ids by prefix,
+# and E2B's clients accept lower-case letters and digits only.
+_SANDBOX_ID = re.compile(r"i[a-z0-9]{20}")
+_SANDBOX_ID_LENGTH = 21
+
+
+def new_sandbox_id() -> SandboxId:
+    """Make an id that no other sandbox has."""
+    return SandboxId("i" + "".join(secrets.choice(_ALPHABET) for _ in range(20)))
+
+
+def parse_sandbox_id(untrusted: str) -> SandboxId:
+    """
+    Check the form of a sandbox id.
+
+    Accepts the old form ``<id>-<client id>`` and drops what is behind the dash.
+
+    Raises:
+        InvalidArgumentError: it has another form.
+    """
+    head, *rest = untrusted.split("-")
+    if len(rest) > 1 or not _SANDBOX_ID.fullmatch(head):
+        raise InvalidArgumentError(
+            "Invalid sandbox ID",
+            details=f"{untrusted[:64]!r} is not 'i' and {_SANDBOX_ID_LENGTH - 1} of [a-z0-9]",
+        )
+    return SandboxId(head)

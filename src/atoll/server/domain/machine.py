@@ -1,0 +1,107 @@
+"""
+What a runtime starts and reports: the machine below a sandbox.
+
+Nothing here names a technology.
+"""
+
+from dataclasses import dataclass
+
+from atoll.server.domain.ids import SandboxId, TemplateId
+from atoll.server.domain.limits import EgressPolicy, Limits
+from atoll.server.domain.sandbox import EndReason
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSpec:
+    """What to start."""
+
+    sandbox_id: SandboxId
+    template_id: TemplateId
+    hostname: str
+    limits: Limits
+    egress: EgressPolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """
+    What runs.
+
+    Attributes:
+        sandbox_id: whose it is.
+        address: its IPv4 address, reachable from this host only.
+    """
+
+    sandbox_id: SandboxId
+    address: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineEnded:
+    """A machine ended without being asked. Its remains wait for ``destroy``."""
+
+    sandbox_id: SandboxId
+    reason: EndReason
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessKilledForMemory:
+    """A process inside was killed, because the machine used more memory than promised."""
+
+    sandbox_id: SandboxId
+    pid: int
+    command: str
+    resident_bytes: int
+
+
+MachineEvent = MachineEnded | ProcessKilledForMemory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """
+    What a machine uses now, read from the host, without waking the guest.
+
+    Attributes:
+        cpu_seconds: since its start.
+        memory_bytes: resident, without page cache.
+        disk_bytes: written over the template, as far as it takes room on the host.
+    """
+
+    cpu_seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestConfiguration:
+    """
+    Everything a guest is told after its start: one message for start, claim and fork.
+
+    Mirrors ``atoll.guest.v1.Configuration`` in proto/.
+    """
+
+    generation: int
+    sandbox_id: SandboxId
+    template_id: TemplateId
+    team_id: str
+    hostname: str
+    machine_id: str
+    env: tuple[tuple[str, str], ...]
+    access_token: str
+    default_user: str
+    default_workdir: str
+    processes: int
+    memory_bytes: int
+    address: str
+    dns_servers: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KilledProcess:
+    """The process that a guest killed to get memory back; pid 0 when there was none."""
+
+    pid: int
+    command: str
+    resident_bytes: int

@@ -1,0 +1,113 @@
+"""
+A sandbox, as data: what it should be (target), what it is (status), and why it ended.
+
+Verbs live in control, one file per concern.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
+from atoll.server.domain.limits import EgressPolicy, Limits
+
+
+class Target(StrEnum):
+    """What a sandbox should be."""
+
+    RUNNING = "running"
+    KILLED = "killed"
+
+
+class Status(StrEnum):
+    """
+    What a sandbox is.
+
+    creating → running → killing → killed, and from anywhere → failed.
+    Killed and failed are final: nothing of the sandbox is left on the machine.
+    """
+
+    CREATING = "creating"
+    RUNNING = "running"
+    KILLING = "killing"
+    KILLED = "killed"
+    FAILED = "failed"
+
+
+FINAL = frozenset({Status.KILLED, Status.FAILED})
+
+
+class EndReason(StrEnum):
+    """Why a sandbox is no longer there."""
+
+    # Somebody asked for it.
+    KILLED = "killed"
+    # Its deadline passed.
+    DEADLINE = "deadline"
+    # It did not come up; the row says at which step.
+    START_FAILED = "start_failed"
+    # The server stopped while it was being created.
+    START_INTERRUPTED = "start_interrupted"
+    # It used more memory than its wall allows, and the kernel ended it.
+    OOM = "oom"
+    # It lifted its inner process limit and met the outer one.
+    PROCESS_LIMIT = "process_limit"
+    # Its first process ended: guest root killed it, or it crashed.
+    GUEST_ENDED = "guest_ended"
+    # The process that isolates it (gVisor's sentry or gofer) ended.
+    RUNTIME_ENDED = "runtime_ended"
+    # It did not answer any more and was killed.
+    RUNTIME_HUNG = "runtime_hung"
+    # It was gone when the server came back: the machine restarted, say.
+    LOST = "lost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sandbox:
+    """
+    One row.
+
+    Attributes:
+        id: never used twice.
+        team_id: who owns it.
+        template_id: what it started from.
+        template_alias: the name that the caller gave for it.
+        target: what it should be.
+        status: what it is.
+        limits: its size.
+        egress: what it may reach.
+        metadata: the caller's own words about it.
+        env: for every command inside.
+        created_at: when the row was written.
+        started_at: when it answered first; None before.
+        deadline: when it is killed.
+        ended_at: when it reached a final status; None before.
+        end_reason: why it ended; None before.
+        end_detail: facts about the end, for operators.
+        generation: grows with every start, claim, resume and fork.
+        address: where it is reached from the host, IPv4; None when nowhere.
+        runtime: the runtime's name, "gvisor".
+        secured: whether callers of the daemon must show an access token.
+    """
+
+    id: SandboxId
+    team_id: TeamId
+    template_id: TemplateId
+    template_alias: str
+    target: Target
+    status: Status
+    limits: Limits
+    egress: EgressPolicy
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    created_at: datetime
+    started_at: datetime | None = None
+    deadline: datetime
+    ended_at: datetime | None = None
+    end_reason: EndReason | None = None
+    end_detail: str | None = None
+    generation: int = 1
+    address: str | None = None
+    runtime: str
+    secured: bool = True

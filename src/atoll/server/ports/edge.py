@@ -1,0 +1,18 @@
+"""The port to the edge, the program that carries users' bytes to sandboxes."""
+
+from typing import Protocol
+
+from atoll.server.domain.ids import SandboxId
+
+
+class Edge(Protocol):
+    """Tells the edge what it can no longer know from its cache."""
+
+    async def forget(self, sandbox_id: SandboxId) -> None:
+        """
+        Drop the route of a sandbox and cut its connections; return when that is done.
+
+        Afterwards the sandbox's address may be given to another one.
+        An edge that does not answer is restarted, which forgets everything.
+        """
+        ...

@@ -1,0 +1,31 @@
+"""The port to guestd, the daemon inside a sandbox."""
+
+from typing import Protocol
+
+from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
+
+
+class Guest(Protocol):
+    """
+    Calls guestd's private service.
+
+    The guest is hostile: answers are bounded in size and time, and believed in nothing that matters.
+    """
+
+    async def configure(self, machine: Machine, configuration: GuestConfiguration) -> None:
+        """
+        Send a sandbox all it has to know; return when it holds.
+
+        Raises:
+            UnavailableError: the guest did not answer in time, or refused.
+        """
+        ...
+
+    async def kill_greediest(self, machine: Machine) -> KilledProcess:
+        """
+        Have the process killed that holds most memory.
+
+        Raises:
+            UnavailableError: the guest did not answer in time, or refused.
+        """
+        ...

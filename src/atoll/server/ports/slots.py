@@ -1,0 +1,59 @@
+"""The port to slots: pre-made network namespaces that machines run in."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.limits import EgressPolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """
+    A network namespace with one interface, addressed and fenced.
+
+    Attributes:
+        name: the namespace's name.
+        netns: its path, to hand to a runtime.
+        address: the sandbox's IPv4 address; only this host reaches it.
+        dns_servers: addresses, inside the sandbox's reach, that resolve names.
+    """
+
+    name: str
+    netns: str
+    address: str
+    dns_servers: tuple[str, ...]
+
+
+class Slots(Protocol):
+    """
+    Gives each sandbox a slot of its own.
+
+    Which slot belongs to whom is kept where a new process finds it.
+    """
+
+    async def acquire(self, sandbox_id: SandboxId, egress: EgressPolicy) -> Slot:
+        """
+        Take a slot; its fence stands before this returns.
+
+        Raises:
+            ResourceExhaustedError: the home's address range is used up.
+            UnavailableError: the kernel refused; details say what.
+        """
+        ...
+
+    async def find(self, sandbox_id: SandboxId) -> Slot | None:
+        """Return the slot that a sandbox holds, if it holds one."""
+        ...
+
+    async def release(self, sandbox_id: SandboxId) -> None:
+        """
+        Take a sandbox's slot away: namespace, interface, firewall entries.
+
+        A no-op when it holds none.
+        """
+        ...
+
+    async def held(self) -> frozenset[SandboxId]:
+        """List the sandboxes that hold a slot."""
+        ...

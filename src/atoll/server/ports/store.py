@@ -1,0 +1,130 @@
+"""
+The port to the rows.
+
+Every call is one transaction: on return it holds, after an error nothing of it does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from atoll.server.domain.ids import SandboxId, TeamId
+from atoll.server.domain.sandbox import Sandbox, Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxFilter:
+    """
+    Which sandboxes to list; every given part must match.
+
+    Attributes:
+        team_id: the owner; None: anybody's (the server's own questions).
+        statuses: one of these.
+        metadata: all of these pairs.
+        template: the template's id or the name that the caller gave.
+        started_after: only later starts.
+    """
+
+    team_id: TeamId | None = None
+    statuses: frozenset[Status] | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+    template: str | None = None
+    started_after: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """
+    Which part of a list.
+
+    Attributes:
+        limit: at most so many rows, 1 to 1000.
+        after: the last row of the page before, (created_at, id); None: from the start.
+        newest_first: the order, by created_at and id.
+    """
+
+    limit: int = 100
+    after: tuple[datetime, SandboxId] | None = None
+    newest_first: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKey:
+    """
+    Who may call.
+
+    Attributes:
+        hash: sha256 of the key, hexadecimal. The key itself is not kept.
+        team_id: for whom.
+        name: the owner's word for it.
+    """
+
+    hash: str
+    team_id: TeamId
+    name: str
+    created_at: datetime = field()
+
+
+class Store(Protocol):
+    """Keeps the rows."""
+
+    async def open(self) -> None:
+        """Connect and bring the tables up to date."""
+        ...
+
+    async def close(self) -> None:
+        """Disconnect."""
+        ...
+
+    async def add_sandbox(self, sandbox: Sandbox) -> None:
+        """
+        Write a new row.
+
+        Raises:
+            AlreadyExistsError: the id is taken.
+        """
+        ...
+
+    async def get_sandbox(self, sandbox_id: SandboxId) -> Sandbox:
+        """
+        Read a row.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        ...
+
+    async def replace_sandbox(self, old: Sandbox, new: Sandbox) -> None:
+        """
+        Write ``new`` where exactly ``old`` stands.
+
+        Raises:
+            NotFoundError: there is no such row.
+            AbortedError: the row is no longer what ``old`` says.
+        """
+        ...
+
+    async def list_sandboxes(self, filter: SandboxFilter, page: Page) -> Sequence[Sandbox]:
+        """Read a page of rows."""
+        ...
+
+    async def count_sandboxes(self, filter: SandboxFilter) -> int:
+        """Count the rows that match."""
+        ...
+
+    async def next_deadline(self) -> Sandbox | None:
+        """Read the running row whose deadline comes first."""
+        ...
+
+    async def forget_sandboxes(self, *, ended_before: datetime) -> int:
+        """Delete final rows that ended before; return how many."""
+        ...
+
+    async def add_api_key(self, key: ApiKey) -> None:
+        """Write a key; a no-op when the same hash is there."""
+        ...
+
+    async def find_api_key(self, hash: str) -> ApiKey | None:
+        """Read a key by its hash."""
+        ...
