@@ -1,0 +1,88 @@
+"""Control's limits: each with its default and its reason. ``settings.py`` lets operators change them."""
+
+import os
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlLimits:
+    """
+    What one server does at most, and how long it waits.
+
+    Attributes:
+        max_sandboxes: sandboxes that are not ended, of all teams. An idle one holds about 30 MB of the
+            host's memory, so 500 of them are some 15 GB.
+        max_timeout: the longest time between now and a deadline. A day, as E2B's largest plan has.
+        concurrent_starts: starts under way at once. A start is bound by the processor, so more than two
+            per core only makes each of them slower; default: two per core.
+        queued_starts: creates that wait for their start. At 14 starts a second, 256 wait 20 s: less than
+            the 60 s after which clients give up.
+        start_queue_timeout: how long a create waits for its start at most; clients give up after 60 s.
+        start_timeout: how long a runtime may take for a start. It takes 0.2 s on a quiet machine, and
+            some seconds on a full one.
+        configure_timeout: how long guestd may take to accept its configuration; it takes milliseconds.
+        concurrent_destroys: destroys under way at once: as many as starts, twice, since a full host is
+            emptied before it is filled.
+        forget_timeout: how long the edge may take to forget a route; includes restarting it.
+        destroy_timeout: how long one attempt to destroy may take; a hung sentry is killed after seconds.
+        destroy_attempts: attempts that a kill call waits for before it reports failure. The attempts
+            go on behind it.
+        destroy_retry_delay: pause before the second attempt; it doubles with each one.
+        destroy_retry_delay_most: longest pause between attempts.
+        keep_ended: how long rows of ended sandboxes are kept, for questions about their end.
+        metadata_pairs: pairs of metadata of one sandbox.
+        metadata_key_bytes: bytes of a metadata key, in UTF-8.
+        metadata_value_bytes: bytes of a metadata value, in UTF-8.
+        env_pairs: environment variables of one sandbox.
+        env_key_bytes: bytes of a variable's name, in UTF-8.
+        env_value_bytes: bytes of a variable's value, in UTF-8; Linux takes 128 KiB for one string.
+        env_total_bytes: bytes of all variables; exec takes 2 MiB for arguments and environment together.
+        max_cpus: cores of one sandbox; default: what the host has.
+        max_memory_bytes: memory of one sandbox.
+        max_processes: processes and threads of one sandbox; Linux's own default for a host is 32768.
+        max_disk_bytes: what one sandbox may write over its template.
+        min_memory_bytes: less, and the template's own programs do not start.
+        min_disk_bytes: less, and nothing useful can be written.
+        min_processes: guestd's threads and a shell with its children.
+        min_cpus: with less, a start takes longer than ``start_timeout``.
+        memory_kills_kept: kills for memory that are kept for questions, for each sandbox, newest last.
+    """
+
+    max_sandboxes: int = 500
+    max_timeout: timedelta = timedelta(hours=24)
+    concurrent_starts: int = field(default_factory=lambda: 2 * _cores())
+    queued_starts: int = 256
+    start_queue_timeout: timedelta = timedelta(seconds=50)
+    start_timeout: timedelta = timedelta(seconds=60)
+    configure_timeout: timedelta = timedelta(seconds=10)
+    concurrent_destroys: int = field(default_factory=lambda: 4 * _cores())
+    forget_timeout: timedelta = timedelta(seconds=15)
+    destroy_timeout: timedelta = timedelta(seconds=60)
+    destroy_attempts: int = 3
+    destroy_retry_delay: timedelta = timedelta(milliseconds=200)
+    destroy_retry_delay_most: timedelta = timedelta(seconds=60)
+    keep_ended: timedelta = timedelta(days=7)
+    metadata_pairs: int = 64
+    metadata_key_bytes: int = 256
+    metadata_value_bytes: int = 4096
+    env_pairs: int = 256
+    env_key_bytes: int = 256
+    env_value_bytes: int = 64 * 1024
+    env_total_bytes: int = 512 * 1024
+    max_cpus: float = field(default_factory=lambda: float(_cores()))
+    max_memory_bytes: int = 16 * GIB
+    max_processes: int = 16384
+    max_disk_bytes: int = 100 * GIB
+    min_memory_bytes: int = 64 * MIB
+    min_disk_bytes: int = 16 * MIB
+    min_processes: int = 32
+    min_cpus: float = 0.05
+    memory_kills_kept: int = 16

@@ -1,0 +1,85 @@
+"""
+What the dialects ask of control, and what they get: plain frozen data.
+
+A dialect parses its wire form into these and translates the answers back; no rule lives there.
+Values are still the caller's: control checks them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from atoll.server.domain.ids import SandboxId, TeamId
+from atoll.server.domain.limits import EgressPolicy
+from atoll.server.domain.sandbox import Sandbox, Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actor:
+    """
+    Who calls.
+
+    Attributes:
+        team_id: whose sandboxes the caller sees.
+        key_name: the owner's word for the key that was shown.
+    """
+
+    team_id: TeamId
+    key_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitsOverride:
+    """The parts of a sandbox's size that differ from the template's; None: as the template says."""
+
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    processes: int | None = None
+    disk_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateSandbox:
+    """
+    The wish for a sandbox.
+
+    Attributes:
+        template: name or id.
+        timeout: from the moment the sandbox runs until it is killed.
+        metadata: the caller's own words about it.
+        env: for every command inside, above the template's.
+        egress: what it may reach.
+        secured: whether callers of the daemon must show the access token.
+        limits: where it differs from the template.
+    """
+
+    template: str
+    timeout: timedelta
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    egress: EgressPolicy = field(default_factory=EgressPolicy)
+    secured: bool = True
+    limits: LimitsOverride = field(default_factory=LimitsOverride)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxPage:
+    """
+    A part of a list.
+
+    Attributes:
+        sandboxes: the rows, in the order that was asked for.
+        next: what to give as ``Page.after`` for the next part; None: this was the last.
+    """
+
+    sandboxes: tuple[Sandbox, ...]
+    next: tuple[datetime, SandboxId] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """Where the edge finds a sandbox."""
+
+    sandbox_id: SandboxId
+    address: str
+    status: Status
