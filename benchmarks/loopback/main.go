@@ -1,0 +1,115 @@
+// Loopback is the raw side of the benchmarks, and their load.
+//
+//	loopback serve DIR              plain HTTP: GET and PUT of files in DIR; prints its address
+//	loopback load URL N C [K=V]...  N GETs of URL by C clients, headers K=V; prints requests per second
+//
+// It stands outside the dataplane on purpose: nothing here is part of Atoll.
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	switch {
+	case len(args) == 2 && args[0] == "serve":
+		return serve(args[1])
+	case len(args) >= 4 && args[0] == "load":
+		n, err := strconv.Atoi(args[2])
+		if err != nil {
+			return err
+		}
+		clients, err := strconv.Atoi(args[3])
+		if err != nil {
+			return err
+		}
+		return load(args[1], n, clients, args[4:])
+	}
+	return fmt.Errorf("usage: loopback serve DIR | loopback load URL N C [K=V]...")
+}
+
+func serve(dir string) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(listener.Addr())
+	return http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := filepath.Join(dir, filepath.Base(r.URL.Path))
+		if r.Method == http.MethodGet {
+			http.ServeFile(w, r, path)
+			return
+		}
+		file, err := os.Create(path)
+		if err == nil {
+			_, err = io.Copy(file, r.Body)
+			file.Close()
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	}))
+}
+
+func load(url string, n, clients int, headers []string) error {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
+	var left, failed atomic.Int64
+	left.Store(int64(n))
+	var wait sync.WaitGroup
+	start := time.Now()
+	for range clients {
+		wait.Go(func() {
+			for left.Add(-1) >= 0 {
+				if err := get(client, url, headers); err != nil {
+					failed.Add(1)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if failed.Load() > 0 {
+		return fmt.Errorf("%d of %d requests failed", failed.Load(), n)
+	}
+	fmt.Printf("%.1f\n", float64(n)/time.Since(start).Seconds())
+	return nil
+}
+
+func get(client *http.Client, url string, headers []string) error {
+	request, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, "=")
+		request.Header.Set(name, value)
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+		return err
+	}
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %s", answer.Status)
+	}
+	return nil
+}
