@@ -83,7 +83,7 @@ class Sandbox:
         started_at: when it answered first; None before.
         deadline: when it is killed.
         ended_at: when it reached a final status; None before.
-        end_reason: why it ended; None before.
+        end_reason: why it ends or ended; written with the status killing, None before.
         end_detail: facts about the end, for operators.
         generation: grows with every start, claim, resume and fork.
         address: where it is reached from the host, IPv4; None when nowhere.

@@ -1,0 +1,105 @@
+"""Rows to domain types and back; a row that makes no sense is named, not guessed at."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from atoll.server.domain.errors import InternalError
+from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
+from atoll.server.domain.limits import EgressPolicy, Limits
+from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
+from atoll.server.ports.store import ApiKey
+
+
+def sandbox_to_row(sandbox: Sandbox) -> dict[str, Any]:
+    """Return the values of a sandbox's row, by column."""
+    return {
+        "id": sandbox.id,
+        "team_id": sandbox.team_id,
+        "template_id": sandbox.template_id,
+        "template_alias": sandbox.template_alias,
+        "target": sandbox.target.value,
+        "status": sandbox.status.value,
+        "cpus": sandbox.limits.cpus,
+        "memory_bytes": sandbox.limits.memory_bytes,
+        "processes": sandbox.limits.processes,
+        "disk_bytes": sandbox.limits.disk_bytes,
+        "egress": {"internet": sandbox.egress.internet},
+        "metadata": dict(sandbox.metadata),
+        "env": dict(sandbox.env),
+        "created_at": sandbox.created_at,
+        "started_at": sandbox.started_at,
+        "deadline": sandbox.deadline,
+        "ended_at": sandbox.ended_at,
+        "end_reason": sandbox.end_reason.value if sandbox.end_reason else None,
+        "end_detail": sandbox.end_detail,
+        "generation": sandbox.generation,
+        "address": sandbox.address,
+        "runtime": sandbox.runtime,
+        "secured": sandbox.secured,
+    }
+
+
+def sandbox_from_row(row: RowMapping) -> Sandbox:
+    """
+    Read a sandbox's row.
+
+    Raises:
+        InternalError: a value is none that this version writes.
+    """
+    try:
+        return Sandbox(
+            id=SandboxId(row["id"]),
+            team_id=TeamId(row["team_id"]),
+            template_id=TemplateId(row["template_id"]),
+            template_alias=row["template_alias"],
+            target=Target(row["target"]),
+            status=Status(row["status"]),
+            limits=Limits(
+                cpus=row["cpus"],
+                memory_bytes=row["memory_bytes"],
+                processes=row["processes"],
+                disk_bytes=row["disk_bytes"],
+            ),
+            egress=EgressPolicy(**row["egress"]),
+            metadata=_strings(row["metadata"]),
+            env=_strings(row["env"]),
+            created_at=row["created_at"],
+            started_at=row["started_at"],
+            deadline=row["deadline"],
+            ended_at=row["ended_at"],
+            end_reason=EndReason(row["end_reason"]) if row["end_reason"] is not None else None,
+            end_detail=row["end_detail"],
+            generation=row["generation"],
+            address=row["address"],
+            runtime=row["runtime"],
+            secured=row["secured"],
+        )
+    except (ValueError, TypeError) as error:
+        raise damaged_row(str(row["id"]), error) from error
+
+
+def damaged_row(sandbox_id: str, error: Exception) -> InternalError:
+    """Say which row cannot be read."""
+    return InternalError(
+        "A row of the database cannot be read",
+        details=f"sandbox {sandbox_id}: {type(error).__name__}: {error}",
+        resolution="Was the database written by a newer version, or by hand? Repair or delete that row.",
+    )
+
+
+def api_key_from_row(row: RowMapping) -> ApiKey:
+    """Read an API key's row."""
+    return ApiKey(
+        hash=row["hash"], team_id=TeamId(row["team_id"]), name=row["name"], created_at=row["created_at"]
+    )
+
+
+def _strings(value: object) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise TypeError(f"not an object of strings: {value!r:.100}")
+    for key, item in value.items():
+        if not isinstance(key, str) or not isinstance(item, str):
+            raise TypeError(f"not an object of strings: {value!r:.100}")
+    return value

@@ -1,0 +1,58 @@
+"""The statements that take some thought: filters and pages. They mean the same to SQLite and PostgreSQL."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, exists, func, literal, or_, select, tuple_
+
+from atoll.server.domain.sandbox import Status
+from atoll.server.ports.store import Page, SandboxFilter
+from atoll.server.stores.tables import UtcDateTime, sandbox_metadata, sandboxes
+
+
+def page_of_sandboxes(filter: SandboxFilter, page: Page) -> Select[Any]:
+    """Select a page, ordered by created_at and id."""
+    order = (sandboxes.c.created_at, sandboxes.c.id)
+    statement = select(sandboxes).where(_matches(filter))
+    if page.after is not None:
+        moment, sandbox_id = page.after
+        here = tuple_(*order)
+        there = tuple_(literal(moment, UtcDateTime), literal(sandbox_id))
+        statement = statement.where(here < there if page.newest_first else here > there)
+    ordering = [column.desc() if page.newest_first else column.asc() for column in order]
+    return statement.order_by(*ordering).limit(page.limit)
+
+
+def number_of_sandboxes(filter: SandboxFilter) -> Select[Any]:
+    """Count what a filter matches."""
+    return select(func.count()).select_from(sandboxes).where(_matches(filter))
+
+
+def first_deadline() -> Select[Any]:
+    """Select the running row whose deadline comes first."""
+    return (
+        select(sandboxes)
+        .where(sandboxes.c.status == Status.RUNNING.value)
+        .order_by(sandboxes.c.deadline, sandboxes.c.id)
+        .limit(1)
+    )
+
+
+def _matches(filter: SandboxFilter) -> ColumnElement[bool]:
+    conditions: list[ColumnElement[bool]] = []
+    if filter.team_id is not None:
+        conditions.append(sandboxes.c.team_id == filter.team_id)
+    if filter.statuses is not None:
+        conditions.append(sandboxes.c.status.in_(sorted(status.value for status in filter.statuses)))
+    if filter.template is not None:
+        conditions.append(
+            or_(sandboxes.c.template_id == filter.template, sandboxes.c.template_alias == filter.template)
+        )
+    if filter.started_after is not None:
+        conditions.append(sandboxes.c.started_at > filter.started_after)
+    conditions += [_has_pair(key, value) for key, value in filter.metadata]
+    return and_(True, *conditions)
+
+
+def _has_pair(key: str, value: str) -> ColumnElement[bool]:
+    pair = sandbox_metadata.c
+    return exists().where(pair.sandbox_id == sandboxes.c.id, pair.key == key, pair.value == value)

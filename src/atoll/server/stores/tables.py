@@ -1,0 +1,115 @@
+"""
+The tables, as SQLAlchemy Core sees them.
+
+A change here comes with a migration; a test compares the two.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """
+    A moment, with its time zone in Python and in UTC below.
+
+    SQLite keeps text without a zone; text of one form and one zone sorts as the moments do.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a time without a zone: nobody knows when that is."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"time without zone: {value!r}")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        """Give SQLite's text its zone back."""
+        if value is None:
+            return None
+        assert isinstance(value, datetime)
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData()
+
+sandboxes = Table(
+    "sandboxes",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("team_id", String, nullable=False),
+    Column("template_id", String, nullable=False),
+    Column("template_alias", String, nullable=False),
+    Column("target", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("cpus", Float, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("processes", Integer, nullable=False),
+    Column("disk_bytes", BigInteger, nullable=False),
+    Column("egress", JSON, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("env", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("deadline", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Column("end_reason", String),
+    Column("end_detail", String),
+    Column("generation", BigInteger, nullable=False),
+    Column("address", String),
+    Column("runtime", String, nullable=False),
+    Column("secured", Boolean, nullable=False),
+    # Lists: a team's rows in the order of their making; most rows are of ended sandboxes,
+    # most questions are about the others.
+    Index("sandboxes_by_team", "team_id", "created_at", "id"),
+    Index("sandboxes_by_status", "status", "team_id", "created_at", "id"),
+    Index("sandboxes_by_ended_at", "ended_at"),
+)
+# Only what runs has a deadline to wait for.
+Index(
+    "sandboxes_by_deadline",
+    sandboxes.c.deadline,
+    sqlite_where=text("status = 'running'"),
+    postgresql_where=text("status = 'running'"),
+)
+
+# The pairs of sandboxes.metadata once more, as an index to find sandboxes by them:
+# paths into JSON are written differently by each database, and none takes every key.
+sandbox_metadata = Table(
+    "sandbox_metadata",
+    metadata,
+    Column("sandbox_id", String, ForeignKey("sandboxes.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("value", String, nullable=False),
+    Index("sandbox_metadata_by_pair", "key", "value", "sandbox_id"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("hash", String, primary_key=True),
+    Column("team_id", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
