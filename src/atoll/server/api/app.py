@@ -1,0 +1,45 @@
+"""
+The two apps of a server, put together from dialects.
+
+The public one is behind the edge, for everybody with a key. The private one is for our own programs.
+"""
+
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp
+
+from atoll.server.api.e2b import dialect as e2b
+from atoll.server.api.e2b.translate import Reach
+from atoll.server.api.gate import Gate
+from atoll.server.api.internal import routes as internal
+from atoll.server.api.limits import ApiLimits
+from atoll.server.api.rest import dialect as rest
+from atoll.server.control.service import Control
+from atoll.server.ports.clock import Clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicAddress:
+    """
+    Where clients find sandboxes.
+
+    Attributes:
+        domain: what follows ``<port>-<sandbox id>.`` in a sandbox's host name: "localhost:<port>", say.
+    """
+
+    domain: str
+
+
+def build_public(control: Control, clock: Clock, address: PublicAddress, limits: ApiLimits) -> ASGIApp:
+    """
+    Build what ``api.sock`` serves.
+
+    /v1, /docs and /openapi.json are ours; every other path is E2B's.
+    """
+    dialects = (rest.build(control, address.domain), e2b.build(control, clock, Reach(domain=address.domain)))
+    return Gate(dialects, control.authenticate, limits)
+
+
+def build_private(control: Control, limits: ApiLimits) -> ASGIApp:
+    """Build what ``control.sock`` serves."""
+    return Gate((internal.build(control),), control.authenticate, limits)

@@ -1,0 +1,46 @@
+"""Tokens that name a place in a list; opaque to callers, and checked when they come back."""
+
+import base64
+import binascii
+from datetime import UTC, datetime
+
+from atoll.server.domain.errors import InvalidArgumentError
+from atoll.server.domain.ids import SandboxId, parse_sandbox_id
+
+Place = tuple[datetime, SandboxId]
+
+_MOST_CHARACTERS = 256
+_ASCENDING = "__asc"
+
+
+def encode_cursor(place: Place, *, newest_first: bool) -> str:
+    """Write a place down: the last row that was shown, and in which order."""
+    created_at, sandbox_id = place
+    moment = created_at.astimezone(UTC).isoformat()
+    text = f"{moment}__{sandbox_id}{'' if newest_first else _ASCENDING}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decode_cursor(untrusted: str, *, newest_first: bool) -> Place:
+    """
+    Read a place.
+
+    Raises:
+        InvalidArgumentError: not a token of ours, or one of a list in the other order.
+    """
+    try:
+        if len(untrusted) > _MOST_CHARACTERS:
+            raise ValueError("too long")
+        padded = untrusted.rstrip("=") + "=" * (-len(untrusted.rstrip("=")) % 4)
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+        moment, _, rest = text.partition("__")
+        ascending = rest.endswith(_ASCENDING)
+        created_at = datetime.fromisoformat(moment)
+        if created_at.tzinfo is None:
+            raise ValueError("no time zone")
+        place = created_at.astimezone(UTC), parse_sandbox_id(rest.removesuffix(_ASCENDING))
+    except (ValueError, OverflowError, binascii.Error, InvalidArgumentError) as error:
+        raise InvalidArgumentError("Invalid next token") from error
+    if ascending == newest_first:
+        raise InvalidArgumentError("Invalid next token: it belongs to a list in the other order")
+    return place

@@ -1,0 +1,34 @@
+"""The E2B dialect as one app."""
+
+from fastapi import APIRouter, FastAPI
+
+from atoll.server.api.dialect import add_error_forms, route_class
+from atoll.server.api.e2b import sandboxes, templates, unavailable
+from atoll.server.api.e2b.form import render
+from atoll.server.api.e2b.translate import Reach
+from atoll.server.api.gate import Dialect
+from atoll.server.control.service import Control
+from atoll.server.ports.clock import Clock
+
+
+def build(control: Control, clock: Clock, reach: Reach) -> Dialect:
+    """Put the routes together."""
+    # No OpenAPI: this interface is E2B's to describe.
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    add_error_forms(app, render)
+    app.include_router(_health())
+    app.include_router(sandboxes.router(control, clock, reach))
+    # Before templates: its paths are the narrower ones.
+    app.include_router(unavailable.router())
+    app.include_router(templates.router(control))
+    return Dialect(app=app, open_paths=frozenset({"/health"}), render=render)
+
+
+def _health() -> APIRouter:
+    routes = APIRouter(route_class=route_class(render))
+
+    @routes.get("/health", status_code=204)
+    async def health() -> None:
+        """Say that the server answers."""
+
+    return routes

@@ -1,0 +1,182 @@
+"""Requests and answers of the E2B dialect, as they are on the wire."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
+
+from atoll.server.api.fields import Flag, Name, Seconds, Text, Texts
+
+# E2B's own defaults.
+TIMEOUT_V1 = 15
+TIMEOUT_V2 = 300
+
+
+class AutoResume(BaseModel):
+    """Whether traffic wakes a paused sandbox."""
+
+    enabled: Flag = False
+
+
+class Network(BaseModel):
+    """What a sandbox may reach, and who may reach it; fields that are not named here are refused."""
+
+    model_config = ConfigDict(extra="allow")
+
+    allowPublicTraffic: Flag | None = None
+    allowOut: list[Text] | None = None
+    denyOut: list[Text] | None = None
+
+
+class NewSandbox(BaseModel):
+    """The body of both creates; fields that are not named here are refused."""
+
+    model_config = ConfigDict(extra="allow")
+
+    templateID: Name
+    timeout: Seconds | None = None
+    metadata: Texts | None = None
+    envVars: Texts | None = None
+    secure: Flag | None = None
+    allow_internet_access: Flag | None = None
+    network: Network | None = None
+    autoPause: Flag | None = None
+    autoPauseMemory: Flag | None = None
+    autoResume: AutoResume | None = None
+
+
+class NewTimeout(BaseModel):
+    """Sets the deadline, from now."""
+
+    timeout: Annotated[Seconds, Field(ge=0)]
+
+
+class Refresh(BaseModel):
+    """Keeps a sandbox alive for at least so long, from now."""
+
+    duration: Annotated[Seconds, Field(ge=0)] | None = None
+
+
+class Connect(BaseModel):
+    """Keeps a sandbox alive and asks how to reach it. ``memory`` concerns paused ones only."""
+
+    timeout: Annotated[Seconds, Field(ge=0)] | None = None
+    memory: Flag | None = None
+
+
+class ConnectV1(Connect):
+    """The same, of older clients."""
+
+    timeout: Annotated[Seconds, Field(ge=0)]
+
+
+class Sandbox(BaseModel):
+    """How to reach a sandbox."""
+
+    templateID: str
+    sandboxID: str
+    clientID: str
+    envdVersion: str
+    alias: str
+    envdAccessToken: str | None = None
+    trafficAccessToken: str | None = None
+    domain: str | None = None
+
+
+class ListedSandbox(BaseModel):
+    """A sandbox in a list."""
+
+    templateID: str
+    alias: str
+    sandboxID: str
+    clientID: str
+    startedAt: datetime
+    endAt: datetime
+    cpuCount: int
+    memoryMB: int
+    diskSizeMB: int
+    state: Literal["running", "paused"]
+    envdVersion: str
+    metadata: dict[str, str]
+    volumeMounts: list[Any] = Field(default_factory=list)
+
+
+class Lifecycle(BaseModel):
+    """What happens when the time is over."""
+
+    autoResume: bool = False
+    onTimeout: Literal["kill", "pause"] = "kill"
+
+
+class NetworkInfo(BaseModel):
+    """What a sandbox may reach."""
+
+    allowPublicTraffic: bool = True
+    denyOut: list[str] | None = None
+
+
+class SandboxDetail(ListedSandbox):
+    """A sandbox, with how to reach it."""
+
+    envdAccessToken: str | None = None
+    allowInternetAccess: bool
+    domain: str | None
+    network: NetworkInfo
+    lifecycle: Lifecycle = Field(default_factory=Lifecycle)
+
+
+class SandboxMetric(BaseModel):
+    """What a sandbox uses; bytes."""
+
+    timestamp: datetime
+    timestampUnix: int
+    cpuCount: int
+    cpuUsedPct: float
+    memUsed: int
+    memTotal: int
+    memCache: int
+    diskUsed: int
+    diskTotal: int
+
+
+class SandboxesWithMetrics(BaseModel):
+    """The newest metric of each of several sandboxes."""
+
+    sandboxes: dict[str, SandboxMetric]
+
+
+class Template(BaseModel):
+    """A template in a list."""
+
+    templateID: str
+    buildID: str
+    cpuCount: StrictInt
+    memoryMB: StrictInt
+    diskSizeMB: StrictInt
+    public: bool = True
+    aliases: list[str]
+    names: list[str]
+    createdAt: datetime
+    updatedAt: datetime
+    createdBy: None = None
+    lastSpawnedAt: None = None
+    spawnCount: int = 0
+    buildCount: int = 1
+    envdVersion: str
+    buildStatus: Literal["ready"] = "ready"
+    isDefault: bool = True
+
+
+class TemplateAlias(BaseModel):
+    """Whom a name belongs to."""
+
+    templateID: str
+    public: bool = True
+
+
+class Error(BaseModel):
+    """What went wrong; ``code`` is HTTP's status."""
+
+    code: int
+    message: str
+    error_code: str | None = None

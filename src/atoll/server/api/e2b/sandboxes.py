@@ -1,0 +1,224 @@
+"""Calls of the E2B dialect about sandboxes that Atoll has; each method is one route."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+
+from atoll.server.api.cursor import decode_cursor, encode_cursor
+from atoll.server.api.dialect import Caller, route_class
+from atoll.server.api.e2b import models
+from atoll.server.api.e2b.form import render
+from atoll.server.api.e2b.queries import decode_metadata, decode_states, split_list
+from atoll.server.api.e2b.translate import (
+    Reach,
+    from_detailed,
+    from_listed,
+    from_sandbox,
+    from_usage,
+    to_wish,
+)
+from atoll.server.control.requests import Actor
+from atoll.server.control.service import Control
+from atoll.server.domain.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnimplementedError,
+)
+from atoll.server.domain.sandbox import Sandbox, Status
+from atoll.server.ports.clock import Clock
+from atoll.server.ports.store import Page, SandboxFilter
+
+# E2B's default, and its most.
+_PAGE = 100
+# The old list has no pages: so many rows are read at a time.
+_PAGE_V1 = 1000
+# E2B's default of a refresh.
+_REFRESH_SECONDS = 15
+
+Metadata = Annotated[str | None, Query()]
+
+
+def router(control: Control, clock: Clock, reach: Reach) -> APIRouter:
+    """Build the routes."""
+    routes = APIRouter(route_class=route_class(render))
+    _Listing(control).add_to(routes)
+    # Before the calls about one sandbox: "metrics" is no id.
+    _Metrics(control, clock).add_to(routes)
+    _Calls(control, reach).add_to(routes)
+    return routes
+
+
+async def _running(control: Control, actor: Actor, untrusted_id: str) -> Sandbox:
+    """
+    Find a running sandbox: E2B has no word for one that is still being created.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    sandbox = await control.get(actor, untrusted_id)
+    if sandbox.status is not Status.RUNNING:
+        raise NotFoundError(f"Sandbox \"{sandbox.id}\" doesn't exist or you don't have access to it")
+    return sandbox
+
+
+class _Calls:
+    """Create, get, keep alive, kill."""
+
+    def __init__(self, control: Control, reach: Reach) -> None:
+        self._control = control
+        self._reach = reach
+
+    def add_to(self, routes: APIRouter) -> None:
+        one = "/sandboxes/{sandbox_id}"
+        routes.post("/v2/sandboxes", status_code=201, response_model_exclude_none=True)(self.create)
+        routes.post("/sandboxes", status_code=201, response_model_exclude_none=True)(self.create_v1)
+        routes.get(one, response_model_exclude_none=True)(self.get)
+        routes.delete(one, status_code=204)(self.kill)
+        routes.post(f"{one}/timeout", status_code=204)(self.set_timeout)
+        routes.post(f"{one}/refreshes", status_code=204)(self.refresh)
+        routes.post(f"/v2{one}/connect", response_model_exclude_none=True)(self.connect)
+        routes.post(f"{one}/connect", response_model_exclude_none=True)(self.connect_v1)
+        routes.post(f"{one}/resume")(self.resume_v1)
+
+    async def create(
+        self,
+        actor: Caller,
+        body: models.NewSandbox,
+        idempotency_key: Annotated[str | None, Header()] = None,
+    ) -> models.Sandbox:
+        if idempotency_key is not None:
+            raise UnimplementedError("Idempotency-Key is not available yet; call without it")
+        return self._reachable(await self._control.create(actor, to_wish(body, version=2)))
+
+    async def create_v1(self, actor: Caller, body: models.NewSandbox) -> models.Sandbox:
+        return self._reachable(await self._control.create(actor, to_wish(body, version=1)))
+
+    async def get(self, actor: Caller, sandbox_id: str) -> models.SandboxDetail:
+        sandbox = await _running(self._control, actor, sandbox_id)
+        return from_detailed(sandbox, self._control.access_token(sandbox.id), self._reach)
+
+    async def kill(self, actor: Caller, sandbox_id: str) -> None:
+        await self._control.kill(actor, sandbox_id)
+
+    async def set_timeout(self, actor: Caller, sandbox_id: str, body: models.NewTimeout) -> None:
+        await self._control.set_timeout(actor, sandbox_id, timedelta(seconds=body.timeout))
+
+    async def refresh(self, actor: Caller, sandbox_id: str, body: models.Refresh | None = None) -> None:
+        asked = body.duration if body is not None and body.duration is not None else 0
+        await self._control.refresh(actor, sandbox_id, timedelta(seconds=max(asked, _REFRESH_SECONDS)))
+
+    async def connect(
+        self, actor: Caller, sandbox_id: str, body: models.Connect | None = None
+    ) -> models.Sandbox:
+        asked = None if body is None else body.timeout
+        return await self._connect(actor, sandbox_id, models.TIMEOUT_V2 if asked is None else asked)
+
+    async def connect_v1(self, actor: Caller, sandbox_id: str, body: models.ConnectV1) -> models.Sandbox:
+        return await self._connect(actor, sandbox_id, body.timeout)
+
+    async def resume_v1(self, actor: Caller, sandbox_id: str) -> None:
+        sandbox = await _running(self._control, actor, sandbox_id)
+        raise FailedPreconditionError(f"Sandbox {sandbox.id} is already running")
+
+    async def _connect(self, actor: Actor, untrusted_id: str, seconds: int) -> models.Sandbox:
+        if seconds == 0:  # only asks how to reach it: no time to add
+            return self._reachable(await _running(self._control, actor, untrusted_id))
+        return self._reachable(await self._control.refresh(actor, untrusted_id, timedelta(seconds=seconds)))
+
+    def _reachable(self, sandbox: Sandbox) -> models.Sandbox:
+        return from_sandbox(sandbox, self._control.access_token(sandbox.id), self._reach)
+
+
+class _Listing:
+    """Both lists."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def add_to(self, routes: APIRouter) -> None:
+        routes.get("/v2/sandboxes", response_model_exclude_none=True)(self.list_page)
+        routes.get("/sandboxes", response_model_exclude_none=True)(self.list_v1)
+
+    async def list_page(
+        self,
+        actor: Caller,
+        response: Response,
+        metadata: Metadata = None,
+        state: Annotated[list[str] | None, Query()] = None,
+        template: Annotated[str | None, Query(max_length=256)] = None,
+        startedAfter: Annotated[datetime | None, Query()] = None,
+        order: Annotated[Literal["asc", "desc"], Query()] = "desc",
+        limit: Annotated[int, Query(ge=1, le=_PAGE)] = _PAGE,
+        nextToken: Annotated[str | None, Query()] = None,
+    ) -> list[models.ListedSandbox]:
+        newest_first = order == "desc"
+        if startedAfter is not None and startedAfter.tzinfo is None:
+            raise InvalidArgumentError("query startedAfter: must have a time zone")
+        after = decode_cursor(nextToken, newest_first=newest_first) if nextToken else None
+        wanted = SandboxFilter(
+            statuses=decode_states(state),
+            metadata=decode_metadata(metadata),
+            template=template or None,
+            started_after=startedAfter,
+        )
+        if not wanted.statuses:  # paused ones only: there are none yet
+            return []
+        response.headers["X-Total-Running"] = str(await self._control.count(actor, wanted))
+        page = await self._control.list(
+            actor, wanted, Page(limit=limit, after=after, newest_first=newest_first)
+        )
+        if page.next is not None:
+            response.headers["X-Next-Token"] = encode_cursor(page.next, newest_first=newest_first)
+        return [from_listed(sandbox) for sandbox in page.sandboxes]
+
+    async def list_v1(self, actor: Caller, metadata: Metadata = None) -> list[models.ListedSandbox]:
+        wanted = SandboxFilter(statuses=frozenset({Status.RUNNING}), metadata=decode_metadata(metadata))
+        listed: list[models.ListedSandbox] = []
+        page = Page(limit=_PAGE_V1)
+        while True:  # ends where control's limit of sandboxes does
+            part = await self._control.list(actor, wanted, page)
+            listed.extend(from_listed(sandbox) for sandbox in part.sandboxes)
+            if part.next is None:
+                return listed
+            page = replace(page, after=part.next)
+
+
+class _Metrics:
+    """What sandboxes use: one point, now. Nothing is recorded."""
+
+    def __init__(self, control: Control, clock: Clock) -> None:
+        self._control = control
+        self._clock = clock
+
+    def add_to(self, routes: APIRouter) -> None:
+        routes.get("/sandboxes/metrics")(self.metrics_of_many)
+        routes.get("/sandboxes/{sandbox_id}/metrics")(self.metrics)
+
+    async def metrics(
+        self,
+        actor: Caller,
+        sandbox_id: str,
+        start: Annotated[int | None, Query(ge=0)] = None,
+        end: Annotated[int | None, Query(ge=0)] = None,
+    ) -> list[models.SandboxMetric]:
+        point = await self._point(actor, sandbox_id)
+        asked_for = (start or 0) <= point.timestampUnix and (end is None or point.timestampUnix <= end)
+        return [point] if asked_for else []
+
+    async def metrics_of_many(
+        self, actor: Caller, sandbox_ids: Annotated[list[str], Query()]
+    ) -> models.SandboxesWithMetrics:
+        metrics = {}
+        for untrusted_id in split_list("sandbox_ids", sandbox_ids):
+            try:
+                metrics[untrusted_id] = await self._point(actor, untrusted_id)
+            except NotFoundError:  # ended meanwhile, or somebody else's
+                continue
+        return models.SandboxesWithMetrics(sandboxes=metrics)
+
+    async def _point(self, actor: Actor, untrusted_id: str) -> models.SandboxMetric:
+        sandbox = await _running(self._control, actor, untrusted_id)
+        return from_usage(sandbox, await self._control.usage(actor, sandbox.id), self._clock.now())

@@ -1,0 +1,192 @@
+"""From E2B's words to control's, and back. No rule lives here but which of E2B's options Atoll has."""
+
+import ipaddress
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from atoll.server.api.e2b import models
+from atoll.server.control.requests import CreateSandbox
+from atoll.server.domain.errors import InvalidArgumentError, UnimplementedError
+from atoll.server.domain.limits import EgressPolicy
+from atoll.server.domain.machine import Usage
+from atoll.server.domain.sandbox import Sandbox
+from atoll.server.domain.template import Template
+
+# Clients switch features of the daemon on by its version; guestd has all of this one's.
+ENVD_VERSION = "0.6.13"
+# Old clients append it to the id of a sandbox. Means nothing here.
+CLIENT_ID = "00000000"
+MIB = 1024 * 1024
+ALL_TRAFFIC = frozenset({"0.0.0.0/0", "::/0"})
+# Options of a create whose value says that they are not wanted.
+_OFF: tuple[Any, ...] = (None, False, "", [], {}, {"tokens": {}}, {"tokens": None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """
+    How clients reach sandboxes.
+
+    Attributes:
+        domain: what ``get_host`` appends to ``<port>-<sandbox id>.``; "localhost:<port>", say.
+    """
+
+    domain: str
+
+
+def to_wish(body: models.NewSandbox, *, version: int) -> CreateSandbox:
+    """
+    Read a create; version 1 of the route secures a sandbox only when asked to.
+
+    Raises:
+        InvalidArgumentError: options that contradict each other.
+        UnimplementedError: an option that Atoll does not have.
+    """
+    _refuse_unknown("", body.model_extra)
+    if body.autoPauseMemory is False and not body.autoPause:
+        raise InvalidArgumentError("autoPauseMemory false needs autoPause")
+    if body.autoPause or (body.autoResume is not None and body.autoResume.enabled):
+        raise UnimplementedError(
+            "autoPause is not available: Atoll cannot pause a sandbox yet; leave lifecycle out"
+        )
+    default = models.TIMEOUT_V1 if version == 1 else models.TIMEOUT_V2
+    timeout = default if body.timeout is None else body.timeout
+    if timeout <= 0:
+        raise InvalidArgumentError("Timeout must be greater than 0")
+    return CreateSandbox(
+        template=body.templateID,
+        timeout=timedelta(seconds=timeout),
+        metadata=body.metadata or {},
+        env=body.envVars or {},
+        egress=to_egress(body.allow_internet_access, body.network),
+        secured=version > 1 or body.secure is True,
+    )
+
+
+def to_egress(internet: bool | None, network: models.Network | None) -> EgressPolicy:
+    """
+    Read what a sandbox may reach: everything public, or nothing.
+
+    Raises:
+        InvalidArgumentError: an address that is none.
+        UnimplementedError: anything between.
+    """
+    if network is None:
+        return EgressPolicy(internet=internet is not False)
+    extra = dict(network.model_extra or {})
+    # They matter only beside a domain in allowOut, which is refused below.
+    extra.pop("dnsServers", None)
+    _refuse_unknown("network.", extra)
+    if network.allowPublicTraffic is False:
+        raise UnimplementedError("network.allowPublicTraffic false is not available yet")
+    for entry in network.denyOut or ():
+        _check_network(entry)
+    denied = frozenset(network.denyOut or ())
+    if network.allowOut or not denied <= ALL_TRAFFIC:
+        raise UnimplementedError(
+            "network.allowOut and network.denyOut are not available yet, but for denyOut of 0.0.0.0/0 alone"
+        )
+    return EgressPolicy(internet=internet is not False and not denied)
+
+
+def _check_network(untrusted: str) -> None:
+    try:
+        ipaddress.ip_network(untrusted, strict=False)
+    except ValueError as error:
+        raise InvalidArgumentError(f"invalid denied CIDR {untrusted[:64]}") from error
+
+
+def _refuse_unknown(prefix: str, extra: Mapping[str, Any] | None) -> None:
+    for name, value in (extra or {}).items():
+        if value not in _OFF:
+            raise UnimplementedError(f"option {prefix}{name[:64]} is not available")
+
+
+def from_sandbox(sandbox: Sandbox, token: str, reach: Reach) -> models.Sandbox:
+    """Say how to reach a sandbox."""
+    return models.Sandbox(
+        templateID=sandbox.template_id,
+        sandboxID=sandbox.id,
+        clientID=CLIENT_ID,
+        envdVersion=ENVD_VERSION,
+        alias=sandbox.template_alias,
+        envdAccessToken=token if sandbox.secured else None,
+        domain=reach.domain,
+    )
+
+
+def from_listed(sandbox: Sandbox) -> models.ListedSandbox:
+    """Describe a running sandbox."""
+    return models.ListedSandbox(**_described(sandbox))
+
+
+def from_detailed(sandbox: Sandbox, token: str, reach: Reach) -> models.SandboxDetail:
+    """Describe a running sandbox and say how to reach it."""
+    return models.SandboxDetail(
+        **_described(sandbox),
+        envdAccessToken=token if sandbox.secured else None,
+        allowInternetAccess=sandbox.egress.internet,
+        domain=reach.domain,
+        network=models.NetworkInfo(denyOut=None if sandbox.egress.internet else ["0.0.0.0/0"]),
+    )
+
+
+def _described(sandbox: Sandbox) -> dict[str, Any]:
+    return {
+        "templateID": sandbox.template_id,
+        "alias": sandbox.template_alias,
+        "sandboxID": sandbox.id,
+        "clientID": CLIENT_ID,
+        "startedAt": sandbox.started_at or sandbox.created_at,
+        "endAt": sandbox.deadline,
+        "cpuCount": _whole_cores(sandbox.limits.cpus),
+        "memoryMB": sandbox.limits.memory_bytes // MIB,
+        "diskSizeMB": sandbox.limits.disk_bytes // MIB,
+        "state": "running",
+        "envdVersion": ENVD_VERSION,
+        "metadata": dict(sandbox.metadata),
+    }
+
+
+def from_usage(sandbox: Sandbox, usage: Usage, now: datetime) -> models.SandboxMetric:
+    """
+    Describe what a sandbox uses now.
+
+    The share of the processor is the mean since its start: nothing is measured between two questions.
+    """
+    lived = max((now - (sandbox.started_at or sandbox.created_at)).total_seconds(), 1.0)
+    return models.SandboxMetric(
+        timestamp=now,
+        timestampUnix=int(now.timestamp()),
+        cpuCount=_whole_cores(sandbox.limits.cpus),
+        cpuUsedPct=round(100.0 * usage.cpu_seconds / lived / sandbox.limits.cpus, 2),
+        memUsed=usage.memory_bytes,
+        memTotal=sandbox.limits.memory_bytes,
+        memCache=0,
+        diskUsed=usage.disk_bytes,
+        diskTotal=sandbox.limits.disk_bytes,
+    )
+
+
+def from_template(template: Template) -> models.Template:
+    """Describe a template."""
+    return models.Template(
+        templateID=template.id,
+        buildID=template.id,
+        cpuCount=_whole_cores(template.limits.cpus),
+        memoryMB=template.limits.memory_bytes // MIB,
+        diskSizeMB=template.limits.disk_bytes // MIB,
+        aliases=[template.name],
+        names=[template.name],
+        createdAt=template.built_at,
+        updatedAt=template.built_at,
+        envdVersion=ENVD_VERSION,
+    )
+
+
+def _whole_cores(cpus: float) -> int:
+    """Round up: E2B's clients know whole cores only."""
+    return max(1, math.ceil(cpus))

@@ -1,0 +1,140 @@
+"""
+The one way in: every request passes here before a dialect sees it.
+
+Bounds its size and time, asks who calls, gives it an id, and turns what a dialect let through into an answer.
+Whatever path is not named as open needs a key, one that does not exist too.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from atoll.server.api.errors import Answer, answer, answer_to, new_request_id
+from atoll.server.api.limits import ApiLimits
+from atoll.server.control.requests import Actor
+from atoll.server.domain.errors import Code, DeadlineExceededError
+
+log = structlog.get_logger(__name__)
+
+Authenticate = Callable[[str | None], Awaitable[Actor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """
+    A language that callers speak.
+
+    Attributes:
+        app: answers its requests; finds who calls in ``scope["state"]["actor"]``.
+        prefixes: the paths that are its own; the last dialect of a gate takes the rest.
+        open_paths: need no key.
+        open_prefixes: nothing below needs a key.
+        render: gives an error its form.
+    """
+
+    app: ASGIApp
+    prefixes: tuple[str, ...] = ()
+    open_paths: frozenset[str] = frozenset()
+    open_prefixes: tuple[str, ...] = ()
+    render: Callable[[Answer], JSONResponse]
+
+
+class Gate:
+    """An ASGI app around dialects."""
+
+    def __init__(self, dialects: Sequence[Dialect], authenticate: Authenticate, limits: ApiLimits) -> None:
+        self._dialects = tuple(dialects)
+        self._authenticate = authenticate
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        assert scope["type"] == "http", "websockets and lifespan are off, see limits.server_options"
+        passage = _Passage(receive, send, self._limits.body_bytes)
+        dialect = self._dialect_of(scope["path"])
+        request_id = new_request_id()
+        passage.request_id = request_id
+        scope.setdefault("state", {})["request_id"] = request_id
+        try:
+            async with asyncio.timeout(self._limits.request_seconds):
+                refusal = await self._admit(scope, dialect, passage)
+                if refusal is None:
+                    await dialect.app(scope, passage.receive, passage.send)
+                    return
+        except TimeoutError as error:
+            late = DeadlineExceededError(f"the call took longer than {self._limits.request_seconds:g} s")
+            late.__cause__ = error
+            refusal = answer_to(late, request_id)
+        except Exception as error:  # the last wall: logged and answered
+            refusal = answer_to(error, request_id)
+        if not passage.answering:
+            await dialect.render(refusal)(scope, receive, passage.send)
+
+    def _dialect_of(self, path: str) -> Dialect:
+        for dialect in self._dialects:
+            if path.startswith(dialect.prefixes):
+                return dialect
+        return self._dialects[-1]
+
+    async def _admit(self, scope: Scope, dialect: Dialect, passage: "_Passage") -> Answer | None:
+        """Return why a request may not pass, or None."""
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > self._limits.header_bytes:
+            text = f"headers are longer than {self._limits.header_bytes} bytes"
+            return answer(Code.RESOURCE_EXHAUSTED, text, passage.request_id, 431)
+        headers = Headers(scope=scope)
+        if not _is_open(dialect, scope["path"]):
+            scope["state"]["actor"] = await self._authenticate(_presented_key(headers))
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > self._limits.body_bytes:
+            return answer(Code.RESOURCE_EXHAUSTED, passage.too_long, passage.request_id, 413)
+        return None
+
+
+def _is_open(dialect: Dialect, path: str) -> bool:
+    return path in dialect.open_paths or path.startswith(dialect.open_prefixes)
+
+
+def _presented_key(headers: Headers) -> str | None:
+    key = headers.get("x-api-key")
+    if key is not None:
+        return key.strip()
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    return credentials.strip() if scheme.lower() == "bearer" else None
+
+
+class _Passage:
+    """Counts what comes in, and marks what goes out."""
+
+    request_id: str
+
+    def __init__(self, receive: Receive, send: Send, most_bytes: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._most_bytes = most_bytes
+        self._received = 0
+        self.answering = False
+        self.too_long = f"the body is longer than {most_bytes} bytes"
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        if self._received > self._most_bytes:
+            # Starlette's own exception: FastAPI lets no other through while it reads a body.
+            raise HTTPException(413, self.too_long)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.answering = True
+            message["headers"] = [
+                *(pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id"),
+                (b"x-request-id", self.request_id.encode()),
+            ]
+        await self._send(message)

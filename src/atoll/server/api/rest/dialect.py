@@ -1,0 +1,101 @@
+"""Our own dialect as one app, with its documentation."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, Path, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi_offline import FastAPIOffline
+
+from atoll.server.api.dialect import Caller, add_error_forms, route_class
+from atoll.server.api.gate import Dialect
+from atoll.server.api.rest import models, sandboxes
+from atoll.server.api.rest.form import problems, render
+from atoll.server.api.rest.translate import from_template
+from atoll.server.control.service import Control
+
+_DESCRIPTION = """
+Creates and ends sandboxes: isolated Linux machines for code that nobody trusts.
+
+Commands, files and ports of a sandbox are not here. They are reached through the same address as this API,
+with the header `E2b-Sandbox-Id`, or at `<port>-<sandbox id>.<domain>`.
+
+Every call but `GET /v1/health` needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`.
+An error has a code that programs can rely on, a message for people, and the id under which the log has it.
+"""
+
+# For the documentation only: the gate has checked the key before a route is reached.
+_BEARER = HTTPBearer(auto_error=False, description="An API key of your team.")
+_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key, for clients of E2B.")
+
+
+def build(control: Control, domain: str) -> Dialect:
+    """Put the routes together."""
+    release = version("atoll")
+    app = FastAPIOffline(
+        redoc_url=None,
+        static_url="/docs/static",
+        title="Atoll",
+        version=release,
+        description=_DESCRIPTION,
+        redirect_slashes=False,
+        swagger_ui_parameters={"persistAuthorization": True},
+    )
+    _without_422(app)
+    add_error_forms(app, render)
+    app.include_router(_health(release))
+    key = [Security(_BEARER), Security(_HEADER)]
+    app.include_router(sandboxes.router(control, domain), dependencies=key)
+    app.include_router(_templates(control), dependencies=key)
+    return Dialect(
+        app=app,
+        prefixes=("/v1/", "/docs", "/openapi.json"),
+        open_paths=frozenset({"/v1/health", "/docs", "/openapi.json"}),
+        open_prefixes=("/docs/",),
+        render=render,
+    )
+
+
+def _health(release: str) -> APIRouter:
+    routes = APIRouter(tags=["server"], route_class=route_class(render))
+
+    @routes.get("/v1/health", summary="Ask whether the server answers")
+    async def health() -> models.Health:
+        """Needs no key."""
+        return models.Health(version=release)
+
+    return routes
+
+
+def _templates(control: Control) -> APIRouter:
+    routes = APIRouter(prefix="/v1/templates", tags=["templates"], route_class=route_class(render))
+
+    @routes.get("", summary="List templates", responses=problems())
+    async def list_templates(actor: Caller) -> list[models.Template]:
+        """List what sandboxes can start from."""
+        return [from_template(template) for template in await control.templates(actor)]
+
+    @routes.get("/{name}", summary="Get a template", responses=problems(404))
+    async def get_template(
+        actor: Caller, name: Annotated[str, Path(description="Name or id.", examples=["base"])]
+    ) -> models.Template:
+        """Find a template by name or id."""
+        return from_template(await control.template(actor, name))
+
+    return routes
+
+
+def _without_422(app: FastAPI) -> None:
+    """Take FastAPI's own form of errors out of the documentation: ours come as 400."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, object]:
+        schema = describe()
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            schema["components"]["schemas"].pop(name, None)
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

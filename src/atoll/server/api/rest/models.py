@@ -1,0 +1,148 @@
+"""Requests and answers of our own API, with the words that its documentation shows."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
+
+from atoll.server.api.fields import Flag, Name, Seconds, Texts
+from atoll.server.domain.errors import Code
+from atoll.server.domain.sandbox import EndReason, Status
+
+_EXAMPLE_ID = "i3k9d0q2mz7w1x5c8v4bn"
+
+
+class Closed(BaseModel):
+    """A request: a field that we do not know is an error, not a wish that is dropped."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class LimitsWish(Closed):
+    """The size of a sandbox; what is left out comes from its template."""
+
+    cpus: StrictFloat | StrictInt | None = Field(
+        None, description="Processor time, in cores.", examples=[0.5]
+    )
+    memory_bytes: StrictInt | None = Field(default=None, description="What the sandbox sees as its memory.")
+    processes: StrictInt | None = Field(default=None, description="Processes and threads inside.")
+    disk_bytes: StrictInt | None = Field(default=None, description="What may be written over the template.")
+
+
+class CreateSandbox(Closed):
+    """The wish for a sandbox."""
+
+    template: Name = Field(default="base", description="Name or id of a template.", examples=["base"])
+    timeout_seconds: Annotated[Seconds, Field(gt=0)] = Field(
+        default=300, description="From the moment the sandbox runs until it is killed.", examples=[300]
+    )
+    metadata: Texts = Field(default={}, description="Your own words about it; lists can be filtered by them.")
+    env: Texts = Field(default={}, description="Environment of every command inside.")
+    internet: Flag = Field(
+        default=True,
+        description="Whether it reaches the internet. The host, other sandboxes, private ranges and metadata "
+        "addresses are never reachable.",
+    )
+    secured: Flag = Field(
+        default=True, description="Whether callers of its daemon must show the access token."
+    )
+    limits: LimitsWish = LimitsWish()
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"template": "base", "timeout_seconds": 300, "metadata": {"user": "ada"}}]
+        },
+    )
+
+
+class SetTimeout(Closed):
+    """A new deadline, counted from now."""
+
+    timeout_seconds: Annotated[Seconds, Field(ge=0)] = Field(description="0 kills at once.", examples=[600])
+    extend_only: Flag = Field(default=False, description="Leave a deadline that is later than this as it is.")
+
+
+class Limits(BaseModel):
+    """The size of a sandbox."""
+
+    cpus: float
+    memory_bytes: int
+    processes: int
+    disk_bytes: int
+
+
+class Sandbox(BaseModel):
+    """A sandbox."""
+
+    id: str = Field(examples=[_EXAMPLE_ID])
+    template: str = Field(description="The name that the create gave.", examples=["base"])
+    template_id: str = Field(description="The build that it started from.", examples=["base-3f1c9a27d0b4"])
+    status: Status
+    limits: Limits
+    internet: bool
+    metadata: dict[str, str]
+    created_at: datetime
+    started_at: datetime | None = Field(description="When it took its first command.")
+    deadline: datetime = Field(description="When it is killed.")
+    ended_at: datetime | None
+    end_reason: EndReason | None = Field(description="Why it is no longer there.")
+    runtime: str = Field(examples=["gvisor"])
+    domain: str = Field(
+        description="A port of the sandbox is at http://<port>-<id>.<domain>.", examples=["localhost:49980"]
+    )
+    access_token: str | None = Field(
+        description="For the sandbox's daemon, as X-Access-Token; null when it is not secured, in lists, and "
+        "when the sandbox is no longer there."
+    )
+
+
+class SandboxPage(BaseModel):
+    """A part of a list."""
+
+    sandboxes: list[Sandbox]
+    next_page_token: str | None = Field(
+        description="Give it as page_token for the next part; null: this was the last."
+    )
+    total: int = Field(description="How many match, on all pages.")
+
+
+class Usage(BaseModel):
+    """What a sandbox uses, read from outside."""
+
+    cpu_seconds: float = Field(description="Since its start.")
+    memory_bytes: int = Field(description="Resident, without page cache.")
+    disk_bytes: int = Field(description="Written over the template.")
+
+
+class MemoryKill(BaseModel):
+    """A process inside that was killed because the sandbox used more memory than it has."""
+
+    pid: int
+    command: str
+    resident_bytes: int
+
+
+class Template(BaseModel):
+    """What sandboxes start from."""
+
+    id: str = Field(examples=["base-3f1c9a27d0b4"])
+    name: str = Field(examples=["base"])
+    built_at: datetime
+    limits: Limits = Field(description="The size of sandboxes that name none.")
+    default_user: str = Field(examples=["user"])
+
+
+class Health(BaseModel):
+    """The server answers."""
+
+    status: Literal["ok"] = "ok"
+    version: str
+
+
+class Problem(BaseModel):
+    """What went wrong."""
+
+    code: Code = Field(examples=[Code.NOT_FOUND])
+    message: str = Field(examples=[f"Sandbox \"{_EXAMPLE_ID}\" doesn't exist or you don't have access to it"])
+    request_id: str = Field(description="The same as in the server's log.", examples=["req_4f0c2a9be1d37568"])

@@ -1,0 +1,87 @@
+"""From our API's words to control's, and back."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from atoll.server.api.rest import models
+from atoll.server.control.requests import CreateSandbox, LimitsOverride
+from atoll.server.domain.errors import InvalidArgumentError
+from atoll.server.domain.limits import EgressPolicy, Limits
+from atoll.server.domain.sandbox import FINAL, Sandbox
+from atoll.server.domain.template import Template
+
+_MOST_METADATA_PAIRS = 64
+
+
+def to_wish(body: models.CreateSandbox) -> CreateSandbox:
+    """Read a create."""
+    return CreateSandbox(
+        template=body.template,
+        timeout=timedelta(seconds=body.timeout_seconds),
+        metadata=body.metadata,
+        env=body.env,
+        egress=EgressPolicy(internet=body.internet),
+        secured=body.secured,
+        limits=LimitsOverride(
+            cpus=None if body.limits.cpus is None else float(body.limits.cpus),
+            memory_bytes=body.limits.memory_bytes,
+            processes=body.limits.processes,
+            disk_bytes=body.limits.disk_bytes,
+        ),
+    )
+
+
+def to_metadata(untrusted: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """
+    Read filters such as ``user=ada``.
+
+    Raises:
+        InvalidArgumentError: one without a sign of equality, or too many.
+    """
+    if len(untrusted) > _MOST_METADATA_PAIRS:
+        raise InvalidArgumentError(f"query metadata: at most {_MOST_METADATA_PAIRS} times")
+    pairs = tuple(one.partition("=") for one in untrusted)
+    if not all(sign and key and "\0" not in key + value for key, sign, value in pairs):
+        raise InvalidArgumentError("query metadata: must be key=value")
+    return tuple((key, value) for key, _, value in pairs)
+
+
+def from_sandbox(sandbox: Sandbox, *, domain: str, token: str | None) -> models.Sandbox:
+    """Describe a sandbox to its owner; the token is shown while the sandbox is there, when it is secured."""
+    return models.Sandbox(
+        id=sandbox.id,
+        template=sandbox.template_alias,
+        template_id=sandbox.template_id,
+        status=sandbox.status,
+        limits=_limits(sandbox.limits),
+        internet=sandbox.egress.internet,
+        metadata=dict(sandbox.metadata),
+        created_at=sandbox.created_at,
+        started_at=sandbox.started_at,
+        deadline=sandbox.deadline,
+        ended_at=sandbox.ended_at,
+        end_reason=sandbox.end_reason,
+        runtime=sandbox.runtime,
+        domain=domain,
+        access_token=token if sandbox.secured and sandbox.status not in FINAL else None,
+    )
+
+
+def from_template(template: Template) -> models.Template:
+    """Describe a template."""
+    return models.Template(
+        id=template.id,
+        name=template.name,
+        built_at=template.built_at,
+        limits=_limits(template.limits),
+        default_user=template.default_user,
+    )
+
+
+def _limits(limits: Limits) -> models.Limits:
+    return models.Limits(
+        cpus=limits.cpus,
+        memory_bytes=limits.memory_bytes,
+        processes=limits.processes,
+        disk_bytes=limits.disk_bytes,
+    )
