@@ -1,0 +1,80 @@
+"""A server of our own for one benchmark run, and what belongs to one of its sandboxes."""
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ATOLL = Path(sys.executable).parent / "atoll"
+CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """
+    A running server.
+
+    Attributes:
+        path: its home.
+        url: where it answers.
+        key: an API key.
+    """
+
+    path: Path
+    url: str
+    key: str
+
+    def processes(self, sandbox_id: str) -> list[psutil.Process]:
+        """Find every process of the host that belongs to a sandbox: they all carry its id in their arguments."""
+        found = [process for process in psutil.process_iter(["cmdline"])
+                 if any(sandbox_id in word for word in process.info["cmdline"] or ())]  # fmt: skip
+        stubs = [child for process in found for child in process.children(recursive=True)]
+        return list({process.pid: process for process in found + stubs}.values())
+
+    def pss(self, sandbox_id: str) -> int:
+        """Sum the proportional set sizes of a sandbox's processes, in bytes."""
+        return sum(pss_of(process.pid) for process in self.processes(sandbox_id))
+
+    def cpu_seconds(self, sandbox_id: str) -> float:
+        """Sum the processor time of a sandbox's processes."""
+        times = [process.cpu_times() for process in self.processes(sandbox_id)]
+        return sum(time.user + time.system for time in times)
+
+
+def pss_of(pid: int) -> int:
+    """Read a process's proportional set size, in bytes; 0 when it is gone."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+@contextmanager
+def running_home() -> Iterator[Home]:
+    """Start a server in a home of its own, and take all of it down afterwards."""
+    path = Path(tempfile.mkdtemp(prefix="atoll-bench-"))
+    env = {**os.environ, "ATOLL_CACHE_DIR": str(CACHE)}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        listen = f"127.0.0.1:{probe.getsockname()[1]}"
+    try:
+        subprocess.run([ATOLL, "up", "--home", path, "--listen", listen, "--detach"], check=True, env=env)
+        lines = subprocess.run([ATOLL, "env", "--home", path], check=True, capture_output=True, text=True).stdout
+        words = dict(word.split("=", 1) for word in shlex.split(lines) if "=" in word)
+        os.environ.update(words)
+        yield Home(path=path, url=words["ATOLL_API_URL"], key=words["ATOLL_API_KEY"])
+    finally:
+        subprocess.run([ATOLL, "down", "--home", path], check=False, env=env)
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,140 @@
+"""A real server in a home of its own, as a user would start it."""
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from e2b import Sandbox, SandboxState
+from e2b.sandbox.sandbox_api import SandboxQuery
+
+ATOLL = Path(sys.executable).parent / "atoll"
+CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
+# Building the base template takes minutes on a slow mirror; a start without that takes seconds.
+UP_TIMEOUT_S = 1500
+
+
+def free_address() -> str:
+    """Find a loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@dataclass(frozen=True)
+class LiveHome:
+    """A home whose server was started by ``atoll up --detach``."""
+
+    path: Path
+    listen: str
+
+    def atoll(self, *args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        """Run the command line on this home."""
+        kwargs.setdefault("timeout", UP_TIMEOUT_S)
+        return subprocess.run(
+            [ATOLL, *args], capture_output=True, text=True, env={**os.environ, **self.env}, **kwargs
+        )
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"ATOLL_CACHE_DIR": str(CACHE)}
+
+    def start(self) -> None:
+        """Start the server, or start it again, and wait until it answers."""
+        done = self.atoll("up", "--home", str(self.path), "--listen", self.listen, "--detach")
+        assert done.returncode == 0, f"atoll up failed\n{done.stdout}\n{done.stderr}\n{self.log_tail()}"
+
+    def down(self) -> None:
+        """Take everything down."""
+        done = self.atoll("down", "--home", str(self.path))
+        assert done.returncode == 0, f"atoll down failed\n{done.stdout}\n{done.stderr}\n{self.log_tail()}"
+
+    def log_tail(self) -> str:
+        """Return the end of the server's log."""
+        log = self.path / "logs" / "server.log"
+        return log.read_text()[-4000:] if log.exists() else "(no log)"
+
+    @property
+    def id(self) -> str:
+        """The home's id, which is in the name of all that belongs to it."""
+        return str(json.loads((self.path / "home.json").read_text())["id"])
+
+    @property
+    def exports(self) -> dict[str, str]:
+        """What ``atoll env`` prints, as a mapping."""
+        lines = self.atoll("env", "--home", str(self.path), check=True).stdout
+        return dict(word.split("=", 1) for word in shlex.split(lines) if "=" in word)
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """What E2B's client takes to speak to this home."""
+        exports = self.exports
+        return {
+            "api_key": exports["E2B_API_KEY"],
+            "api_url": exports["E2B_API_URL"],
+            "sandbox_url": exports["E2B_SANDBOX_URL"],
+        }
+
+    def _processes(self, word: str) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            line = process.info["cmdline"] or []
+            if any(word in part for part in line) and any(str(self.path) in part for part in line):
+                found.append(process)
+        return found
+
+    def server_pid(self) -> int:
+        """Find the server's process."""
+        (server,) = self._processes("atoll.server.main")
+        return server.pid
+
+    def edge_pid(self) -> int:
+        """Find the edge's process."""
+        (edge,) = self._processes("atoll-edge")
+        return edge.pid
+
+    def sandbox_processes(self) -> list[str]:
+        """List the processes of sandboxes of this home."""
+        return [" ".join(process.cmdline()[:3]) for process in self._processes("runsc")]
+
+    def settled_running(self) -> set[str]:
+        """List the running sandboxes, once nothing is being created or removed."""
+        limit = time.monotonic() + 60
+        last: set[str] = set()
+        while time.monotonic() < limit:
+            running: set[str] = set()
+            pages = Sandbox.list(query=SandboxQuery(state=[SandboxState.RUNNING]), **self.client_options)
+            while pages.has_next:
+                running |= {item.sandbox_id for item in pages.next_items()}
+            directories = {path.name for path in (self.path / "sandboxes").glob("i*")}
+            if running == directories == last:
+                return running
+            last = running
+            time.sleep(0.5)
+        raise AssertionError(f"rows and directories still differ: {running ^ directories}")
+
+
+@contextmanager
+def fresh_home() -> Iterator[LiveHome]:
+    """Start a home, and take all of it down afterwards."""
+    path = Path(tempfile.mkdtemp(prefix="atoll-test-"))
+    home = LiveHome(path=path, listen=free_address())
+    try:
+        home.start()
+        yield home
+    finally:
+        try:
+            home.down()
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
