@@ -37,6 +37,8 @@ class ControlLimits:
             go on behind it.
         destroy_retry_delay: pause before the second attempt; it doubles with each one.
         destroy_retry_delay_most: longest pause between attempts.
+        close_timeout: how long a stopping server waits for creates and kills under way; systemd gives a
+            service 90 s.
         keep_ended: how long rows of ended sandboxes are kept, for questions about their end.
         metadata_pairs: pairs of metadata of one sandbox.
         metadata_key_bytes: bytes of a metadata key, in UTF-8.
@@ -69,6 +71,7 @@ class ControlLimits:
     destroy_attempts: int = 3
     destroy_retry_delay: timedelta = timedelta(milliseconds=200)
     destroy_retry_delay_most: timedelta = timedelta(seconds=60)
+    close_timeout: timedelta = timedelta(seconds=30)
     keep_ended: timedelta = timedelta(days=7)
     metadata_pairs: int = 64
     metadata_key_bytes: int = 256

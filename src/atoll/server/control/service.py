@@ -5,17 +5,29 @@ Calls take who asks (``Actor``) and plain data, and raise ``domain.errors``.
 The verbs themselves live beside this file, one concern each; nothing here decides.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+import structlog
+
+from atoll.server.control import access
+from atoll.server.control.creating import ALIVE, Creating, killed_while_created
+from atoll.server.control.deadlines import Deadlines
+from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
+from atoll.server.control.locks import Locks
+from atoll.server.control.reading import PRESENT, Reading, not_there
+from atoll.server.control.reconciling import Reconciling
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
-from atoll.server.domain.ids import SandboxId
+from atoll.server.control.tasks import Tasks
+from atoll.server.domain.errors import NotFoundError, UnavailableError
+from atoll.server.domain.ids import SandboxId, parse_sandbox_id
 from atoll.server.domain.machine import ProcessKilledForMemory, Usage
-from atoll.server.domain.sandbox import Sandbox
+from atoll.server.domain.sandbox import EndReason, Sandbox, Status
 from atoll.server.domain.template import Template
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
@@ -23,6 +35,13 @@ from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.store import Page, SandboxFilter, Store
 from atoll.server.ports.templates import Templates
+
+log = structlog.get_logger(__name__)
+
+ANY = frozenset(Status)
+RUNNING = frozenset({Status.RUNNING})
+# Longer names name nothing; they would only make the error long.
+MOST_TEMPLATE_NAME = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +80,48 @@ class Control:
             dns_servers: name servers that sandboxes use, as seen from inside.
             limits: how much and how long.
         """
-        raise NotImplementedError
+        self._ports = ports
+        self._secret = secret
+        self._limits = limits
+        self._tasks = Tasks()
+        self._open = False
+        locks = Locks()
+        self._killing = Killing(
+            store=ports.store,
+            runtime=ports.runtime,
+            edge=ports.edge,
+            clock=ports.clock,
+            limits=limits,
+            locks=locks,
+            tasks=self._tasks,
+            on_end=lambda sandbox_id: self._reconciling.forget(sandbox_id),  # noqa: PLW0108  made below
+        )
+        self._deadlines = Deadlines(
+            store=ports.store, clock=ports.clock, limits=limits, killing=self._killing
+        )
+        self._creating = Creating(
+            store=ports.store,
+            runtime=ports.runtime,
+            guest=ports.guest,
+            clock=ports.clock,
+            limits=limits,
+            locks=locks,
+            tasks=self._tasks,
+            killing=self._killing,
+            deadlines=self._deadlines,
+            secret=secret,
+            dns_servers=dns_servers,
+        )
+        self._reconciling = Reconciling(
+            store=ports.store,
+            runtime=ports.runtime,
+            clock=ports.clock,
+            limits=limits,
+            tasks=self._tasks,
+            creating=self._creating,
+            killing=self._killing,
+        )
+        self._reading = Reading(store=ports.store, limits=limits)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -79,18 +139,38 @@ class Control:
         Live sandboxes are adopted before this returns.
         What has to be removed is removed behind it; ``settled`` waits for that.
         """
-        raise NotImplementedError
+        await self._tasks.open()
+        try:
+            await self._reconciling.reconcile()
+            self._tasks.run("follow the runtime", self._reconciling.follow)
+            self._tasks.run("reap", self._deadlines.reap)
+            self._open = True
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """
         Stop. Sandboxes live on; creates under way are undone, kills under way are finished or,
         when they do not finish in their time, left to the next start.
         """
-        raise NotImplementedError
+        self._open = False
+        self._creating.stop_all()
+        try:
+            async with asyncio.timeout(self._limits.close_timeout.total_seconds()):
+                await self.settled()
+        except TimeoutError:
+            log.warning("work left to the next start", jobs=len(self._tasks.jobs))
+        finally:
+            try:
+                await self._tasks.close()
+            finally:
+                await self._ports.runtime.close()
 
     async def settled(self) -> None:
         """Wait until nothing is being created or removed."""
-        raise NotImplementedError
+        while jobs := self._tasks.jobs:
+            await asyncio.wait([job.outcome for job in jobs])
 
     async def authenticate(self, untrusted_key: str | None) -> Actor:
         """
@@ -99,7 +179,7 @@ class Control:
         Raises:
             UnauthenticatedError: no key, or one that is not known.
         """
-        raise NotImplementedError
+        return await access.authenticate(self._ports.store, untrusted_key)
 
     async def create(self, actor: Actor, wish: CreateSandbox) -> Sandbox:
         """
@@ -115,7 +195,10 @@ class Control:
             UnavailableError: it did not come up.
             DeadlineExceededError: it did not come up in time.
         """
-        raise NotImplementedError
+        if not self._open:
+            raise UnavailableError("The server is stopping")
+        template = await self.template(actor, wish.template)
+        return await self._creating.create(actor, wish, template)
 
     async def get(self, actor: Actor, untrusted_id: str, *, ended: bool = False) -> Sandbox:
         """
@@ -130,7 +213,8 @@ class Control:
             InvalidArgumentError: the id has another form.
             NotFoundError: ``Sandbox "<id>" doesn't exist or you don't have access to it``.
         """
-        raise NotImplementedError
+        sandbox_id = parse_sandbox_id(untrusted_id)
+        return await self._reading.get(actor, sandbox_id, statuses=ANY if ended else PRESENT)
 
     async def list(self, actor: Actor, filter: SandboxFilter, page: Page) -> SandboxPage:
         """
@@ -141,11 +225,11 @@ class Control:
         Raises:
             InvalidArgumentError: the page's limit is not 1 to 1000.
         """
-        raise NotImplementedError
+        return await self._reading.list(actor, filter, page)
 
     async def count(self, actor: Actor, filter: SandboxFilter) -> int:
         """Count the actor's sandboxes, as ``list`` would give them."""
-        raise NotImplementedError
+        return await self._reading.count(actor, filter)
 
     async def kill(self, actor: Actor, untrusted_id: str) -> Sandbox:
         """
@@ -158,7 +242,14 @@ class Control:
             NotFoundError: it is not there, or was ended before.
             UnavailableError: something would not go; it is tried again behind this call.
         """
-        raise NotImplementedError
+        sandbox_id = parse_sandbox_id(untrusted_id)
+        await self._reading.get(actor, sandbox_id, statuses=ALIVE)
+        end = End(reason=EndReason.KILLED, detail=f"by key {actor.key_name!r}")
+        if not await self._killing.begin(sandbox_id, end):
+            raise not_there(sandbox_id)
+        self._creating.stop(sandbox_id, end, killed_while_created())
+        await self._killing.removed(sandbox_id)
+        return await self._ports.store.get_sandbox(sandbox_id)
 
     async def set_timeout(self, actor: Actor, untrusted_id: str, from_now: timedelta) -> Sandbox:
         """
@@ -168,7 +259,9 @@ class Control:
             InvalidArgumentError: negative, longer than the longest, or the id has another form.
             NotFoundError: no such running sandbox.
         """
-        raise NotImplementedError
+        sandbox_id = parse_sandbox_id(untrusted_id)
+        await self._reading.get(actor, sandbox_id, statuses=RUNNING)
+        return await self._deadlines.set_timeout(sandbox_id, from_now, self._reading.check(actor, RUNNING))
 
     async def refresh(self, actor: Actor, untrusted_id: str, from_now: timedelta) -> Sandbox:
         """
@@ -178,7 +271,9 @@ class Control:
             InvalidArgumentError: not positive, longer than the longest, or the id has another form.
             NotFoundError: no such running sandbox.
         """
-        raise NotImplementedError
+        sandbox_id = parse_sandbox_id(untrusted_id)
+        await self._reading.get(actor, sandbox_id, statuses=RUNNING)
+        return await self._deadlines.refresh(sandbox_id, from_now, self._reading.check(actor, RUNNING))
 
     async def usage(self, actor: Actor, untrusted_id: str) -> Usage:
         """
@@ -188,7 +283,12 @@ class Control:
             InvalidArgumentError: the id has another form.
             NotFoundError: no such running sandbox.
         """
-        raise NotImplementedError
+        sandbox_id = parse_sandbox_id(untrusted_id)
+        await self._reading.get(actor, sandbox_id, statuses=RUNNING)
+        try:
+            return await self._ports.runtime.usage(sandbox_id)
+        except NotFoundError as error:
+            raise not_there(sandbox_id) from error
 
     async def memory_kills(self, actor: Actor, untrusted_id: str) -> Sequence[ProcessKilledForMemory]:
         """
@@ -198,11 +298,13 @@ class Control:
             InvalidArgumentError: the id has another form.
             NotFoundError: no such sandbox.
         """
-        raise NotImplementedError
+        sandbox_id = parse_sandbox_id(untrusted_id)
+        await self._reading.get(actor, sandbox_id, statuses=PRESENT)
+        return self._reconciling.memory_kills(sandbox_id)
 
     async def templates(self, actor: Actor) -> Sequence[Template]:
         """List the templates that the actor can start from."""
-        raise NotImplementedError
+        return await self._ports.templates.list()
 
     async def template(self, actor: Actor, name: str) -> Template:
         """
@@ -211,11 +313,13 @@ class Control:
         Raises:
             NotFoundError: ``template 'x' not found``.
         """
-        raise NotImplementedError
+        if len(name) > MOST_TEMPLATE_NAME or not name.isprintable():
+            raise NotFoundError(f"template {name[:MOST_TEMPLATE_NAME]!a} not found")
+        return await self._ports.templates.get(name)
 
     def access_token(self, sandbox_id: SandboxId) -> str:
         """Return what callers of a secured sandbox's daemon show: 64 hexadecimal digits, always the same."""
-        raise NotImplementedError
+        return access.access_token(self._secret, sandbox_id)
 
     async def route(self, untrusted_id: str) -> Route:
         """
@@ -225,4 +329,4 @@ class Control:
             InvalidArgumentError: the id has another form.
             NotFoundError: no such running sandbox.
         """
-        raise NotImplementedError
+        return await self._reading.route(parse_sandbox_id(untrusted_id))

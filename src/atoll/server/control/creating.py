@@ -1,0 +1,272 @@
+"""
+Creates sandboxes: row, machine, configuration, row again.
+
+Whatever goes wrong on the way, cancellation included, is undone by ``Killing``, which outlives
+the caller; the row then says at which step it failed.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+
+from atoll.server.control import access, checking
+from atoll.server.control.admission import Admission
+from atoll.server.control.deadlines import Deadlines
+from atoll.server.control.killing import End, Killing
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.locks import Locks
+from atoll.server.control.requests import Actor, CreateSandbox
+from atoll.server.control.tasks import Job, Tasks
+from atoll.server.domain.errors import (
+    AbortedError,
+    AtollError,
+    DeadlineExceededError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from atoll.server.domain.ids import SandboxId, new_sandbox_id
+from atoll.server.domain.machine import GuestConfiguration, Machine, MachineSpec
+from atoll.server.domain.sandbox import FINAL, EndReason, Sandbox, Status, Target
+from atoll.server.domain.template import Template
+from atoll.server.ports.clock import Clock
+from atoll.server.ports.guest import Guest
+from atoll.server.ports.runtime import Runtime
+from atoll.server.ports.store import SandboxFilter, Store
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+ALIVE = frozenset(Status) - FINAL
+
+
+@dataclass(kw_only=True)
+class _Creation:
+    """
+    A create under way.
+
+    Attributes:
+        job: what does it.
+        step: how far it is.
+        stopped: why it was stopped from outside, and what its caller is told; None: it was not.
+    """
+
+    job: Job[Sandbox] | None = None
+    step: str = "row"
+    stopped: tuple[End, AtollError] | None = None
+
+
+class Creating:
+    """Creates sandboxes, and knows those under way."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        runtime: Runtime,
+        guest: Guest,
+        clock: Clock,
+        limits: ControlLimits,
+        locks: Locks,
+        tasks: Tasks,
+        killing: Killing,
+        deadlines: Deadlines,
+        secret: bytes,
+        dns_servers: tuple[str, ...],
+    ) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._guest = guest
+        self._clock = clock
+        self._limits = limits
+        self._locks = locks
+        self._tasks = tasks
+        self._killing = killing
+        self._deadlines = deadlines
+        self._secret = secret
+        self._dns_servers = dns_servers
+        self._admission = Admission(
+            at_once=limits.concurrent_starts,
+            most_waiting=limits.queued_starts,
+            longest_wait=limits.start_queue_timeout,
+        )
+        # Counting and adding a row are two calls; between them nobody else may add one.
+        self._adding = asyncio.Lock()
+        self._underway: dict[SandboxId, _Creation] = {}
+
+    async def create(self, actor: Actor, wish: CreateSandbox, template: Template) -> Sandbox:
+        """Do what ``Control.create`` promises, with a template that was found."""
+        checking.check_timeout(wish.timeout, self._limits)
+        checking.check_metadata(wish.metadata, self._limits)
+        checking.check_env(wish.env, self._limits)
+        now = self._clock.now()
+        row = Sandbox(
+            id=new_sandbox_id(),
+            team_id=actor.team_id,
+            template_id=template.id,
+            template_alias=wish.template,
+            target=Target.RUNNING,
+            status=Status.CREATING,
+            limits=checking.sized(template.limits, wish.limits, self._limits),
+            egress=wish.egress,
+            metadata=dict(wish.metadata),
+            env=dict(wish.env),
+            created_at=now,
+            deadline=now + wish.timeout,
+            runtime=self._runtime.name,
+            secured=wish.secured,
+        )
+        return await self._run(row, wish.timeout, template)
+
+    def stop(self, sandbox_id: SandboxId, end: End, error: AtollError) -> bool:
+        """Stop a create that is under way; its caller gets the error. False: there is none."""
+        creation = self._underway.get(sandbox_id)
+        if creation is None or creation.job is None or creation.job.done:
+            return False
+        if creation.stopped is None:
+            creation.stopped = (end, error)
+            creation.job.cancel()
+        return True
+
+    def stop_all(self) -> None:
+        """Stop every create, because the server stops."""
+        for sandbox_id in list(self._underway):
+            self.stop(sandbox_id, End(reason=EndReason.START_INTERRUPTED), _stopping())
+
+    async def _run(self, row: Sandbox, lifetime: timedelta, template: Template) -> Sandbox:
+        creation = _Creation()
+        creation.job = self._tasks.job(
+            f"create {row.id}", lambda: self._create(creation, row, lifetime, template)
+        )
+        self._underway[row.id] = creation
+        creation.job.outcome.add_done_callback(lambda _: self._underway.pop(row.id, None))
+        try:
+            return await creation.job.wait()
+        except asyncio.CancelledError:
+            gone = End(reason=EndReason.START_INTERRUPTED, detail="the caller went away")
+            if not self.stop(row.id, gone, _stopping()) and creation.job.succeeded():
+                # It came up at this very moment, and nobody was told.
+                with suppress(UnavailableError):
+                    self._tasks.job(f"undo {row.id}", lambda: self._killing.begin(row.id, gone))
+            raise
+
+    async def _create(
+        self, creation: _Creation, row: Sandbox, lifetime: timedelta, template: Template
+    ) -> Sandbox:
+        begun = False
+        try:
+            async with self._admission.turn(row.team_id), self._locks.hold(row.id):
+                begun = True
+                await self._add(row)
+                return await self._bring_up(creation, row, lifetime, template)
+        except BaseException as error:
+            if begun:
+                await self._undo(creation, row, error)
+            if creation.stopped is not None:
+                raise creation.stopped[1] from error
+            raise
+
+    async def _add(self, row: Sandbox) -> None:
+        async with self._adding:
+            alive = await self._store.count_sandboxes(SandboxFilter(statuses=ALIVE))
+            if alive >= self._limits.max_sandboxes:
+                raise ResourceExhaustedError(
+                    f"The most sandboxes exist that this server may have ({self._limits.max_sandboxes})",
+                    resolution="Kill some, or raise max_sandboxes in the server's settings.",
+                )
+            await self._store.add_sandbox(row)
+
+    async def _bring_up(
+        self, creation: _Creation, row: Sandbox, lifetime: timedelta, template: Template
+    ) -> Sandbox:
+        spec = MachineSpec(
+            sandbox_id=row.id,
+            template_id=row.template_id,
+            hostname=row.id,
+            limits=row.limits,
+            egress=row.egress,
+        )
+        creation.step = "start"
+        machine = await _within(self._limits.start_timeout, "start", self._runtime.start(spec))
+        creation.step = "configure"
+        await _within(
+            self._limits.configure_timeout,
+            "take its configuration",
+            self._guest.configure(machine, self._configuration(row, machine, template)),
+        )
+        creation.step = "record"
+        now = self._clock.now()
+        running = replace(
+            row,
+            status=Status.RUNNING,
+            started_at=now,
+            deadline=now + lifetime,
+            address=machine.address,
+        )
+        await self._store.replace_sandbox(row, running)
+        self._deadlines.appeared(running.deadline)
+        log.info("sandbox started", sandbox_id=row.id, template=row.template_id, runtime=row.runtime)
+        return running
+
+    def _configuration(self, row: Sandbox, machine: Machine, template: Template) -> GuestConfiguration:
+        return GuestConfiguration(
+            generation=row.generation,
+            sandbox_id=row.id,
+            template_id=row.template_id,
+            team_id=row.team_id,
+            hostname=row.id,
+            machine_id=hashlib.sha256(b"machine-id " + row.id.encode()).hexdigest()[:32],
+            env=tuple({**dict(template.env), **row.env}.items()),
+            access_token=access.access_token(self._secret, row.id) if row.secured else "",
+            default_user=template.default_user,
+            default_workdir=template.default_workdir,
+            processes=row.limits.processes,
+            memory_bytes=row.limits.memory_bytes,
+            address=machine.address,
+            dns_servers=self._dns_servers,
+        )
+
+    async def _undo(self, creation: _Creation, row: Sandbox, error: BaseException) -> None:
+        end = creation.stopped[0] if creation.stopped else _failure(creation.step, error)
+        try:
+            if await self._killing.begin(row.id, end):
+                await self._killing.removed(row.id)
+        except NotFoundError:
+            # The row was never written, so nothing was begun.
+            return
+        except AtollError as problem:
+            # The caller hears why the create failed, not why the undoing takes longer.
+            log.warning("create not undone yet", sandbox_id=row.id, error=str(problem))
+
+
+def _failure(step: str, error: BaseException) -> End:
+    if isinstance(error, asyncio.CancelledError):
+        return End(reason=EndReason.START_INTERRUPTED, detail=f"step {step}: cancelled")
+    return End(reason=EndReason.START_FAILED, detail=f"step {step}: {error or type(error).__name__}")
+
+
+def _stopping() -> AtollError:
+    return UnavailableError("The server is stopping")
+
+
+def killed_while_created() -> AtollError:
+    """Make the error for the caller of a create whose sandbox somebody killed."""
+    return AbortedError("The sandbox was killed while it was being created")
+
+
+async def _within(time: timedelta, what: str, work: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(time.total_seconds()):
+            return await work
+    except TimeoutError as error:
+        raise DeadlineExceededError(
+            f"The sandbox did not {what} within {time.total_seconds():g} s",
+            resolution="The machine may be overloaded; try again later.",
+        ) from error

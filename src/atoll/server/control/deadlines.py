@@ -1,0 +1,118 @@
+"""
+Deadlines: setting them, and ending what passed its own.
+
+The reaper sleeps until the first deadline there is, and is woken when an earlier one appears;
+it asks the rows twice for each sandbox, and never just to look.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from atoll.server.control import checking
+from atoll.server.control.changing import change
+from atoll.server.control.killing import End, Killing
+from atoll.server.control.limits import ControlLimits
+from atoll.server.domain.errors import AtollError
+from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.sandbox import EndReason, Sandbox, Status
+from atoll.server.ports.clock import Clock
+from atoll.server.ports.store import Store
+
+log = structlog.get_logger(__name__)
+
+# After the rows could not be read or written (a full disk, say), wait so long before the next try.
+RETRY_DELAY = timedelta(seconds=1)
+
+
+class Deadlines:
+    """Sets deadlines and keeps them."""
+
+    def __init__(self, *, store: Store, clock: Clock, limits: ControlLimits, killing: Killing) -> None:
+        self._store = store
+        self._clock = clock
+        self._limits = limits
+        self._killing = killing
+        self._earlier = asyncio.Event()
+        self._sleeps_until: datetime | None = None
+
+    async def set_timeout(
+        self, sandbox_id: SandboxId, from_now: timedelta, check: Callable[[Sandbox], None]
+    ) -> Sandbox:
+        """Move a deadline, in either direction, of a row that ``check`` does not refuse."""
+        checking.check_timeout(from_now, self._limits, zero=True)
+        deadline = self._clock.now() + from_now
+        return await self._move(sandbox_id, check, lambda _: deadline)
+
+    async def refresh(
+        self, sandbox_id: SandboxId, from_now: timedelta, check: Callable[[Sandbox], None]
+    ) -> Sandbox:
+        """Move a deadline, but only to later, of a row that ``check`` does not refuse."""
+        checking.check_timeout(from_now, self._limits)
+        deadline = self._clock.now() + from_now
+        return await self._move(sandbox_id, check, lambda old: max(old, deadline))
+
+    def appeared(self, deadline: datetime) -> None:
+        """Let the reaper know of a new deadline."""
+        if self._sleeps_until is None or deadline < self._sleeps_until:
+            self._earlier.set()
+
+    async def reap(self) -> None:
+        """End what passes its deadline, for ever."""
+        while True:
+            self._earlier.clear()
+            self._sleeps_until = None
+            try:
+                until = await self._reap_one()
+            except AtollError as error:
+                log.warning("deadlines not kept", error=str(error))
+                await self._clock.sleep_until(self._clock.now() + RETRY_DELAY)
+                continue
+            if until is None:
+                await self._earlier.wait()
+            elif until > self._clock.now():
+                self._sleeps_until = until
+                await self._sleep_or_hear(until)
+
+    async def _reap_one(self) -> datetime | None:
+        row = await self._store.next_deadline()
+        if row is None:
+            return None
+        if row.deadline <= self._clock.now():
+            end = End(reason=EndReason.DEADLINE, detail=f"deadline {row.deadline.isoformat()}")
+            await self._killing.begin(row.id, end, if_still=self._is_due)
+        return row.deadline
+
+    def _is_due(self, row: Sandbox) -> bool:
+        return row.status is Status.RUNNING and row.deadline <= self._clock.now()
+
+    async def _sleep_or_hear(self, until: datetime) -> None:
+        async with asyncio.TaskGroup() as group:
+            either = [
+                group.create_task(self._clock.sleep_until(until)),
+                group.create_task(_wait(self._earlier)),
+            ]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            for task in either:
+                task.cancel()
+
+    async def _move(
+        self,
+        sandbox_id: SandboxId,
+        check: Callable[[Sandbox], None],
+        to: Callable[[datetime], datetime],
+    ) -> Sandbox:
+        def moved(row: Sandbox) -> Sandbox:
+            check(row)
+            return replace(row, deadline=to(row.deadline))
+
+        row = await change(self._store, sandbox_id, moved)
+        self.appeared(row.deadline)
+        return row
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()

@@ -1,0 +1,88 @@
+"""Reads rows for callers: only their own, and only what they may call theirs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from atoll.server.control import checking
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.requests import Actor, Route, SandboxPage
+from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
+from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.sandbox import Sandbox, Status
+from atoll.server.ports.store import Page, SandboxFilter, Store
+
+# What callers see when they do not ask for more: what exists, or is about to.
+PRESENT = frozenset({Status.CREATING, Status.RUNNING})
+# A page is built in memory, rows with all their metadata and env.
+MOST_ROWS = 1000
+
+
+class Reading:
+    """Finds sandboxes."""
+
+    def __init__(self, *, store: Store, limits: ControlLimits) -> None:
+        self._store = store
+        self._limits = limits
+
+    async def get(self, actor: Actor, sandbox_id: SandboxId, *, statuses: frozenset[Status]) -> Sandbox:
+        """
+        Read a sandbox of the actor's, in one of these statuses.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        try:
+            row = await self._store.get_sandbox(sandbox_id)
+        except NotFoundError as error:
+            raise not_there(sandbox_id) from error
+        self.check(actor, statuses)(row)
+        return row
+
+    def check(self, actor: Actor, statuses: frozenset[Status]) -> Callable[[Sandbox], None]:
+        """Return what refuses a row that is not the actor's, or in no such status."""
+
+        def check(row: Sandbox) -> None:
+            # One answer for both: nobody learns which ids exist.
+            if row.team_id != actor.team_id or row.status not in statuses:
+                raise not_there(row.id)
+
+        return check
+
+    async def list(self, actor: Actor, filter: SandboxFilter, page: Page) -> SandboxPage:
+        """Do what ``Control.list`` promises."""
+        if not 1 <= page.limit <= MOST_ROWS:
+            raise InvalidArgumentError(f"Limit must be between 1 and {MOST_ROWS}")
+        own = self._own(actor, filter)
+        rows = tuple(await self._store.list_sandboxes(own, page))
+        if len(rows) < page.limit:
+            return SandboxPage(sandboxes=rows, next=None)
+        after = (rows[-1].created_at, rows[-1].id)
+        more = await self._store.list_sandboxes(own, replace(page, limit=1, after=after))
+        return SandboxPage(sandboxes=rows, next=after if more else None)
+
+    async def count(self, actor: Actor, filter: SandboxFilter) -> int:
+        """Do what ``Control.count`` promises."""
+        return await self._store.count_sandboxes(self._own(actor, filter))
+
+    async def route(self, sandbox_id: SandboxId) -> Route:
+        """Do what ``Control.route`` promises."""
+        try:
+            row = await self._store.get_sandbox(sandbox_id)
+        except NotFoundError as error:
+            raise not_there(sandbox_id) from error
+        if row.status is not Status.RUNNING or row.address is None:
+            raise not_there(sandbox_id)
+        return Route(sandbox_id=row.id, address=row.address, status=row.status)
+
+    def _own(self, actor: Actor, filter: SandboxFilter) -> SandboxFilter:
+        texts = [text for pair in filter.metadata for text in pair]
+        if filter.template is not None:
+            texts.append(filter.template)
+        checking.check_filter(texts, self._limits)
+        statuses = PRESENT if filter.statuses is None else filter.statuses
+        return replace(filter, team_id=actor.team_id, statuses=statuses)
+
+
+def not_there(sandbox_id: SandboxId) -> NotFoundError:
+    """Make the one answer for what does not exist and for what is somebody else's."""
+    return NotFoundError(f"Sandbox \"{sandbox_id}\" doesn't exist or you don't have access to it")

@@ -1,0 +1,151 @@
+"""
+Brings rows and machines into agreement: once at the start, then with each thing that happens.
+
+At the start a machine may have lost its row, and a row its machine; a create or a kill may have
+been cut off anywhere. The row decides what should be, the machine shows what is.
+"""
+
+from collections import deque
+from dataclasses import replace
+from datetime import timedelta
+
+import structlog
+
+from atoll.server.control.changing import change
+from atoll.server.control.creating import ALIVE, Creating
+from atoll.server.control.killing import End, Killing
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.tasks import Tasks
+from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
+from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.machine import Machine, MachineEnded, ProcessKilledForMemory
+from atoll.server.domain.sandbox import EndReason, Sandbox, Status
+from atoll.server.ports.clock import Clock
+from atoll.server.ports.runtime import Runtime
+from atoll.server.ports.store import Page, SandboxFilter, Store
+
+log = structlog.get_logger(__name__)
+
+# Rows read at once at the start; the most a page has.
+ROWS_AT_ONCE = 1000
+# After a row could not be written, wait so long before the next try.
+RETRY_DELAY = timedelta(seconds=1)
+
+
+class Reconciling:
+    """Adopts, ends and removes, as rows and machines demand."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        runtime: Runtime,
+        clock: Clock,
+        limits: ControlLimits,
+        tasks: Tasks,
+        creating: Creating,
+        killing: Killing,
+    ) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._clock = clock
+        self._limits = limits
+        self._tasks = tasks
+        self._creating = creating
+        self._killing = killing
+        self._memory_kills: dict[SandboxId, deque[ProcessKilledForMemory]] = {}
+
+    async def reconcile(self) -> None:
+        """Open the runtime, and adopt, undo, finish or remove what an earlier server left."""
+        machines = {machine.sandbox_id: machine for machine in await self._runtime.open()}
+        strays = set(await self._runtime.remains()) | set(machines)
+        for row in await self._unfinished():
+            strays.discard(row.id)
+            await self._take_up(row, machines.get(row.id))
+        for sandbox_id in strays:
+            self._killing.remove(sandbox_id)
+        forgotten = await self._store.forget_sandboxes(
+            ended_before=self._clock.now() - self._limits.keep_ended
+        )
+        log.info("reconciled", machines=len(machines), strays=len(strays), forgotten=forgotten)
+
+    async def follow(self) -> None:
+        """Act on what machines do by themselves, for ever."""
+        async for event in self._runtime.events():
+            match event:
+                case MachineEnded():
+                    self._machine_ended(event)
+                case ProcessKilledForMemory():
+                    self._process_killed(event)
+        # Without events, ended machines would stay running in the rows. The next start finds them.
+        raise RuntimeError("the runtime stopped telling what happens")
+
+    def memory_kills(self, sandbox_id: SandboxId) -> tuple[ProcessKilledForMemory, ...]:
+        """Return the last processes of a sandbox that were killed for memory."""
+        return tuple(self._memory_kills.get(sandbox_id, ()))
+
+    def forget(self, sandbox_id: SandboxId) -> None:
+        """Drop what is remembered of a sandbox."""
+        self._memory_kills.pop(sandbox_id, None)
+
+    async def _unfinished(self) -> list[Sandbox]:
+        rows: list[Sandbox] = []
+        page = Page(limit=ROWS_AT_ONCE, newest_first=False)
+        while True:
+            part = await self._store.list_sandboxes(SandboxFilter(statuses=ALIVE), page)
+            rows += part
+            if len(part) < ROWS_AT_ONCE:
+                return rows
+            page = replace(page, after=(part[-1].created_at, part[-1].id))
+
+    async def _take_up(self, row: Sandbox, machine: Machine | None) -> None:
+        match row.status:
+            case Status.RUNNING if machine is not None:
+                await self._adopt(row, machine)
+            case Status.RUNNING:
+                await self._end(row, EndReason.LOST, "no machine was there when the server started")
+            case Status.CREATING:
+                await self._end(row, EndReason.START_INTERRUPTED, "the server stopped during the start")
+            case _:
+                self._killing.remove(row.id)
+
+    async def _adopt(self, row: Sandbox, machine: Machine) -> None:
+        if row.address != machine.address:
+            log.warning(
+                "sandbox has another address", sandbox_id=row.id, row=row.address, machine=machine.address
+            )
+            await change(self._store, row.id, lambda row: replace(row, address=machine.address))
+        log.info("sandbox adopted", sandbox_id=row.id)
+
+    async def _end(self, row: Sandbox, reason: EndReason, detail: str) -> None:
+        await self._killing.begin(row.id, End(reason=reason, detail=detail))
+
+    def _machine_ended(self, event: MachineEnded) -> None:
+        end = End(reason=event.reason, detail=event.detail)
+        log.info("machine ended", sandbox_id=event.sandbox_id, reason=event.reason, detail=event.detail)
+        error = UnavailableError("The sandbox ended while it was being created", details=event.detail)
+        if not self._creating.stop(event.sandbox_id, end, error):
+            self._tasks.job(f"end {event.sandbox_id}", lambda: self._end_surely(event.sandbox_id, end))
+
+    async def _end_surely(self, sandbox_id: SandboxId, end: End) -> None:
+        while True:
+            try:
+                await self._killing.begin(sandbox_id, end)
+            except NotFoundError:
+                self._killing.remove(sandbox_id)
+            except AtollError as error:
+                log.warning("end not recorded", sandbox_id=sandbox_id, error=str(error))
+                await self._clock.sleep_until(self._clock.now() + RETRY_DELAY)
+                continue
+            return
+
+    def _process_killed(self, event: ProcessKilledForMemory) -> None:
+        log.info(
+            "process killed for memory",
+            sandbox_id=event.sandbox_id,
+            pid=event.pid,
+            command=event.command,
+            resident_bytes=event.resident_bytes,
+        )
+        kept = self._memory_kills.setdefault(event.sandbox_id, deque(maxlen=self._limits.memory_kills_kept))
+        kept.append(event)
