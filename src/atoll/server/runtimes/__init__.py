@@ -1,0 +1,1 @@
+"""Isolation technologies; each folder implements ports.Runtime and knows no other."""

@@ -1,0 +1,20 @@
+"""An edge without routes."""
+
+from typing_extensions import override
+
+from atoll.server.domain.ids import SandboxId
+from atoll.server.ports.edge import Edge
+from atoll.server.runtimes.fake.faults import Faults
+
+
+class FakeEdge(Edge):
+    """Remembers whom it forgot."""
+
+    def __init__(self, *, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
+        self.forgotten: list[SandboxId] = []
+
+    @override
+    async def forget(self, sandbox_id: SandboxId) -> None:
+        await self.faults.at("forget")
+        self.forgotten.append(sandbox_id)

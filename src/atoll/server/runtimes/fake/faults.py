@@ -1,0 +1,52 @@
+"""Places where a fake fails or hangs because a test said so."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+
+
+@dataclass(kw_only=True)
+class _Fault:
+    error: BaseException | None
+    times: int
+
+
+class Faults:
+    """
+    What goes wrong where.
+
+    A place has a name, "start:2" or "forget"; a fake passes it by ``await faults.at(place)``.
+    """
+
+    def __init__(self) -> None:
+        self._faults: dict[str, _Fault] = {}
+        self._reached: dict[str, asyncio.Event] = {}
+        self.passed: Counter[str] = Counter()
+
+    def fail(self, place: str, error: BaseException, *, times: int = 1) -> None:
+        """Raise the error at a place, so many times; then go on as usual."""
+        self._faults[place] = _Fault(error=error, times=times)
+
+    def hang(self, place: str, *, times: int = 1) -> None:
+        """Never return from a place, until cancelled."""
+        self._faults[place] = _Fault(error=None, times=times)
+
+    async def reached(self, place: str) -> None:
+        """Return when a place has been reached, at once if it was before."""
+        await self._event(place).wait()
+
+    async def at(self, place: str) -> None:
+        """Pass a place. Yields once, so that others get to run there."""
+        self.passed[place] += 1
+        self._event(place).set()
+        await asyncio.sleep(0)
+        fault = self._faults.get(place)
+        if fault is None or fault.times == 0:
+            return
+        fault.times -= 1
+        if fault.error is not None:
+            raise fault.error
+        await asyncio.Event().wait()
+
+    def _event(self, place: str) -> asyncio.Event:
+        return self._reached.setdefault(place, asyncio.Event())

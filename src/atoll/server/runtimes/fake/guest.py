@@ -1,0 +1,30 @@
+"""A guestd that takes notes."""
+
+from typing_extensions import override
+
+from atoll.server.domain.errors import UnavailableError
+from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
+from atoll.server.ports.guest import Guest
+from atoll.server.runtimes.fake.faults import Faults
+
+
+class FakeGuest(Guest):
+    """Keeps what it was told, by sandbox."""
+
+    def __init__(self, *, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
+        self.configurations: dict[SandboxId, GuestConfiguration] = {}
+
+    @override
+    async def configure(self, machine: Machine, configuration: GuestConfiguration) -> None:
+        await self.faults.at("configure")
+        old = self.configurations.get(machine.sandbox_id)
+        if old is not None and old.generation >= configuration.generation:
+            raise UnavailableError(f"generation {configuration.generation} is not newer")
+        self.configurations[machine.sandbox_id] = configuration
+
+    @override
+    async def kill_greediest(self, machine: Machine) -> KilledProcess:
+        await self.faults.at("kill_greediest")
+        return KilledProcess(pid=42, command="greedy", resident_bytes=1_000_000_000)

@@ -1,0 +1,161 @@
+"""
+A runtime whose machines are directories.
+
+    <home>/<sandbox id>/slot        its address, once it has one
+    <home>/<sandbox id>/process     while its "process" runs
+    <home>/<sandbox id>/ready       once its start is complete
+
+A new object with the same home sees what an old one left, so a test kills a server by dropping it.
+"""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from typing_extensions import override
+
+from atoll.server.domain.errors import NotFoundError, ResourceExhaustedError
+from atoll.server.domain.ids import SandboxId, TemplateId
+from atoll.server.domain.machine import (
+    Machine,
+    MachineEnded,
+    MachineEvent,
+    MachineSpec,
+    ProcessKilledForMemory,
+    Usage,
+)
+from atoll.server.domain.sandbox import EndReason
+from atoll.server.ports.runtime import Runtime
+from atoll.server.runtimes.fake.faults import Faults
+
+FIRST_ADDRESS = IPv4Address("10.255.0.2")
+# Events that nobody has read yet; more would mean that nobody reads.
+MOST_EVENTS = 10_000
+# Places in Faults that a start and a destroy pass, in this order.
+START_PLACES = ("start:1", "start:2", "start:3", "start:4")
+DESTROY_PLACES = ("destroy:1", "destroy:2", "destroy:3")
+
+
+class FakeRuntime(Runtime):
+    """Keeps machines as directories below ``home``; no isolation, no processes."""
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        templates: frozenset[TemplateId] | None = None,
+        faults: Faults | None = None,
+        most_machines: int = 1000,
+    ) -> None:
+        """
+        Args:
+            home: where the directories are; shared by the objects that follow each other.
+            templates: those that are built here; None: every one.
+            faults: where to fail.
+            most_machines: how many addresses there are.
+        """
+        self.faults = faults or Faults()
+        self._home = home
+        self._templates = templates
+        self._most = most_machines
+        self._events: asyncio.Queue[MachineEvent] = asyncio.Queue(MOST_EVENTS)
+
+    @property
+    @override
+    def name(self) -> str:
+        return "fake"
+
+    @override
+    async def open(self) -> Sequence[Machine]:
+        await self.faults.at("open")
+        self._home.mkdir(parents=True, exist_ok=True)
+        return [self._machine(path) for path in self._directories() if _runs(path)]
+
+    @override
+    async def close(self) -> None:
+        await self.faults.at("close")
+
+    @override
+    async def start(self, spec: MachineSpec) -> Machine:
+        if self._templates is not None and spec.template_id not in self._templates:
+            raise NotFoundError(f"template '{spec.template_id}' is not built here")
+        directory = self._home / spec.sandbox_id
+        await self.faults.at("start:1")
+        directory.mkdir()
+        await self.faults.at("start:2")
+        (directory / "slot").write_text(str(self._free_address()))
+        await self.faults.at("start:3")
+        (directory / "process").touch()
+        await self.faults.at("start:4")
+        (directory / "ready").touch()
+        return self._machine(directory)
+
+    @override
+    async def destroy(self, sandbox_id: SandboxId) -> None:
+        directory = self._home / sandbox_id
+        await self.faults.at("destroy:1")
+        (directory / "ready").unlink(missing_ok=True)
+        (directory / "process").unlink(missing_ok=True)
+        await self.faults.at("destroy:2")
+        (directory / "slot").unlink(missing_ok=True)
+        await self.faults.at("destroy:3")
+        shutil.rmtree(directory, ignore_errors=True)
+
+    @override
+    async def remains(self) -> Sequence[SandboxId]:
+        await self.faults.at("remains")
+        return [SandboxId(path.name) for path in self._directories()]
+
+    @override
+    async def events(self) -> AsyncIterator[MachineEvent]:
+        while True:
+            yield await self._events.get()
+
+    @override
+    async def usage(self, sandbox_id: SandboxId) -> Usage:
+        await self.faults.at("usage")
+        if not _runs(self._home / sandbox_id):
+            raise NotFoundError(f"no machine {sandbox_id}")
+        return Usage(cpu_seconds=0.5, memory_bytes=30_000_000, disk_bytes=4096)
+
+    def end(
+        self, sandbox_id: SandboxId, reason: EndReason = EndReason.GUEST_ENDED, detail: str = "fake end"
+    ) -> None:
+        """Let a machine end by itself."""
+        (self._home / sandbox_id / "process").unlink()
+        self._events.put_nowait(MachineEnded(sandbox_id=sandbox_id, reason=reason, detail=detail))
+
+    def end_unseen(self, sandbox_id: SandboxId) -> None:
+        """Let a machine end while no server looks."""
+        (self._home / sandbox_id / "process").unlink()
+
+    def kill_for_memory(self, sandbox_id: SandboxId, *, pid: int, command: str) -> None:
+        """Report that a process inside was killed."""
+        event = ProcessKilledForMemory(
+            sandbox_id=sandbox_id, pid=pid, command=command, resident_bytes=1_000_000_000
+        )
+        self._events.put_nowait(event)
+
+    def running(self) -> set[SandboxId]:
+        """List the machines that run."""
+        return {SandboxId(path.name) for path in self._directories() if _runs(path)}
+
+    def _directories(self) -> list[Path]:
+        return sorted(path for path in self._home.iterdir() if path.is_dir()) if self._home.exists() else []
+
+    def _machine(self, directory: Path) -> Machine:
+        return Machine(sandbox_id=SandboxId(directory.name), address=(directory / "slot").read_text().strip())
+
+    def _free_address(self) -> IPv4Address:
+        taken = {path.read_text().strip() for path in self._home.glob("*/slot")}
+        for number in range(self._most):
+            address = FIRST_ADDRESS + number
+            if str(address) not in taken:
+                return address
+        raise ResourceExhaustedError(f"all {self._most} addresses are taken")
+
+
+def _runs(directory: Path) -> bool:
+    return (directory / "ready").exists() and (directory / "process").exists()
