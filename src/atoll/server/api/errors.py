@@ -5,7 +5,7 @@ A dialect gives the answer its form. The caller sees code and message; details a
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -71,9 +71,7 @@ def answer_to(error: BaseException, request_id: str) -> Answer:
     if not isinstance(error, AtollError):
         log.error("request failed by our fault", request_id=request_id, exc_info=error)
         return answer(Code.INTERNAL, f"internal error; the log has it as {request_id}", request_id)
-    status = STATUS[error.code]
-    tell = log.error if error.code is Code.INTERNAL else log.warning if status >= 500 else log.debug
-    tell(
+    _teller(error.code)(
         "request answered with an error",
         request_id=request_id,
         code=error.code.value,
@@ -82,6 +80,17 @@ def answer_to(error: BaseException, request_id: str) -> Answer:
         resolution=error.resolution,
     )
     return answer(error.code, error.message, request_id)
+
+
+def _teller(code: Code) -> Callable[..., None]:
+    """Choose how loud the log is: what operators must look at, what they may, what callers did themselves."""
+    match code:
+        case Code.INTERNAL:
+            return log.error  # type: ignore[no-any-return]
+        case Code.UNAVAILABLE | Code.DEADLINE_EXCEEDED | Code.RESOURCE_EXHAUSTED:
+            return log.warning  # type: ignore[no-any-return]
+        case _:
+            return log.debug  # type: ignore[no-any-return]
 
 
 def answer(code: Code, message: str, request_id: str, status: int | None = None) -> Answer:

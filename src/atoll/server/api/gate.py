@@ -49,7 +49,7 @@ class Gate:
     """An ASGI app around dialects."""
 
     def __init__(self, dialects: Sequence[Dialect], authenticate: Authenticate, limits: ApiLimits) -> None:
-        self._dialects = tuple(dialects)
+        self.dialects = tuple(dialects)
         self._authenticate = authenticate
         self._limits = limits
 
@@ -77,10 +77,10 @@ class Gate:
             await dialect.render(refusal)(scope, receive, passage.send)
 
     def _dialect_of(self, path: str) -> Dialect:
-        for dialect in self._dialects:
+        for dialect in self.dialects:
             if path.startswith(dialect.prefixes):
                 return dialect
-        return self._dialects[-1]
+        return self.dialects[-1]
 
     async def _admit(self, scope: Scope, dialect: Dialect, passage: "_Passage") -> Answer | None:
         """Return why a request may not pass, or None."""

@@ -1,6 +1,6 @@
 """The E2B dialect as one app."""
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Response
 
 from atoll.server.api.dialect import add_error_forms, route_class
 from atoll.server.api.e2b import sandboxes, templates, unavailable
@@ -14,7 +14,9 @@ from atoll.server.ports.clock import Clock
 def build(control: Control, clock: Clock, reach: Reach) -> Dialect:
     """Put the routes together."""
     # No OpenAPI: this interface is E2B's to describe.
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, strict_content_type=False
+    )
     add_error_forms(app, render)
     app.include_router(_health())
     app.include_router(sandboxes.router(control, clock, reach))
@@ -27,7 +29,7 @@ def build(control: Control, clock: Clock, reach: Reach) -> Dialect:
 def _health() -> APIRouter:
     routes = APIRouter(route_class=route_class(render))
 
-    @routes.get("/health", status_code=204)
+    @routes.get("/health", status_code=204, response_class=Response)
     async def health() -> None:
         """Say that the server answers."""
 

@@ -1,6 +1,6 @@
 """Routes of the E2B dialect about templates that are there; building them is not among them."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b import models
@@ -24,7 +24,7 @@ def router(control: Control) -> APIRouter:
     async def find_alias(actor: Caller, alias: str) -> models.TemplateAlias:
         return models.TemplateAlias(templateID=(await control.template(actor, _without_tag(alias))).id)
 
-    @routes.delete("/templates/{template_id:path}", status_code=204)
+    @routes.delete("/templates/{template_id:path}", status_code=204, response_class=Response)
     async def delete_template(actor: Caller, template_id: str) -> None:
         template = await control.template(actor, _without_tag(template_id))
         raise UnimplementedError(f"template '{template.name}' belongs to the server and cannot be deleted")

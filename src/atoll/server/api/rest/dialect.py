@@ -39,6 +39,8 @@ def build(control: Control, domain: str) -> Dialect:
         version=release,
         description=_DESCRIPTION,
         redirect_slashes=False,
+        # A body without a type is taken for JSON: pages of others cannot send the key that it needs anyway.
+        strict_content_type=False,
         swagger_ui_parameters={"persistAuthorization": True},
     )
     _without_422(app)

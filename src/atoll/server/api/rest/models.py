@@ -22,7 +22,7 @@ class LimitsWish(Closed):
     """The size of a sandbox; what is left out comes from its template."""
 
     cpus: StrictFloat | StrictInt | None = Field(
-        None, description="Processor time, in cores.", examples=[0.5]
+        default=None, description="Processor time, in cores.", examples=[0.5]
     )
     memory_bytes: StrictInt | None = Field(default=None, description="What the sandbox sees as its memory.")
     processes: StrictInt | None = Field(default=None, description="Processes and threads inside.")

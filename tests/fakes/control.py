@@ -1,0 +1,208 @@
+"""Control in memory, with the promises of its docstrings: enough for dialects to be tried against."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
+from atoll.server.control.service import Control
+from atoll.server.domain.errors import InvalidArgumentError, NotFoundError, UnauthenticatedError
+from atoll.server.domain.ids import SandboxId, TeamId, TemplateId, new_sandbox_id, parse_sandbox_id
+from atoll.server.domain.limits import Limits
+from atoll.server.domain.machine import ProcessKilledForMemory, Usage
+from atoll.server.domain.sandbox import FINAL, EndReason, Sandbox, Status, Target
+from atoll.server.domain.template import Template
+from atoll.server.ports.store import Page, SandboxFilter
+
+KEY = "e2b_" + "a1" * 20
+OTHER_KEY = "e2b_" + "b2" * 20
+LIMITS = Limits(cpus=0.5, memory_bytes=512 * 1024 * 1024, processes=1024, disk_bytes=2 * 1024**3)
+BASE = Template(
+    id=TemplateId("base-3f1c9a27d0b4"),
+    name="base",
+    built_at=datetime(2026, 1, 1, tzinfo=UTC),
+    limits=LIMITS,
+)
+LONGEST = timedelta(hours=24)
+
+
+class HandClock:
+    """Stands still until it is turned."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 5, 4, 12, 0, 0, 123456, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.time
+
+    async def sleep_until(self, when: datetime) -> None:
+        self.time = max(self.time, when)
+
+    def turn(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+@dataclass
+class FakeControl(Control):
+    """Two teams, two templates' worth of rules, no machines."""
+
+    clock: HandClock = field(default_factory=HandClock)
+    rows: dict[SandboxId, Sandbox] = field(default_factory=dict)
+    keys: Mapping[str, Actor] = field(
+        default_factory=lambda: {
+            KEY: Actor(team_id=TeamId("team1"), key_name="one"),
+            OTHER_KEY: Actor(team_id=TeamId("team2"), key_name="two"),
+        }
+    )
+    # Raised by the next verb, once.
+    failure: Exception | None = None
+    wishes: list[CreateSandbox] = field(default_factory=list)
+
+    def _fail(self) -> None:
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+
+    async def authenticate(self, untrusted_key: str | None) -> Actor:
+        if untrusted_key is None:
+            raise UnauthenticatedError("API key is missing")
+        if untrusted_key not in self.keys:
+            raise UnauthenticatedError("Invalid API key")
+        return self.keys[untrusted_key]
+
+    async def create(self, actor: Actor, wish: CreateSandbox) -> Sandbox:
+        self._fail()
+        template = await self.template(actor, wish.template)
+        _check_timeout(wish.timeout)
+        self.wishes.append(wish)
+        self.clock.turn(0.001)
+        now = self.clock.now()
+        sandbox = Sandbox(
+            id=new_sandbox_id(),
+            team_id=actor.team_id,
+            template_id=template.id,
+            template_alias=wish.template,
+            target=Target.RUNNING,
+            status=Status.RUNNING,
+            limits=template.limits,
+            egress=wish.egress,
+            metadata=dict(wish.metadata),
+            env=dict(wish.env),
+            created_at=now,
+            started_at=now,
+            deadline=now + wish.timeout,
+            address="10.0.0.2",
+            runtime="fake",
+            secured=wish.secured,
+        )
+        self.rows[sandbox.id] = sandbox
+        return sandbox
+
+    async def get(self, actor: Actor, untrusted_id: str, *, ended: bool = False) -> Sandbox:
+        self._fail()
+        sandbox_id = parse_sandbox_id(untrusted_id)
+        sandbox = self.rows.get(sandbox_id)
+        hidden = sandbox is not None and (sandbox.status in FINAL or sandbox.status is Status.KILLING)
+        if sandbox is None or sandbox.team_id != actor.team_id or (hidden and not ended):
+            raise NotFoundError(f"Sandbox \"{sandbox_id}\" doesn't exist or you don't have access to it")
+        return sandbox
+
+    def _matching(self, actor: Actor, filter: SandboxFilter) -> list[Sandbox]:
+        statuses = filter.statuses or {Status.CREATING, Status.RUNNING}
+        return [
+            row
+            for row in self.rows.values()
+            if row.team_id == actor.team_id
+            and row.status in statuses
+            and set(filter.metadata) <= set(row.metadata.items())
+            and filter.template in (None, row.template_alias, row.template_id)
+            and (filter.started_after is None or (row.started_at or row.created_at) > filter.started_after)
+        ]
+
+    async def list(self, actor: Actor, filter: SandboxFilter, page: Page) -> SandboxPage:
+        self._fail()
+        if not 1 <= page.limit <= 1000:
+            raise InvalidArgumentError("limit")
+        rows = sorted(
+            self._matching(actor, filter), key=lambda row: (row.created_at, row.id), reverse=page.newest_first
+        )
+        if page.after is not None:
+            after = page.after
+            rows = [
+                row
+                for row in rows
+                if (
+                    (row.created_at, row.id) < after
+                    if page.newest_first
+                    else (row.created_at, row.id) > after
+                )
+            ]
+        part = tuple(rows[: page.limit])
+        more = len(rows) > page.limit
+        return SandboxPage(sandboxes=part, next=(part[-1].created_at, part[-1].id) if more else None)
+
+    async def count(self, actor: Actor, filter: SandboxFilter) -> int:
+        return len(self._matching(actor, filter))
+
+    async def kill(self, actor: Actor, untrusted_id: str) -> Sandbox:
+        sandbox = await self.get(actor, untrusted_id)
+        self.rows[sandbox.id] = replace(
+            sandbox,
+            status=Status.KILLED,
+            target=Target.KILLED,
+            end_reason=EndReason.KILLED,
+            ended_at=self.clock.now(),
+        )
+        return self.rows[sandbox.id]
+
+    async def set_timeout(self, actor: Actor, untrusted_id: str, from_now: timedelta) -> Sandbox:
+        sandbox = await self.get(actor, untrusted_id)
+        if from_now < timedelta(0):
+            raise InvalidArgumentError("Timeout must not be negative")
+        if from_now > LONGEST:
+            raise InvalidArgumentError("Timeout cannot be greater than 24 hours")
+        self.rows[sandbox.id] = replace(sandbox, deadline=self.clock.now() + from_now)
+        return self.rows[sandbox.id]
+
+    async def refresh(self, actor: Actor, untrusted_id: str, from_now: timedelta) -> Sandbox:
+        sandbox = await self.get(actor, untrusted_id)
+        _check_timeout(from_now)
+        self.rows[sandbox.id] = replace(sandbox, deadline=max(sandbox.deadline, self.clock.now() + from_now))
+        return self.rows[sandbox.id]
+
+    async def usage(self, actor: Actor, untrusted_id: str) -> Usage:
+        await self.get(actor, untrusted_id)
+        return Usage(cpu_seconds=1.0, memory_bytes=32 * 1024 * 1024, disk_bytes=4096)
+
+    async def memory_kills(self, actor: Actor, untrusted_id: str) -> Sequence[ProcessKilledForMemory]:
+        sandbox = await self.get(actor, untrusted_id, ended=True)
+        return [
+            ProcessKilledForMemory(sandbox_id=sandbox.id, pid=7, command="python3", resident_bytes=5 * 10**8)
+        ]
+
+    async def templates(self, actor: Actor) -> Sequence[Template]:
+        self._fail()
+        return [BASE]
+
+    async def template(self, actor: Actor, name: str) -> Template:
+        if name not in (BASE.name, BASE.id):
+            raise NotFoundError(f"template '{name}' not found")
+        return BASE
+
+    def access_token(self, sandbox_id: SandboxId) -> str:
+        return hashlib.sha256(sandbox_id.encode()).hexdigest()
+
+    async def route(self, untrusted_id: str) -> Route:
+        self._fail()
+        sandbox = self.rows.get(parse_sandbox_id(untrusted_id))
+        if sandbox is None or sandbox.status is not Status.RUNNING or sandbox.address is None:
+            raise NotFoundError("no such running sandbox")
+        return Route(sandbox_id=sandbox.id, address=sandbox.address, status=sandbox.status)
+
+
+def _check_timeout(timeout: timedelta) -> None:
+    if timeout <= timedelta(0):
+        raise InvalidArgumentError("Timeout must be greater than 0")
+    if timeout > LONGEST:
+        raise InvalidArgumentError("Timeout cannot be greater than 24 hours")

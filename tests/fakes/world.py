@@ -1,0 +1,117 @@
+"""One machine's worth of fakes, on which servers follow each other."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from atoll.server.control.access import DEFAULT_TEAM
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.requests import Actor, CreateSandbox
+from atoll.server.control.service import Control, Ports
+from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.sandbox import Sandbox, Status
+from atoll.server.ports.store import Page, SandboxFilter, Store
+from atoll.server.runtimes.fake.clock import FakeClock
+from atoll.server.runtimes.fake.edge import FakeEdge
+from atoll.server.runtimes.fake.faults import Faults
+from atoll.server.runtimes.fake.guest import FakeGuest
+from atoll.server.runtimes.fake.runtime import FakeRuntime
+from atoll.server.runtimes.fake.templates import FakeTemplates
+from atoll.server.stores.sqlite import SqliteStore
+
+ALICE = Actor(team_id=DEFAULT_TEAM, key_name="alice")
+SECRET = b"s" * 32
+LIMITS = ControlLimits(
+    max_sandboxes=20,
+    concurrent_starts=4,
+    start_timeout=timedelta(seconds=5),
+    configure_timeout=timedelta(seconds=5),
+    forget_timeout=timedelta(seconds=5),
+    destroy_timeout=timedelta(seconds=5),
+    close_timeout=timedelta(seconds=5),
+)
+
+
+def wish(**changes: Any) -> CreateSandbox:
+    """Make a wish that can be fulfilled."""
+    return CreateSandbox(**{"template": "base", "timeout": timedelta(minutes=5), **changes})
+
+
+class World:
+    """Rows in a file, machines in a directory, and a clock: what stays when a server is gone."""
+
+    def __init__(self, directory: Path, limits: ControlLimits = LIMITS) -> None:
+        self.directory = directory
+        self.limits = limits
+        self.clock = FakeClock()
+        self.renew(Faults())
+
+    def renew(self, faults: Faults) -> None:
+        """Make the objects that a server's end takes with it."""
+        self.faults = faults
+        self.store: Store = SqliteStore(self.directory / "atoll.db")
+        self.runtime = FakeRuntime(self.directory / "machines", faults=faults)
+        self.guest = FakeGuest(faults=faults)
+        self.edge = FakeEdge(faults=faults)
+
+    def control(self) -> Control:
+        """Make a server's control; not open yet."""
+        ports = Ports(
+            store=self.store,
+            runtime=self.runtime,
+            guest=self.guest,
+            edge=self.edge,
+            templates=FakeTemplates(),
+            clock=self.clock,
+        )
+        return Control(ports, secret=SECRET, dns_servers=("169.254.1.1",), limits=self.limits)
+
+    @asynccontextmanager
+    async def server(self) -> AsyncIterator[Control]:
+        """Open the store and control, and close both afterwards."""
+        await self.store.open()
+        try:
+            async with self.control() as control:
+                yield control
+        finally:
+            await self.store.close()
+
+    async def rows(self) -> dict[SandboxId, Sandbox]:
+        """Read all rows, ended ones too."""
+        found = await self.store.list_sandboxes(SandboxFilter(), Page(limit=1000))
+        return {row.id: row for row in found}
+
+    async def assert_agreement(self) -> None:
+        """Check that rows and machines say the same, and that nothing is half done."""
+        rows = await self.rows()
+        unfinished = {row.id: row.status for row in rows.values() if row.status in HALF}
+        assert unfinished == {}
+        running = {row.id for row in rows.values() if row.status is Status.RUNNING}
+        assert self.runtime.running() == running
+        assert set(await FakeRuntime(self.directory / "machines").remains()) == running
+        for row in rows.values():
+            if row.status is Status.RUNNING:
+                assert (row.address, row.ended_at, row.end_reason) != (None, None, None)
+                assert row.address is not None
+            else:
+                assert row.ended_at is not None
+                assert row.end_reason is not None
+                assert row.address is None
+
+
+HALF = {Status.CREATING, Status.KILLING}
+
+
+def small(**changes: Any) -> ControlLimits:
+    """Change some of the limits."""
+    return replace(LIMITS, **changes)
+
+
+async def turns(number: int = 20) -> None:
+    """Let others run for some turns of the loop: for what must *not* happen, which no event tells."""
+    for _ in range(number):
+        await asyncio.sleep(0)

@@ -1,0 +1,25 @@
+"""A public app over control in memory, without a socket."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fakes.control import KEY, FakeControl
+
+from atoll.server.api.app import PublicAddress, build_public
+from atoll.server.api.limits import ApiLimits
+
+
+@pytest.fixture
+def control() -> FakeControl:
+    return FakeControl()
+
+
+@pytest.fixture
+async def client(control: FakeControl) -> AsyncIterator[httpx.AsyncClient]:
+    app = build_public(control, control.clock, PublicAddress(domain="localhost:4000"), ApiLimits())
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://api", headers={"X-API-Key": KEY}
+    ) as opened:
+        yield opened

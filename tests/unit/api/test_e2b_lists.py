@@ -1,0 +1,121 @@
+"""The E2B dialect's lists."""
+
+from typing import Any
+
+import httpx
+import pytest
+from fakes.control import FakeControl
+
+from atoll.server.api.e2b.unavailable import UNAVAILABLE
+
+
+async def create(client: httpx.AsyncClient, **body: Any) -> str:
+    response = await client.post("/v2/sandboxes", json={"templateID": "base"} | body)
+    assert response.status_code == 201, response.text
+    return str(response.json()["sandboxID"])
+
+
+def ids(response: httpx.Response) -> list[str]:
+    assert response.status_code == 200, response.text
+    return [row["sandboxID"] for row in response.json()]
+
+
+@pytest.mark.parametrize("order", [None, "desc", "asc"])
+async def test_pages_hold_every_sandbox_once_in_order(client: httpx.AsyncClient, order: str | None) -> None:
+    made = [await create(client) for _ in range(7)]
+    params: dict[str, Any] = {"limit": 3} | ({"order": order} if order else {})
+
+    seen: list[str] = []
+    pages = 0
+    while True:
+        response = await client.get("/v2/sandboxes", params=params)
+        seen += ids(response)
+        pages += 1
+        assert response.headers["X-Total-Running"] == "7"
+        if (token := response.headers.get("X-Next-Token")) is None:
+            break
+        params["nextToken"] = token
+
+    assert pages == 3
+    assert seen == (made if order == "asc" else made[::-1])
+
+
+async def test_filters_hold_together(client: httpx.AsyncClient, control: FakeControl) -> None:
+    first = await create(client, metadata={"k y": "v&", "n": "1"})
+    control.clock.turn(60)
+    later = control.clock.now().isoformat()
+    second = await create(client, metadata={"n": "1"})
+
+    async def listed(query: str) -> list[str]:
+        return ids(await client.get(f"/v2/sandboxes?{query}"))
+
+    assert await listed("metadata=k%252520y%3Dv%252526") == [first]
+    assert await listed("metadata=n%3D1") == [second, first]
+    assert await listed("metadata=n%3D2") == []
+    assert await listed("state=running,paused") == [second, first]
+    assert await listed("state=paused") == []
+    assert await listed("template=base") == [second, first]
+    assert await listed("template=other") == []
+    assert await listed(f"startedAfter={later.replace('+', '%2B')}") == [second]
+    assert ids(await client.get("/sandboxes?metadata=k%252520y%3Dv%252526")) == [first]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("limit=x", "limit"),
+        ("limit=99999999999999999999999", "limit"),
+        ("order=up", "order"),
+        ("state=dead", "state"),
+        ("metadata=novalue", "metadata"),
+        ("metadata=a%3D%2500", "metadata"),
+        ("startedAfter=yesterday", "startedAfter"),
+        ("startedAfter=2026-01-01T00:00:00", "startedAfter"),
+        ("nextToken=AAAA", "next token"),
+        ("template=" + "x" * 300, "template"),
+    ],
+)
+async def test_a_wrong_query_is_named(client: httpx.AsyncClient, query: str, names: str) -> None:
+    response = await client.get(f"/v2/sandboxes?{query}")
+
+    assert response.status_code == 400
+    assert names in response.json()["message"]
+
+
+async def test_the_old_list_has_all(client: httpx.AsyncClient) -> None:
+    made = [await create(client) for _ in range(3)]
+
+    assert ids(await client.get("/sandboxes")) == made[::-1]
+
+
+@pytest.mark.parametrize("path", ["/templates", "/v2/templates", "/default-templates"])
+async def test_templates_are_listed(client: httpx.AsyncClient, path: str) -> None:
+    [template] = (await client.get(path)).json()
+
+    assert (template["templateID"], template["aliases"]) == ("base-3f1c9a27d0b4", ["base"])
+    assert (template["buildStatus"], template["envdVersion"]) == ("ready", "0.6.13")
+
+
+async def test_an_alias_is_found_or_free(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/templates/aliases/base")).json() == {
+        "templateID": "base-3f1c9a27d0b4",
+        "public": True,
+    }
+    assert (await client.get("/templates/aliases/team%2Fnope")).status_code == 404
+    assert (await client.delete("/templates/nope")).status_code == 404
+    assert (await client.delete("/templates/base:default")).status_code == 501
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(UNAVAILABLE))
+async def test_what_is_not_there_yet_says_so_and_is_not_sent_again(
+    client: httpx.AsyncClient, method: str, path: str
+) -> None:
+    filled = path.replace("{", "").replace("}", "")
+
+    response = await client.request(method, filled, json={})
+
+    assert response.status_code == 501
+    assert response.headers["Should-Retry"] == "false"
+    assert "not available" in response.json()["message"]

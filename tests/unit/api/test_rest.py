@@ -1,0 +1,195 @@
+"""Our own API: routes, and the document that describes them."""
+
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from fakes.control import BASE, FakeControl
+
+from atoll.server.domain.ids import SandboxId
+
+
+async def create(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
+    response = await client.post("/v1/sandboxes", json=body)
+    assert response.status_code == 201, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+async def test_a_create_with_everything_reaches_control_as_it_was_meant(
+    client: httpx.AsyncClient, control: FakeControl
+) -> None:
+    sandbox = await create(
+        client,
+        template="base",
+        timeout_seconds=60,
+        metadata={"user": "ada"},
+        env={"X": "1"},
+        internet=False,
+        secured=True,
+        limits={"cpus": 2, "memory_bytes": 10**9, "processes": 100, "disk_bytes": 10**9},
+    )
+
+    [wish] = control.wishes
+    assert wish.timeout == timedelta(seconds=60)
+    assert (wish.metadata, wish.env, wish.egress.internet, wish.secured) == (
+        {"user": "ada"},
+        {"X": "1"},
+        False,
+        True,
+    )
+    assert (wish.limits.cpus, wish.limits.memory_bytes) == (2.0, 10**9)
+    assert (wish.limits.processes, wish.limits.disk_bytes) == (100, 10**9)
+    assert sandbox["access_token"] == control.access_token(SandboxId(sandbox["id"]))
+    assert (sandbox["status"], sandbox["domain"], sandbox["internet"]) == ("running", "localhost:4000", False)
+
+
+async def test_a_sandbox_shows_neither_its_address_nor_its_environment(client: httpx.AsyncClient) -> None:
+    sandbox = await create(client, env={"PASSWORD": "hunter2"})
+
+    text = (await client.get(f"/v1/sandboxes/{sandbox['id']}")).text
+
+    assert "10.0.0.2" not in text
+    assert "hunter2" not in text
+
+
+async def test_an_empty_create_takes_the_defaults(client: httpx.AsyncClient, control: FakeControl) -> None:
+    await create(client)
+
+    [wish] = control.wishes
+    assert (wish.template, wish.timeout) == ("base", timedelta(seconds=300))
+    assert wish.egress.internet
+
+
+async def test_a_killed_sandbox_says_why_it_is_gone(client: httpx.AsyncClient) -> None:
+    sandbox = await create(client)
+    one = f"/v1/sandboxes/{sandbox['id']}"
+
+    killed = (await client.delete(one)).json()
+    found = (await client.get(one)).json()
+    again = await client.delete(one)
+
+    assert (killed["status"], killed["end_reason"]) == ("killed", "killed")
+    assert found == killed
+    assert found["access_token"] is None
+    assert (again.status_code, again.json()["code"]) == (404, "not_found")
+
+
+async def test_the_deadline_is_set_or_only_extended(client: httpx.AsyncClient) -> None:
+    sandbox = await create(client, timeout_seconds=300)
+    one = f"/v1/sandboxes/{sandbox['id']}/timeout"
+
+    kept = (await client.post(one, json={"timeout_seconds": 5, "extend_only": True})).json()["deadline"]
+    moved = (await client.post(one, json={"timeout_seconds": 5})).json()["deadline"]
+
+    assert kept == sandbox["deadline"]
+    assert moved == "2026-05-04T12:00:05.124456Z"
+
+
+async def test_pages_hold_every_sandbox_once(client: httpx.AsyncClient) -> None:
+    made = [(await create(client, metadata={"n": str(number)}))["id"] for number in range(5)]
+
+    seen: list[str] = []
+    token: str | None = None
+    while True:
+        params = {"limit": "2", "order": "oldest_first"} | ({"page_token": token} if token else {})
+        page = (await client.get("/v1/sandboxes", params=params)).json()
+        seen += [row["id"] for row in page["sandboxes"]]
+        assert page["total"] == 5
+        assert all(row["access_token"] is None for row in page["sandboxes"])
+        if (token := page["next_page_token"]) is None:
+            break
+
+    assert seen == made
+    one = (await client.get("/v1/sandboxes", params={"metadata": "n=3"})).json()
+    assert [row["id"] for row in one["sandboxes"]] == [made[3]]
+
+
+async def test_ended_sandboxes_are_listed_when_asked_for(client: httpx.AsyncClient) -> None:
+    sandbox = await create(client)
+    await client.delete(f"/v1/sandboxes/{sandbox['id']}")
+
+    default = (await client.get("/v1/sandboxes")).json()
+    killed = (await client.get("/v1/sandboxes", params={"status": ["killed", "failed"]})).json()
+
+    assert default["sandboxes"] == []
+    assert [row["id"] for row in killed["sandboxes"]] == [sandbox["id"]]
+
+
+async def test_usage_and_kills_for_memory_are_told(client: httpx.AsyncClient) -> None:
+    one = f"/v1/sandboxes/{(await create(client))['id']}"
+
+    assert (await client.get(f"{one}/usage")).json()["memory_bytes"] == 32 * 1024**2
+    assert (await client.get(f"{one}/memory-kills")).json() == [
+        {"pid": 7, "command": "python3", "resident_bytes": 500000000}
+    ]
+
+
+async def test_templates_are_listed_and_found(client: httpx.AsyncClient) -> None:
+    [listed] = (await client.get("/v1/templates")).json()
+
+    assert listed["name"] == "base"
+    assert (await client.get("/v1/templates/base")).json() == listed
+    assert (await client.get(f"/v1/templates/{BASE.id}")).json() == listed
+    missing = await client.get("/v1/templates/nope")
+    assert (missing.status_code, missing.json()["message"]) == (404, "template 'nope' not found")
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"timeout_seconds": -1}, "body timeout_seconds"),
+        ({"timeout_seconds": 0}, "body timeout_seconds"),
+        ({"timeout_seconds": "60"}, "body timeout_seconds"),
+        ({"timeout_seconds": 10**40}, "body timeout_seconds"),
+        ({"timeout": 60}, "body timeout"),
+        ({"template": "a\0"}, "NUL"),
+        ({"template": "x" * 1000}, "body template"),
+        ({"limits": {"cpus": "2"}}, "body limits.cpus"),
+        ({"limits": {"memory_bytes": 1.5}}, "body limits.memory_bytes"),
+        ({"limits": {"gpus": 1}}, "body limits.gpus"),
+        ({"metadata": {"a": None}}, "body metadata.a"),
+    ],
+)
+async def test_wrong_input_is_named(client: httpx.AsyncClient, body: dict[str, Any], says: str) -> None:
+    response = await client.post("/v1/sandboxes", json=body)
+
+    assert response.status_code == 400
+    assert response.json()["code"] == "invalid_argument"
+    assert says in response.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "query", ["status=dead", "metadata=x", "metadata==x", "limit=0", "limit=1001", "order=up", "page_token=x"]
+)
+async def test_a_wrong_query_is_refused(client: httpx.AsyncClient, query: str) -> None:
+    assert (await client.get(f"/v1/sandboxes?{query}")).status_code == 400
+
+
+async def test_the_document_describes_every_operation_with_its_errors(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            name = f"{method} {path}"
+            assert operation["summary"], name
+            assert operation["description"], name
+            assert "422" not in operation["responses"], name
+            if path != "/v1/health":
+                assert operation["security"], name
+                problem = operation["responses"]["401"]["content"]["application/json"]["schema"]
+                assert problem == {"$ref": "#/components/schemas/Problem"}, name
+    assert "ValidationError" not in str(document)
+    assert document["components"]["schemas"]["CreateSandbox"]["examples"]
+
+
+async def test_the_page_needs_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/docs")).text
+    script = await client.get("/docs/static/swagger-ui-bundle.js")
+
+    assert "https://" not in page
+    assert "//cdn" not in page
+    assert script.status_code == 200
+    assert len(script.content) > 500_000
+    assert (await client.get("/docs/static/../../../etc/passwd")).status_code == 404
