@@ -77,14 +77,14 @@ def sandbox_from_row(row: RowMapping) -> Sandbox:
             secured=row["secured"],
         )
     except (ValueError, TypeError) as error:
-        raise damaged_row(str(row["id"]), error) from error
+        raise unreadable(f"sandbox {row['id']}", error) from error
 
 
-def damaged_row(sandbox_id: str, error: Exception) -> InternalError:
-    """Say which row cannot be read."""
+def unreadable(what: str, error: Exception) -> InternalError:
+    """Say what cannot be read."""
     return InternalError(
         "A row of the database cannot be read",
-        details=f"sandbox {sandbox_id}: {type(error).__name__}: {error}",
+        details=f"{what}: {type(error).__name__}: {error}",
         resolution="Was the database written by a newer version, or by hand? Repair or delete that row.",
     )
 

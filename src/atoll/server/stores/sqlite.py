@@ -31,7 +31,7 @@ from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import FINAL, Sandbox
 from atoll.server.ports.store import ApiKey, Page, SandboxFilter, Store
 from atoll.server.stores import migrating, statements
-from atoll.server.stores.rows import api_key_from_row, sandbox_from_row, sandbox_to_row
+from atoll.server.stores.rows import api_key_from_row, sandbox_from_row, sandbox_to_row, unreadable
 from atoll.server.stores.tables import api_keys, sandbox_metadata, sandboxes
 
 # How long to wait for another process that writes (a backup, an operator's shell). The event loop
@@ -171,6 +171,9 @@ class SqliteStore(Store):
             yield
         except exc.DBAPIError as error:
             raise self._translated(error) from error
+        except ValueError as error:
+            # A value that is no JSON, or no time; the driver does not say of which row.
+            raise unreadable(str(self._path), error) from error
 
     def _translated(self, error: exc.DBAPIError) -> AtollError:
         name = str(getattr(error.orig, "sqlite_errorname", ""))

@@ -41,10 +41,7 @@ def upgrade() -> None:
     op.create_index("sandboxes_by_team", "sandboxes", ["team_id", "created_at", "id"])
     op.create_index("sandboxes_by_status", "sandboxes", ["status", "team_id", "created_at", "id"])
     op.create_index("sandboxes_by_ended_at", "sandboxes", ["ended_at"])
-    running = sa.text("status = 'running'")
-    op.create_index(
-        "sandboxes_by_deadline", "sandboxes", ["deadline"], sqlite_where=running, postgresql_where=running
-    )
+    op.create_index("sandboxes_by_deadline", "sandboxes", ["status", "deadline", "id"])
     op.create_table(
         "sandbox_metadata",
         sa.Column(

@@ -1,0 +1,310 @@
+"""Every promise of ports/store.py, for every store."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atoll.server.domain.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    InvalidArgumentError,
+    NotFoundError,
+)
+from atoll.server.domain.ids import SandboxId, TeamId, TemplateId, new_sandbox_id
+from atoll.server.domain.limits import EgressPolicy, Limits
+from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
+from atoll.server.ports.store import ApiKey, Page, SandboxFilter, Store
+from atoll.server.stores.sqlite import SqliteStore
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+TEAM = TeamId("team")
+
+
+def make(minute: float = 0, **changes: Any) -> Sandbox:
+    values: dict[str, Any] = {
+        "id": new_sandbox_id(),
+        "team_id": TEAM,
+        "template_id": TemplateId("base-123"),
+        "template_alias": "base",
+        "target": Target.RUNNING,
+        "status": Status.RUNNING,
+        "limits": Limits(cpus=0.5, memory_bytes=2**40, processes=1024, disk_bytes=2**41),
+        "egress": EgressPolicy(internet=False),
+        "metadata": {"k y": "v&\"'", "ü": "☃"},
+        "env": {"A": "line\nline"},
+        "created_at": NOON + timedelta(minutes=minute),
+        "started_at": NOON + timedelta(minutes=minute, microseconds=1),
+        "deadline": NOON + timedelta(hours=1, minutes=minute),
+        "runtime": "fake",
+        "address": "10.0.0.1",
+        "secured": False,
+        "generation": 2**40,
+    }
+    return Sandbox(**{**values, **changes})
+
+
+@pytest.fixture(params=["sqlite", "sqlite in memory"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    path = tmp_path / "atoll.db" if request.param == "sqlite" else None
+    opened = SqliteStore(path)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+async def add(store: Store, *rows: Sandbox) -> list[SandboxId]:
+    for row in rows:
+        await store.add_sandbox(row)
+    return [row.id for row in rows]
+
+
+async def listed(store: Store, page: Page | None = None, **filter: Any) -> list[SandboxId]:
+    return [row.id for row in await store.list_sandboxes(SandboxFilter(**filter), page or Page())]
+
+
+async def test_a_row_reads_as_it_was_written(store: Store) -> None:
+    row = make(
+        status=Status.FAILED,
+        target=Target.KILLED,
+        ended_at=NOON,
+        end_reason=EndReason.OOM,
+        end_detail="why",
+    )
+
+    await store.add_sandbox(row)
+
+    assert await store.get_sandbox(row.id) == row
+
+
+async def test_an_empty_row_reads_as_it_was_written(store: Store) -> None:
+    row = make(started_at=None, address=None, metadata={}, env={}, status=Status.CREATING)
+
+    await store.add_sandbox(row)
+
+    assert await store.get_sandbox(row.id) == row
+
+
+async def test_times_come_back_in_utc_whatever_their_zone_was(store: Store) -> None:
+    row = make(created_at=datetime(2026, 1, 1, 14, tzinfo=timezone(timedelta(hours=2))))
+
+    await store.add_sandbox(row)
+
+    read = await store.get_sandbox(row.id)
+    assert read.created_at == NOON
+    assert read.created_at.tzinfo is UTC
+
+
+async def test_an_id_is_taken_once(store: Store) -> None:
+    row = make()
+    await store.add_sandbox(row)
+
+    with pytest.raises(AlreadyExistsError):
+        await store.add_sandbox(replace(row, env={"other": "1"}))
+
+    assert await store.get_sandbox(row.id) == row
+
+
+async def test_a_row_that_is_not_there_is_not_found(store: Store) -> None:
+    row = make()
+
+    with pytest.raises(NotFoundError):
+        await store.get_sandbox(row.id)
+    with pytest.raises(NotFoundError):
+        await store.replace_sandbox(row, row)
+
+
+async def test_replace_writes_where_the_old_row_stands(store: Store) -> None:
+    old = make()
+    new = replace(old, status=Status.KILLING, metadata={"only": "this"}, deadline=NOON)
+    await store.add_sandbox(old)
+
+    await store.replace_sandbox(old, new)
+
+    assert await store.get_sandbox(old.id) == new
+    assert await listed(store, metadata=(("only", "this"),)) == [old.id]
+    assert await listed(store, metadata=(("ü", "☃"),)) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"generation": 7},
+        {"env": {"A": "B"}},
+        {"metadata": {}},
+        {"deadline": NOON + timedelta(microseconds=1)},
+        {"address": None},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+async def test_replace_refuses_when_anything_of_the_old_row_changed(
+    store: Store, change: dict[str, Any]
+) -> None:
+    seen = make()
+    await store.add_sandbox(seen)
+    current = replace(seen, **change)
+    await store.replace_sandbox(seen, current)
+
+    with pytest.raises(AbortedError):
+        await store.replace_sandbox(seen, replace(seen, status=Status.KILLING))
+
+    assert await store.get_sandbox(seen.id) == current
+
+
+async def test_a_list_is_ordered_by_time_and_id_in_both_directions(store: Store) -> None:
+    ids = await add(store, make(2), make(0), make(1))
+    same = sorted(await add(store, make(3), make(3), make(3)))
+
+    assert await listed(store) == [*reversed(same), ids[0], ids[2], ids[1]]
+    assert await listed(store, Page(newest_first=False)) == [ids[1], ids[2], ids[0], *same]
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+async def test_pages_together_are_the_list(store: Store, newest_first: bool) -> None:
+    # Several rows of one moment, across the borders of pages.
+    await add(store, *[make(minute // 3) for minute in range(10)])
+    whole = await listed(store, Page(newest_first=newest_first))
+
+    pages: list[SandboxId] = []
+    after = None
+    while part := await store.list_sandboxes(
+        SandboxFilter(), Page(limit=2, after=after, newest_first=newest_first)
+    ):
+        assert len(part) <= 2
+        pages += [row.id for row in part]
+        after = (part[-1].created_at, part[-1].id)
+
+    assert pages == whole
+    assert len(pages) == 10
+
+
+async def test_a_row_that_is_added_meanwhile_moves_no_page(store: Store) -> None:
+    old = await add(store, make(0), make(1), make(2))
+    first = await store.list_sandboxes(SandboxFilter(), Page(limit=2))
+    await store.add_sandbox(make(3))
+
+    rest = await listed(store, Page(after=(first[-1].created_at, first[-1].id)))
+
+    assert rest == [old[0]]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1001])
+async def test_a_page_has_1_to_1000_rows(store: Store, limit: int) -> None:
+    with pytest.raises(InvalidArgumentError):
+        await store.list_sandboxes(SandboxFilter(), Page(limit=limit))
+
+
+async def test_each_part_of_a_filter_must_match(store: Store) -> None:
+    mine, theirs, killed, other = await add(
+        store,
+        make(0),
+        make(1, team_id=TeamId("other")),
+        make(2, status=Status.KILLED),
+        make(3, template_id=TemplateId("code-9"), template_alias="code"),
+    )
+
+    assert await listed(store, team_id=TEAM) == [other, killed, mine]
+    assert await listed(store, statuses=frozenset({Status.RUNNING})) == [other, theirs, mine]
+    assert await listed(store, statuses=frozenset()) == []
+    assert await listed(store, template="code") == [other]
+    assert await listed(store, template="code-9") == [other]
+    assert await listed(store, team_id=TEAM, statuses=frozenset({Status.RUNNING}), template="base") == [mine]
+
+
+async def test_started_after_means_later_and_started(store: Store) -> None:
+    moment = NOON + timedelta(minutes=1)
+    _, later, _ = await add(
+        store,
+        make(started_at=moment),
+        make(started_at=moment + timedelta(microseconds=1)),
+        make(started_at=None),
+    )
+
+    assert await listed(store, started_after=moment) == [later]
+
+
+async def test_all_pairs_of_metadata_must_match(store: Store) -> None:
+    both, one = await add(
+        store, make(0, metadata={"a": "1", "b": "2"}), make(1, metadata={"a": "1", "b": "3"})
+    )
+
+    assert await listed(store, metadata=(("a", "1"),)) == [one, both]
+    assert await listed(store, metadata=(("a", "1"), ("b", "2"))) == [both]
+    assert await listed(store, metadata=(("a", "1"), ("c", "2"))) == []
+    assert await listed(store, metadata=(("a", "1"), ("a", "2"))) == []
+    assert await listed(store, metadata=(("A", "1"),)) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ('"', "quote"),
+        ("$.a[0]", "path"),
+        ("a.b", "dot"),
+        ("", "no key"),
+        ("%", "_"),
+        ("'; drop table sandboxes; --", "x"),
+        ("n", "1"),
+    ],
+)
+async def test_any_text_is_a_key_and_a_value(store: Store, key: str, value: str) -> None:
+    wanted, _ = await add(store, make(0, metadata={key: value}), make(1, metadata={"x": value, key: "y"}))
+
+    assert await listed(store, metadata=((key, value),)) == [wanted]
+
+
+async def test_count_counts_what_list_would_give(store: Store) -> None:
+    await add(store, make(), make(), make(status=Status.KILLED), make(metadata={"a": "1"}))
+
+    assert await store.count_sandboxes(SandboxFilter()) == 4
+    assert await store.count_sandboxes(SandboxFilter(statuses=frozenset({Status.RUNNING}))) == 3
+    assert await store.count_sandboxes(SandboxFilter(metadata=(("a", "1"),))) == 1
+    assert await store.count_sandboxes(SandboxFilter(team_id=TeamId("nobody"))) == 0
+
+
+async def test_the_next_deadline_is_that_of_a_running_sandbox(store: Store) -> None:
+    assert await store.next_deadline() is None
+
+    later, first = make(deadline=NOON + timedelta(minutes=2)), make(deadline=NOON + timedelta(minutes=1))
+    await add(
+        store,
+        later,
+        first,
+        make(deadline=NOON, status=Status.CREATING),
+        make(deadline=NOON, status=Status.KILLING),
+        make(deadline=NOON, status=Status.KILLED),
+    )
+
+    assert await store.next_deadline() == first
+
+
+async def test_only_final_rows_are_forgotten_and_only_old_ones(store: Store) -> None:
+    final = {"status": Status.KILLED, "ended_at": NOON}
+    failed = {"status": Status.FAILED, "ended_at": NOON - timedelta(hours=1)}
+    old, failed_old, new, running = await add(
+        store,
+        make(0, **final, metadata={"m": "1"}),
+        make(1, **failed),
+        make(2, **{**final, "ended_at": NOON + timedelta(seconds=1)}),
+        make(3),
+    )
+
+    assert await store.forget_sandboxes(ended_before=NOON + timedelta(seconds=1)) == 2
+
+    assert await listed(store) == [running, new]
+    # What was forgotten leaves nothing that a new row could trip over.
+    await store.add_sandbox(make(4, id=old, metadata={"m": "1"}))
+    await store.add_sandbox(make(5, id=failed_old))
+
+
+async def test_keys_are_found_by_their_hash(store: Store) -> None:
+    key = ApiKey(hash="ab" * 32, team_id=TEAM, name="first", created_at=NOON)
+    await store.add_api_key(key)
+    await store.add_api_key(replace(key, name="second"))
+
+    assert await store.find_api_key(key.hash) == key
+    assert await store.find_api_key("cd" * 32) is None
+    assert await store.find_api_key("") is None

@@ -1,0 +1,229 @@
+"""What only a file can do: outlive a process, be damaged, be too new, be in use."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from contract.test_store import make
+from sqlalchemy import create_engine
+
+from atoll.server.domain.errors import FailedPreconditionError, InternalError, UnavailableError
+from atoll.server.domain.ids import TeamId
+from atoll.server.domain.sandbox import Status
+from atoll.server.ports.store import Page, SandboxFilter
+from atoll.server.stores import sqlite, statements
+from atoll.server.stores.sqlite import SqliteStore
+from atoll.server.stores.tables import metadata
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "100% odd name.db"
+
+
+async def filled(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open()
+    await store.add_sandbox(make())
+    await store.close()
+
+
+async def test_migrations_make_the_tables_that_the_code_expects(path: Path) -> None:
+    await filled(path)
+
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+
+    engine.dispose()
+    assert differences == []
+
+
+async def test_only_the_owner_may_read_the_file(path: Path) -> None:
+    await filled(path)
+
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_rows_are_there_after_kill_9(path: Path) -> None:
+    program = f"""
+import asyncio, os, signal
+from contract.test_store import make
+from atoll.server.stores.sqlite import SqliteStore
+from pathlib import Path
+async def main():
+    store = SqliteStore(Path({str(path)!r}))
+    await store.open()
+    for number in range(50):
+        row = make(number)
+        await store.add_sandbox(row)
+        os.write(1, (row.id + "\\n").encode())
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+    tests = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tests)},
+        timeout=60,
+    )
+    assert done.returncode == -9, done.stderr
+
+    store = SqliteStore(path)
+    await store.open()
+    rows = await store.list_sandboxes(SandboxFilter(), Page(newest_first=False))
+    await store.close()
+
+    assert [row.id for row in rows] == done.stdout.split()
+    assert len(rows) == 50
+
+
+async def test_opening_twice_keeps_the_rows(path: Path) -> None:
+    await filled(path)
+    await filled(path)
+
+    store = SqliteStore(path)
+    await store.open()
+    assert await store.count_sandboxes(SandboxFilter()) == 2
+    await store.close()
+
+
+async def test_a_file_that_is_no_database_is_named(path: Path) -> None:
+    path.write_bytes(b"this is not a database, but it is long enough to look at" * 100)
+
+    with pytest.raises(InternalError, match="damaged") as caught:
+        await SqliteStore(path).open()
+
+    assert str(path) in str(caught.value.details)
+    assert caught.value.resolution
+
+
+async def test_a_damaged_page_is_found_at_the_start(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open()
+    for number in range(200):
+        await store.add_sandbox(make(number))
+    await store.close()
+    content = bytearray(path.read_bytes())
+    page = 4096
+    for start in range(10 * page, len(content), page):
+        content[start : start + page] = os.urandom(page)
+    path.write_bytes(content)
+
+    with pytest.raises(InternalError, match="damaged"):
+        await SqliteStore(path).open()
+
+
+async def test_a_newer_database_is_refused(path: Path) -> None:
+    await filled(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("update alembic_version set version_num = '9999'")
+        connection.commit()
+
+    with pytest.raises(FailedPreconditionError, match="newer version"):
+        await SqliteStore(path).open()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "status = 'sleeping'",
+        "metadata = 'no json'",
+        "metadata = '[1]'",
+        "egress = '{\"x\": 1}'",
+        "env = '{\"a\": 1}'",
+    ],
+)
+async def test_a_row_that_makes_no_sense_is_named(path: Path, damage: str) -> None:
+    await filled(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"update sandboxes set {damage}")
+        connection.commit()
+        (sandbox_id,) = connection.execute("select id from sandboxes").fetchone()
+    store = SqliteStore(path)
+    await store.open()
+
+    with pytest.raises(InternalError, match="cannot be read") as caught:
+        await store.list_sandboxes(SandboxFilter(), Page())
+
+    await store.close()
+    wanted = str(path) if damage == "metadata = 'no json'" else sandbox_id
+    assert wanted in str(caught.value.details)
+
+
+async def test_another_writer_is_waited_for_and_then_named(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", sqlite.BUSY_TIMEOUT / 100)
+    await filled(path)
+    store = SqliteStore(path)
+    await store.open()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("begin immediate")
+
+        with pytest.raises(UnavailableError, match="in use"):
+            await store.add_sandbox(make())
+        assert await store.count_sandboxes(SandboxFilter()) == 1
+
+        other.execute("rollback")
+    await store.add_sandbox(make())
+    await store.close()
+
+
+async def test_a_failed_write_leaves_nothing_behind(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open()
+    good = make()
+    await store.add_sandbox(good)
+
+    # The row is written, its metadata is refused: half a row must not stay.
+    with pytest.raises(Exception, match="NOT NULL"):
+        await store.add_sandbox(make(metadata={"a": None}))
+    with pytest.raises(Exception, match="zone"):
+        await store.replace_sandbox(good, replace(good, deadline=datetime(2026, 1, 1)))  # noqa: DTZ001
+
+    rows = await store.list_sandboxes(SandboxFilter(), Page())
+    await store.close()
+    assert rows == [good]
+
+
+async def test_questions_are_answered_from_indexes(path: Path) -> None:
+    await filled(path)
+    team, running = TeamId("t"), frozenset({Status.RUNNING})
+    questions = {
+        "sandboxes_by_deadline": statements.first_deadline(),
+        "sandboxes_by_status": statements.page_of_sandboxes(
+            SandboxFilter(team_id=team, statuses=running), Page()
+        ),
+        "sandboxes_by_team": statements.page_of_sandboxes(SandboxFilter(team_id=team), Page()),
+        "sandbox_metadata": statements.page_of_sandboxes(SandboxFilter(metadata=(("a", "b"),)), Page()),
+    }
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        for index, question in questions.items():
+            sql = question.compile(engine, compile_kwargs={"literal_binds": True})
+            plan = str(connection.exec_driver_sql(f"explain query plan {sql}").fetchall())
+            assert f"INDEX {index}" in plan or f"autoindex_{index}" in plan, plan
+            assert "metadata" in index or "TEMP B-TREE" not in plan, plan
+    engine.dispose()
+
+
+async def test_time_is_kept_to_the_microsecond(path: Path) -> None:
+    moment = datetime(2026, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
+    store = SqliteStore(path)
+    await store.open()
+    row = make(created_at=moment)
+    await store.add_sandbox(row)
+
+    assert (await store.get_sandbox(row.id)).created_at == moment
+    await store.close()
