@@ -1,0 +1,1 @@
+"""Calls guestd, the daemon inside a sandbox."""

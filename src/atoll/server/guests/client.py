@@ -1,0 +1,180 @@
+"""
+Calls guestd's private service (proto/atoll/guest/v1) in a sandbox.
+
+The other end is hostile: whoever is root in there can answer in guestd's place.
+So an answer is read up to a limit of size and of time, redirects and proxies are not followed, connections
+are not kept (an address is another sandbox's tomorrow), and its text goes into details only, cut short.
+
+The messages are the generated ones; the transport is httpx, since connectrpc's client reads an answer of any
+length into memory before it looks at its size.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+import structlog
+from protobuf import Message
+from protobuf.wkt import Timestamp
+
+from atoll._gen.atoll.guest.v1 import guest_pb
+from atoll.server.domain.errors import UnavailableError
+from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
+from atoll.server.ports.clock import Clock
+from atoll.server.ports.guest import Guest
+
+log = structlog.get_logger(__name__)
+
+PORT = 49982
+# Of Configuration, as guestd knows it.
+CONFIGURATION_VERSION = 1
+_SERVICE = "atoll.guest.v1.GuestService"
+# Of what a guest says about itself, this many characters are kept.
+_MOST_TEXT = 200
+
+_Answer = TypeVar("_Answer", bound="Message[Any]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestLimits:
+    """
+    How long and how much a guest may answer.
+
+    Attributes:
+        configure_timeout_s: for the whole call; it takes 3 ms, and a second on a host that is full.
+        kill_timeout_s: for the whole call; shorter, since memory grows meanwhile, at up to 1 GB/s.
+        answer_bytes: of an answer's body; the largest true one has some hundred.
+        connections: calls under way at once, in all sandboxes; more wait.
+    """
+
+    configure_timeout_s: float = 10.0
+    kill_timeout_s: float = 2.0
+    answer_bytes: int = 16 * 1024
+    connections: int = 64
+
+
+class HttpGuest(Guest):
+    """Calls guestd at port 49982 of a machine's address."""
+
+    def __init__(self, *, clock: Clock, limits: GuestLimits | None = None, port: int = PORT) -> None:
+        """
+        Args:
+            clock: what guests are told as the time.
+            limits: of answers.
+            port: another one than guestd's is for tests.
+        """
+        self._clock = clock
+        self._limits = limits or GuestLimits()
+        self._port = port
+        self._client = httpx.AsyncClient(
+            trust_env=False,
+            follow_redirects=False,
+            timeout=self._limits.configure_timeout_s,
+            limits=httpx.Limits(max_connections=self._limits.connections, max_keepalive_connections=0),
+            headers={"accept-encoding": "identity", "connect-protocol-version": "1"},
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End calls under way."""
+        await self._client.aclose()
+
+    async def configure(self, machine: Machine, configuration: GuestConfiguration) -> None:
+        """Send a sandbox all it has to know."""
+        message = guest_pb.ConfigureRequest(configuration=self._translate(configuration))
+        answer = await self._call(
+            machine, "Configure", message, guest_pb.ConfigureResponse, self._limits.configure_timeout_s
+        )
+        log.debug("guest configured", sandbox_id=machine.sandbox_id, guestd=_clean(answer.version))
+
+    async def kill_greediest(self, machine: Machine) -> KilledProcess:
+        """Have the process killed that holds most memory."""
+        answer = await self._call(
+            machine,
+            "KillGreediest",
+            guest_pb.KillGreediestRequest(),
+            guest_pb.KillGreediestResponse,
+            self._limits.kill_timeout_s,
+        )
+        return KilledProcess(
+            pid=answer.pid, command=_clean(answer.command), resident_bytes=answer.resident_bytes
+        )
+
+    async def _call(
+        self,
+        machine: Machine,
+        method: str,
+        request: "Message[Any]",
+        answer_type: type[_Answer],
+        timeout_s: float,
+    ) -> _Answer:
+        url = f"http://{machine.address}:{self._port}/{_SERVICE}/{method}"
+        try:
+            async with asyncio.timeout(timeout_s):
+                status, body = await self._post(url, request.to_json().encode())
+        except TimeoutError as error:
+            raise _unavailable(machine, method, f"no answer in {timeout_s} s") from error
+        except httpx.HTTPError as error:
+            raise _unavailable(machine, method, f"{type(error).__name__}: {error}") from error
+        if status != httpx.codes.OK:
+            raise _unavailable(machine, method, f"HTTP {status}: {_clean(body.decode(errors='replace'))}")
+        try:
+            # Anything can be in there: the parser's own errors are many.
+            return answer_type.from_json(body.decode(), ignore_unknown_fields=True)
+        except Exception as error:
+            raise _unavailable(machine, method, f"an answer that cannot be read: {error!r:.200}") from error
+
+    async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
+        headers = {"content-type": "application/json"}
+        async with self._client.stream("POST", url, content=body, headers=headers) as response:
+            read = bytearray()
+            async for chunk in response.aiter_raw():
+                read += chunk
+                if len(read) > self._limits.answer_bytes:
+                    raise httpx.RemoteProtocolError(f"an answer of over {self._limits.answer_bytes} bytes")
+            return response.status_code, bytes(read)
+
+    def _translate(self, configuration: GuestConfiguration) -> guest_pb.Configuration:
+        return guest_pb.Configuration(
+            version=CONFIGURATION_VERSION,
+            generation=configuration.generation,
+            identity=guest_pb.Identity(
+                sandbox_id=configuration.sandbox_id,
+                template_id=configuration.template_id,
+                team_id=configuration.team_id,
+                hostname=configuration.hostname,
+                machine_id=configuration.machine_id,
+            ),
+            env=dict(configuration.env),
+            access_token=configuration.access_token,
+            default_user=configuration.default_user,
+            default_workdir=configuration.default_workdir,
+            time=Timestamp.from_datetime(self._clock.now()),
+            limits=guest_pb.Limits(
+                processes=configuration.processes, memory_bytes=configuration.memory_bytes
+            ),
+            network=guest_pb.Network(
+                address=configuration.address, dns_servers=list(configuration.dns_servers)
+            ),
+        )
+
+
+def _unavailable(machine: Machine, method: str, details: str) -> UnavailableError:
+    return UnavailableError(
+        "the sandbox does not answer",
+        details=f"{method} of {machine.sandbox_id} at {machine.address}: {details}",
+    )
+
+
+def _clean(untrusted: str) -> str:
+    """Cut a guest's words short, and leave out what would drive a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in untrusted[:_MOST_TEXT])

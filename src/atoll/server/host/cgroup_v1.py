@@ -1,0 +1,178 @@
+"""
+Control groups, version 1: a hierarchy for each controller, the same path in all of them.
+
+runsc makes and joins its group in every hierarchy that the machine has, so removal looks in all.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from atoll.server.host.cgroup_base import (
+    MOUNT,
+    Cgroup,
+    CgroupError,
+    MemoryUse,
+    join,
+    kill_member,
+    read_fields,
+    read_pids,
+    read_text,
+    write_text,
+)
+
+# What we set or read. runsc asks for a processor set too, and copies the parent's into it.
+_CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "freezer", "cpuset")
+# In microseconds: Linux's own default.
+_PERIOD_US = 100_000
+
+
+class CgroupV1(Cgroup):
+    """One group of version 1."""
+
+    def __init__(self, path: str, mount: Path = MOUNT) -> None:
+        super().__init__(path)
+        self._mount = mount
+        self._memory = join(mount / "memory", path)
+        self._cpu = join(mount / "cpu", path)
+        self._cpuacct = join(mount / "cpuacct", path)
+        self._pids = join(mount / "pids", path)
+        self._freezer = join(mount / "freezer", path)
+        self._mark = 0
+
+    def directories(self) -> list[Path]:
+        """List the group's directory of every hierarchy; "cpu" and "cpu,cpuacct" may be one and the same."""
+        return [join(top, self.path) for top in sorted(self._mount.iterdir()) if top.is_dir()]
+
+    def create(self, *, memory_bytes: int, processes: int) -> None:
+        """Make the group in the hierarchies of the controllers that we use."""
+        for controller in _CONTROLLERS:
+            top = self._mount / controller
+            if not top.is_dir():
+                # Missing freezer, cpuset or pids weakens a wall; memory and cpu are asked for below.
+                continue
+            with _kernel(f"mkdir {join(top, self.path)}"):
+                join(top, self.path).mkdir(parents=True, exist_ok=True)
+        self._inherit_cpuset()
+        self.set_memory_wall(memory_bytes)
+        with contextlib.suppress(CgroupError):
+            # The group's own pages may not be swapped out: the promise is memory, not disk.
+            write_text(self._memory / "memory.swappiness", "0")
+        if self._pids.is_dir():
+            write_text(self._pids / "pids.max", str(processes))
+
+    def set_memory_wall(self, size: int) -> None:
+        """Set the limit, and that of memory and swap together where the kernel counts swap."""
+        both = self._memory / "memory.memsw.limit_in_bytes"
+        files = [self._memory / "memory.limit_in_bytes"]
+        if both.exists():
+            # The limit of both must never be the lower one.
+            growing = size > int(read_text(both))
+            files.insert(0 if growing else 1, both)
+        for file in files:
+            write_text(file, str(size))
+
+    def set_memory_mark(self, size: int) -> None:
+        """Remember it: version 1 is told with the watch."""
+        self._mark = size
+
+    def set_cpus(self, cores: float) -> None:
+        """Set the quota for each period."""
+        write_text(self._cpu / "cpu.cfs_period_us", str(_PERIOD_US))
+        write_text(self._cpu / "cpu.cfs_quota_us", str(max(1000, round(cores * _PERIOD_US))))
+
+    def memory_use(self) -> MemoryUse:
+        """Read rss and shmem: the sentry's memory file is shared memory, which "cache" counts too."""
+        stat = read_fields(self._memory / "memory.stat")
+        resident = stat.get("rss", 0) + stat.get("shmem", 0)
+        return MemoryUse(resident=resident, total=int(read_text(self._memory / "memory.usage_in_bytes")))
+
+    def out_of_memory_kills(self) -> int:
+        """Read the counter of memory.oom_control (Linux 4.13)."""
+        return read_fields(self._memory / "memory.oom_control").get("oom_kill", 0)
+
+    def refused_processes(self) -> int:
+        """Read pids.events."""
+        file = self._pids / "pids.events"
+        return read_fields(file).get("max", 0) if file.exists() else 0
+
+    def cpu_seconds(self) -> float:
+        """Read cpuacct.usage, in nanoseconds."""
+        return int(read_text(self._cpuacct / "cpuacct.usage")) / 1e9
+
+    def watch_memory(self, crossed: Callable[[], None]) -> Callable[[], None]:
+        """Have the kernel count up an event descriptor at each crossing of the mark, up and down."""
+        loop = asyncio.get_running_loop()
+        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+        def called() -> None:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(event)
+            crossed()
+
+        def end() -> None:
+            loop.remove_reader(event)
+            os.close(event)
+
+        try:
+            with _kernel(f"open {self._memory}/memory.usage_in_bytes"):
+                usage = os.open(self._memory / "memory.usage_in_bytes", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                write_text(self._memory / "cgroup.event_control", f"{event} {usage} {self._mark}")
+            finally:
+                os.close(usage)
+        except CgroupError:
+            os.close(event)
+            raise
+        loop.add_reader(event, called)
+        return end
+
+    def pids(self) -> list[int]:
+        """Union over the hierarchies: a start that was cut off can have joined some and not others."""
+        found = set[int]()
+        for directory in self.directories():
+            found.update(read_pids(directory / "cgroup.procs"))
+        return sorted(found)
+
+    def kill_once(self) -> None:
+        """Freeze, kill each, thaw: what is frozen cannot fork away."""
+        self._freeze("FROZEN")
+        try:
+            for pid in self.pids():
+                kill_member(pid, self._is_member)
+        finally:
+            self._freeze("THAWED")
+
+    def _is_member(self, pid: int) -> bool:
+        try:
+            lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        # "4:memory:/atoll-…/i…"; inside a container the path has more in front.
+        return any(line.partition(":")[2].partition(":")[2].endswith(self.path) for line in lines)
+
+    def _freeze(self, state: str) -> None:
+        with contextlib.suppress(CgroupError):
+            write_text(self._freezer / "freezer.state", state)
+
+    def _inherit_cpuset(self) -> None:
+        # A new processor set is empty, and nothing can join it: fill each level from the one above.
+        top = self._mount / "cpuset"
+        if not top.is_dir():
+            return
+        level = top
+        for part in self.path.strip("/").split("/"):
+            parent, level = level, level / part
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if not read_text(level / name).strip():
+                    write_text(level / name, read_text(parent / name).strip())
+
+
+@contextlib.contextmanager
+def _kernel(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CgroupError(f"{what}: {error.strerror}") from error

@@ -1,0 +1,251 @@
+"""
+gVisor's program, runsc: one method for each sub-command that is used.
+
+A sandbox inherits the descriptors of the ``run`` that made it, so nothing here reads ``run``'s output
+through a pipe: the caller hands in descriptors that the sandbox may keep.
+Every call has a time limit, since a call into a hung sandbox never returns; what ends a sandbox is not here:
+its processes are killed from outside (cgroup_base.py), and its state is then only files.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+# Of a failed command's output, this much goes into the error.
+MOST_OUTPUT = 4096
+# What a killed runsc may take to be gone.
+_KILLED_PATIENCE_S = 5.0
+# One network namespace for all gofers of one root; runsc leaves its mount behind.
+_NULL_NETNS = "null-netns"
+_MNT_DETACH = 2
+
+
+class RunscError(Exception):
+    """runsc failed: the command, its exit code and the end of what it said."""
+
+    def __init__(self, argv: Sequence[str], code: int | None, output: str) -> None:
+        outcome = f"exit code {code}" if code is not None else "no answer in time, killed"
+        super().__init__(f"{shlex.join(argv)}: {outcome}\n{output[-MOST_OUTPUT:].strip()}".strip())
+        self.code = code
+        self.output = output[-MOST_OUTPUT:]
+
+
+class RunscTimeoutError(RunscError):
+    """runsc did not end in time, and was killed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """
+    What one ``run`` needs.
+
+    Attributes:
+        bundle: the directory with config.json.
+        overlay_directory: where the file of the root's upper layer is made, and unlinked at once.
+        overlay_bytes: how large that layer may grow.
+        stdout: the sandbox's first process inherits it; so it is not a pipe that is read to its end.
+        stderr: as stdout, and runsc's own errors go there; readable and seekable.
+        pid_file: gets the number of the process that isolates (the sentry).
+        final_metrics: written by a sentry that ends in good order, and left empty by one that is killed.
+        panic_log: gets the Go runtime's last words.
+        command_log: gets runsc's warnings.
+    """
+
+    bundle: Path
+    overlay_directory: Path
+    overlay_bytes: int
+    stdout: int
+    stderr: int
+    pid_file: Path
+    final_metrics: Path
+    panic_log: Path
+    command_log: Path
+
+
+class Runsc:
+    """One runsc program with one state directory."""
+
+    def __init__(self, program: Path, root: Path, *, flags: Sequence[str] = ()) -> None:
+        """
+        Args:
+            program: the executable.
+            root: where runsc keeps its state; shared by the sandboxes of one home.
+            flags: for every sub-command, "--network=sandbox" for one.
+        """
+        self.program = program
+        self.root = root
+        self._flags = tuple(flags)
+
+    async def version(self, *, timeout_s: float) -> str:
+        """
+        Return what the program says of its version, "20260905.0"; "" when it says none.
+
+        Raises:
+            RunscError: it does not run.
+        """
+        argv = [str(self.program), "--version"]
+        output = await self._communicate(argv, timeout_s)
+        first = output.partition("\n")[0]
+        return first.removeprefix("runsc version ").strip() if first.startswith("runsc version ") else ""
+
+    async def run(self, container_id: str, options: RunOptions, *, timeout_s: float) -> None:
+        """
+        Create and start a sandbox; return when it runs, on its own.
+
+        When this is cancelled or fails, whatever is there already stays: see remove_state.
+
+        Raises:
+            RunscError: it did not start.
+            RunscTimeoutError: it took longer than ``timeout_s``.
+        """
+        overlay = f"root:dir={options.overlay_directory},size={options.overlay_bytes}"
+        argv = [
+            *self._argv(),
+            f"--log={options.command_log}",
+            f"--panic-log={options.panic_log}",
+            f"--final-metrics-log={options.final_metrics}",
+            f"--overlay2={overlay}",
+            "run",
+            "--detach",
+            f"--pid-file={options.pid_file}",
+            f"--bundle={options.bundle}",
+            container_id,
+        ]
+        process = await self._spawn(argv, stdout=options.stdout, stderr=options.stderr)
+        code = await _wait(process, timeout_s)
+        if code != 0:
+            _fail(argv, code, _read_all(options.stderr))
+
+    async def run_attached(self, container_id: str, *, bundle: Path, timeout_s: float) -> tuple[int, str]:
+        """
+        Run a sandbox to its end, reading what it writes; returns its exit code and output.
+
+        Only for a sandbox that ends by itself; the sandbox ends with this call, cancelled or not.
+
+        Raises:
+            RunscTimeoutError: it took longer than ``timeout_s``.
+        """
+        argv = [*self._argv(), "run", f"--bundle={bundle}", container_id]
+        with contextlib.closing(_Scratch()) as scratch:
+            process = await self._spawn(argv, stdout=scratch.fd, stderr=scratch.fd)
+            code = await _wait(process, timeout_s)
+            output = _read_all(scratch.fd)
+        if code is None:
+            _fail(argv, code, output)
+        return code, output
+
+    async def state(self, container_id: str, *, timeout_s: float) -> str:
+        """
+        Ask a sandbox how it is; its answer, as JSON, is proof that it is not hung.
+
+        Raises:
+            RunscError: there is none, or it does not answer in time.
+        """
+        return await self._communicate([*self._argv(), "state", container_id], timeout_s)
+
+    def containers(self) -> set[str]:
+        """List the ids of which files of state are there, running or not; asks no sandbox."""
+        found = set[str]()
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self.root):
+                # Of a state, a lock or a control socket.
+                if "_sandbox:" in entry.name:
+                    found.add(entry.name.partition("_sandbox:")[0])
+                elif entry.name.startswith("runsc-") and entry.name.endswith(".sock"):
+                    found.add(entry.name[len("runsc-") : -len(".sock")])
+        return found
+
+    def remove_state(self, container_id: str) -> None:
+        """Delete what runsc wrote about a sandbox whose processes are gone; a no-op for what is not there."""
+        for name in (
+            f"{container_id}_sandbox:{container_id}.state",
+            f"{container_id}_sandbox:{container_id}.lock",
+            f"runsc-{container_id}.sock",
+        ):
+            (self.root / name).unlink(missing_ok=True)
+
+    def unmount_shared(self) -> None:
+        """Undo the one mount that all sandboxes of this root share; gofers that use it keep it in memory."""
+        path = self.root / _NULL_NETNS
+        libc = ctypes.CDLL(None, use_errno=True)
+        # Two starts at once can have mounted it twice.
+        while libc.umount2(os.fsencode(path), _MNT_DETACH) == 0:
+            log.debug("unmounted", path=str(path))
+        if (number := ctypes.get_errno()) not in (errno.EINVAL, errno.ENOENT):
+            raise OSError(number, os.strerror(number), str(path))
+        path.unlink(missing_ok=True)
+
+    def _argv(self) -> list[str]:
+        return [str(self.program), f"--root={self.root}", *self._flags]
+
+    async def _communicate(self, argv: list[str], timeout_s: float) -> str:
+        with contextlib.closing(_Scratch()) as scratch:
+            process = await self._spawn(argv, stdout=scratch.fd, stderr=scratch.fd)
+            code = await _wait(process, timeout_s)
+            output = _read_all(scratch.fd)
+        if code != 0:
+            _fail(argv, code, output)
+        return output
+
+    async def _spawn(self, argv: list[str], *, stdout: int, stderr: int) -> asyncio.subprocess.Process:
+        log.debug("run", command=shlex.join(argv))
+        try:
+            return await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                cwd="/",
+                # Nothing that the server was started with is a sandbox's business, its environment least.
+                env={"PATH": os.defpath, "HOME": "/root"},
+                # Ctrl-C in the server's terminal is not for sandboxes.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise RunscError(argv, None, f"cannot be started: {error.strerror}") from error
+
+
+class _Scratch:
+    """A file without a name, for output."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("runsc-output", os.MFD_CLOEXEC)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+async def _wait(process: asyncio.subprocess.Process, timeout_s: float) -> int | None:
+    """Wait for the end, and kill at the time limit (None) or when cancelled."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await process.wait()
+    except TimeoutError:
+        return None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_KILLED_PATIENCE_S):
+                    await process.wait()
+
+
+def _read_all(fd: int) -> str:
+    size = os.fstat(fd).st_size
+    return os.pread(fd, MOST_OUTPUT, max(0, size - MOST_OUTPUT)).decode(errors="replace")
+
+
+def _fail(argv: Sequence[str], code: int | None, output: str) -> NoReturn:
+    raise (RunscTimeoutError if code is None else RunscError)(argv, code, output)
