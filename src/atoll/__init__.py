@@ -1,0 +1,164 @@
+"""
+Atoll: isolated Linux machines for code that nobody trusts.
+
+    from atoll import Sandbox
+
+    with Sandbox.create() as sandbox:
+        print(sandbox.commands.run("uname -a").stdout)
+
+``AsyncSandbox`` is the same for asyncio.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atoll.sdk._async.commands import AsyncCommands
+    from atoll.sdk._async.files import AsyncFiles, AsyncFileStream, AsyncWatch
+    from atoll.sdk._async.handle import AsyncCommandHandle
+    from atoll.sdk._async.pty import AsyncPty
+    from atoll.sdk._async.sandbox import AsyncSandbox
+    from atoll.sdk._sync.commands import Commands
+    from atoll.sdk._sync.files import Files, FileStream, Watch
+    from atoll.sdk._sync.handle import CommandHandle
+    from atoll.sdk._sync.pty import Pty
+    from atoll.sdk._sync.sandbox import Sandbox
+    from atoll.sdk.errors import (
+        AbortedError,
+        AlreadyExistsError,
+        AtollError,
+        CommandFailedError,
+        ConnectionLostError,
+        DeadlineExceededError,
+        FailedPreconditionError,
+        InternalError,
+        InvalidArgumentError,
+        NotFoundError,
+        PermissionDeniedError,
+        ResourceExhaustedError,
+        UnauthenticatedError,
+        UnavailableError,
+        UnimplementedError,
+    )
+    from atoll.sdk.models import (
+        CommandResult,
+        FileChange,
+        FileEvent,
+        FileInfo,
+        FileType,
+        Limits,
+        Output,
+        ProcessInfo,
+        SandboxInfo,
+        Stream,
+        TemplateInfo,
+        Usage,
+    )
+
+__all__ = [
+    "AbortedError",
+    "AlreadyExistsError",
+    "AsyncCommandHandle",
+    "AsyncCommands",
+    "AsyncFileStream",
+    "AsyncFiles",
+    "AsyncPty",
+    "AsyncSandbox",
+    "AsyncWatch",
+    "AtollError",
+    "CommandFailedError",
+    "CommandHandle",
+    "CommandResult",
+    "Commands",
+    "ConnectionLostError",
+    "DeadlineExceededError",
+    "FailedPreconditionError",
+    "FileChange",
+    "FileEvent",
+    "FileInfo",
+    "FileStream",
+    "FileType",
+    "Files",
+    "InternalError",
+    "InvalidArgumentError",
+    "Limits",
+    "NotFoundError",
+    "Output",
+    "PermissionDeniedError",
+    "ProcessInfo",
+    "Pty",
+    "ResourceExhaustedError",
+    "Sandbox",
+    "SandboxInfo",
+    "Stream",
+    "TemplateInfo",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnimplementedError",
+    "Usage",
+    "Watch",
+]
+
+# Where each name lives. Loaded when it is first asked for: the server and `atoll --help` need none of it.
+_MODULES = {
+    "atoll.sdk._async.commands": ("AsyncCommands",),
+    "atoll.sdk._async.files": (
+        "AsyncFiles",
+        "AsyncFileStream",
+        "AsyncWatch",
+    ),
+    "atoll.sdk._async.handle": ("AsyncCommandHandle",),
+    "atoll.sdk._async.pty": ("AsyncPty",),
+    "atoll.sdk._async.sandbox": ("AsyncSandbox",),
+    "atoll.sdk._sync.commands": ("Commands",),
+    "atoll.sdk._sync.files": (
+        "Files",
+        "FileStream",
+        "Watch",
+    ),
+    "atoll.sdk._sync.handle": ("CommandHandle",),
+    "atoll.sdk._sync.pty": ("Pty",),
+    "atoll.sdk._sync.sandbox": ("Sandbox",),
+    "atoll.sdk.errors": (
+        "AbortedError",
+        "AlreadyExistsError",
+        "AtollError",
+        "CommandFailedError",
+        "ConnectionLostError",
+        "DeadlineExceededError",
+        "FailedPreconditionError",
+        "InternalError",
+        "InvalidArgumentError",
+        "NotFoundError",
+        "PermissionDeniedError",
+        "ResourceExhaustedError",
+        "UnauthenticatedError",
+        "UnavailableError",
+        "UnimplementedError",
+    ),
+    "atoll.sdk.models": (
+        "CommandResult",
+        "FileChange",
+        "FileEvent",
+        "FileInfo",
+        "FileType",
+        "Limits",
+        "Output",
+        "ProcessInfo",
+        "SandboxInfo",
+        "Stream",
+        "TemplateInfo",
+        "Usage",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'atoll' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""
+The SDK for asyncio. Its twin for threads, ``_sync``, is generated from here by ``scripts/unasync.py``.
+
+Each file knows those above it only: api, daemon < handle, commands, files, pty < sandbox.
+"""

@@ -1,0 +1,130 @@
+"""
+Calls of a sandbox's daemon through the edge: Connect for commands and directories, HTTP for files.
+
+Errors are mapped here; those above see the SDK's own only.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import httpx
+from connectrpc.compression import Compression
+from pyqwest import Client
+
+from atoll._gen.filesystem.filesystem_connect import FilesystemClient
+from atoll._gen.process.process_connect import ProcessClient
+from atoll.sdk import wire
+from atoll.sdk._synchronization import (
+    async_close_stream,
+    async_http_client,
+    async_rpc_transport,
+    is_loopback,
+)
+from atoll.sdk.connection import Connection
+from atoll.sdk.transport import (
+    KEEPALIVE,
+    MOST_ERROR_BYTES,
+    MOST_MESSAGE_BYTES,
+    error_from_response,
+    map_connect_errors,
+    map_http_errors,
+    sandbox_headers,
+)
+
+M = TypeVar("M")
+_NO_COMPRESSION: tuple[Compression, ...] = ()
+
+
+class AsyncDaemon:
+    """The daemon of one sandbox."""
+
+    def __init__(self, connection: Connection, sandbox_id: str, access_token: str | None) -> None:
+        self.connection = connection
+        self.sandbox_id = sandbox_id
+        self._token = access_token
+        self._http = async_http_client(connection.api_url, connection.request_timeout)
+        url, local = connection.api_url, is_loopback(connection.api_url)
+        calls = Client(async_rpc_transport(local=local, streams=False))
+        streams = Client(async_rpc_transport(local=local, streams=True))
+        options: dict[str, Any] = {
+            "accept_compression": _NO_COMPRESSION,
+            "send_compression": None,
+            "read_max_bytes": MOST_MESSAGE_BYTES,
+        }
+        self.process = ProcessClient(url, http_client=calls, **options)
+        self.process_streams = ProcessClient(url, http_client=streams, **options)
+        self.filesystem = FilesystemClient(url, http_client=calls, **options)
+        self.filesystem_streams = FilesystemClient(url, http_client=streams, **options)
+
+    def __repr__(self) -> str:
+        return f"<AsyncDaemon of {self.sandbox_id} through {self.connection.api_url}>"
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def unary(self, call: Any, request: Any, user: str | None = None) -> Any:
+        """Make one call of the stubs and return its answer."""
+        with map_connect_errors(self.connection.api_url):
+            return await call(
+                request,
+                headers=sandbox_headers(self.sandbox_id, self._token, user),
+                timeout_ms=round(self.connection.request_timeout * 1000),
+            )
+
+    async def stream(
+        self, call: Any, request: Any, user: str | None = None, timeout: float | None = None
+    ) -> AsyncIterator[Any]:
+        """
+        Make one call of the stubs and yield what comes.
+
+        Args:
+            timeout: seconds after which the daemon ends it; None or 0: never. It is the daemon that keeps it,
+                because a timer here would belong to whichever task reads first.
+        """
+        headers = sandbox_headers(self.sandbox_id, self._token, user)
+        headers["Keepalive-Ping-Interval"] = str(KEEPALIVE)
+        if timeout:
+            headers["Connect-Timeout-Ms"] = str(wire.milliseconds(timeout))
+        with map_connect_errors(self.connection.api_url):
+            messages = call(request, headers=headers)
+            try:
+                async for message in messages:
+                    yield message
+            finally:
+                await async_close_stream(messages)
+
+    async def send_stream(self, call: Any, requests: Any) -> None:
+        """Make one call of the stubs that takes many messages."""
+        with map_connect_errors(self.connection.api_url):
+            await call(requests, headers=sandbox_headers(self.sandbox_id, self._token))
+
+    @asynccontextmanager
+    async def files(
+        self, method: str, path: str, user: str | None, content: Any = None
+    ) -> AsyncIterator[httpx.Response]:
+        """Move a file; the body of the answer is not read yet."""
+        params = {"path": path} | ({"username": user} if user is not None else {})
+        headers = sandbox_headers(self.sandbox_id, self._token, user)
+        # Compressing costs more than loopback and gives nothing for what is compressed already.
+        headers["Accept-Encoding"] = "identity"
+        if content is not None:
+            headers["Content-Type"] = "application/octet-stream"
+        with map_http_errors(self.connection.api_url):
+            async with self._http.stream(
+                method, "/files", params=params, headers=headers, content=content
+            ) as response:
+                if response.status_code >= 300:
+                    raise error_from_response(response.status_code, await _beginning(response))
+                yield response
+
+
+async def _beginning(response: httpx.Response) -> bytes:
+    """Read an error's body, as far as it may be long: the guest wrote it."""
+    body = b""
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) > MOST_ERROR_BYTES:
+            break
+    return body[:MOST_ERROR_BYTES]

@@ -1,0 +1,262 @@
+"""The noun that users import: create a sandbox, work in it, end it."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from atoll.sdk import wire
+from atoll.sdk._async.api import AsyncApi
+from atoll.sdk._async.commands import AsyncCommands
+from atoll.sdk._async.daemon import AsyncDaemon
+from atoll.sdk._async.files import AsyncFiles
+from atoll.sdk._async.pty import AsyncPty
+from atoll.sdk._synchronization import async_undo
+from atoll.sdk.connection import resolve
+from atoll.sdk.errors import InvalidArgumentError, NotFoundError
+from atoll.sdk.models import SandboxInfo, TemplateInfo, Usage
+
+# Seconds until a sandbox is killed when nothing else is said.
+TIMEOUT = 300
+
+
+class AsyncSandbox:
+    """
+    An isolated Linux machine for code that nobody trusts.
+
+    Make one with ``create``, find one with ``get`` or ``connect``.
+    As a context manager it is killed at the end; otherwise it lives until ``kill`` or its deadline.
+
+    Every class method takes ``api_url``, ``api_key`` and ``request_timeout`` (seconds for one call,
+    default 60); what is not given comes from ``ATOLL_API_URL`` and ``ATOLL_API_KEY``.
+
+    Attributes:
+        commands: run programs.
+        files: read, write, list, watch.
+        pty: terminals.
+    """
+
+    commands: AsyncCommands
+    files: AsyncFiles
+    pty: AsyncPty
+
+    def __init__(self, api: AsyncApi, owned: wire.OwnedSandbox) -> None:
+        self._api = api
+        self._info = owned.info
+        self._ended = owned.info.ended_at is not None
+        self._daemon = AsyncDaemon(api.connection, owned.info.id, owned.access_token)
+        self.commands = AsyncCommands(self._daemon)
+        self.files = AsyncFiles(self._daemon)
+        self.pty = AsyncPty(self._daemon)
+
+    def __repr__(self) -> str:
+        status = "ended" if self._ended else self._info.status
+        return f"<AsyncSandbox {self.id} from {self._info.template!r}, {status}>"
+
+    @property
+    def id(self) -> str:
+        """The sandbox's id."""
+        return self._info.id
+
+    @classmethod
+    async def create(
+        cls,
+        template: str = "base",
+        *,
+        timeout: int = TIMEOUT,
+        env: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        allow_internet_access: bool = True,
+        cpus: float | None = None,
+        memory_mb: int | None = None,
+        disk_mb: int | None = None,
+        processes: int | None = None,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> Self:
+        """
+        Create a sandbox; return when it takes commands.
+
+        Args:
+            template: name or id of what it starts from.
+            timeout: seconds until it is killed; ``set_timeout`` moves that.
+            env: for every command inside.
+            metadata: your own words about it; ``list`` can filter by them.
+            allow_internet_access: whether it reaches the internet.
+            cpus: processor time, in cores; the template's size when not given, as for the next three.
+            memory_mb: memory, in MiB.
+            disk_mb: what may be written over the template, in MiB.
+            processes: processes and threads inside.
+
+        Raises:
+            NotFoundError: no such template.
+            InvalidArgumentError: a value outside its bounds.
+            ResourceExhaustedError: the server is full.
+            UnavailableError: Atoll does not answer, or the sandbox did not come up.
+        """
+        sizes = {
+            "cpus": cpus,
+            "memory_bytes": None if memory_mb is None else memory_mb * 1024 * 1024,
+            "disk_bytes": None if disk_mb is None else disk_mb * 1024 * 1024,
+            "processes": processes,
+        }
+        wish: dict[str, Any] = {
+            "template": template,
+            "timeout_seconds": timeout,
+            "env": dict(env or {}),
+            "metadata": dict(metadata or {}),
+            "internet": allow_internet_access,
+            "limits": {name: size for name, size in sizes.items() if size is not None},
+        }
+        api = AsyncApi(resolve(api_url, api_key, request_timeout))
+        try:
+            return cls(api, await api.create(wish))
+        except BaseException:
+            await async_undo(api.close)
+            raise
+
+    @classmethod
+    async def get(
+        cls,
+        sandbox_id: str,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> Self:
+        """
+        Find a running sandbox, and leave its deadline as it is.
+
+        Raises:
+            NotFoundError: no such sandbox, or it has ended.
+        """
+        api = AsyncApi(resolve(api_url, api_key, request_timeout))
+        try:
+            owned = await api.get(sandbox_id)
+            if owned.info.ended_at is not None:
+                raise NotFoundError(f"Sandbox {sandbox_id} has ended: {owned.info.end_reason}.")
+            return cls(api, owned)
+        except BaseException:
+            await async_undo(api.close)
+            raise
+
+    @classmethod
+    async def connect(
+        cls,
+        sandbox_id: str,
+        *,
+        timeout: int = TIMEOUT,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> Self:
+        """
+        Find a running sandbox, and see to it that it lives ``timeout`` seconds from now, at least.
+
+        Raises:
+            NotFoundError: no such sandbox, or it has ended.
+        """
+        api = AsyncApi(resolve(api_url, api_key, request_timeout))
+        try:
+            return cls(api, await api.set_timeout(sandbox_id, timeout, extend_only=True))
+        except BaseException:
+            await async_undo(api.close)
+            raise
+
+    @classmethod
+    async def templates(
+        cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
+    ) -> list[TemplateInfo]:
+        """List what sandboxes can start from."""
+        api = AsyncApi(resolve(api_url, api_key, request_timeout))
+        try:
+            return await api.templates()
+        finally:
+            await async_undo(api.close)
+
+    @classmethod
+    async def list(
+        cls,
+        *,
+        status: str | None = None,
+        template: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> list[SandboxInfo]:
+        """
+        List your sandboxes, newest first.
+
+        Args:
+            status: "running", "killed" …; when not given, all that have not ended.
+            template: only those from this one.
+            metadata: only those with all these pairs.
+        """
+        query: dict[str, Any] = {"metadata": [f"{key}={value}" for key, value in (metadata or {}).items()]}
+        query |= {"status": status} if status else {}
+        query |= {"template": template} if template else {}
+        api = AsyncApi(resolve(api_url, api_key, request_timeout))
+        try:
+            return await api.list(query)
+        finally:
+            await async_undo(api.close)
+
+    async def kill(self) -> bool:
+        """End the sandbox at once; return when nothing of it is left. False when it had ended before."""
+        self._ended = True
+        try:
+            await self._api.kill(self.id)
+        except NotFoundError:
+            return False
+        return True
+
+    async def set_timeout(self, timeout: int) -> None:
+        """
+        Set when the sandbox is killed.
+
+        Args:
+            timeout: seconds from now; 0: at once.
+        """
+        self._info = (await self._api.set_timeout(self.id, timeout, extend_only=False)).info
+
+    async def info(self) -> SandboxInfo:
+        """Ask the server about the sandbox; works for some days after its end, too."""
+        self._info = (await self._api.get(self.id)).info
+        self._ended = self._info.ended_at is not None
+        return self._info
+
+    async def usage(self) -> Usage:
+        """Read what the sandbox uses, from outside, without waking it."""
+        return await self._api.usage(self.id)
+
+    def host(self, port: int) -> str:
+        """Return the host name under which a port of the sandbox is reached, with the edge's own port."""
+        if not 0 < port < 65536:
+            raise InvalidArgumentError(f"{port} is no port.")
+        return f"{port}-{self.id}.{self._info.domain}"
+
+    def url(self, port: int) -> str:
+        """Return the address under which a port of the sandbox is reached."""
+        return f"{urlsplit(self._api.connection.api_url).scheme}://{self.host(port)}"
+
+    async def close(self) -> None:
+        """Close the connections. The sandbox lives on."""
+        await self._daemon.close()
+        await self._api.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                await self.kill()
+            else:
+                # The body's error is what the caller must see.
+                await async_undo(self.kill)
+        finally:
+            await async_undo(self.close)

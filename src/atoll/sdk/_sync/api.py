@@ -1,0 +1,83 @@
+# Generated from sdk/_async/api.py by scripts/unasync.py. DO NOT EDIT.
+"""Calls of the control API: JSON over HTTP, answers as the SDK's models. Nothing here knows the daemon."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from atoll.sdk import wire
+from atoll.sdk._synchronization import http_client
+from atoll.sdk.connection import Connection
+from atoll.sdk.errors import InternalError
+from atoll.sdk.models import SandboxInfo, TemplateInfo, Usage
+from atoll.sdk.transport import error_from_response, map_http_errors
+
+# Rows that one call lists at most: the server's own bound.
+_PAGE = 1000
+
+
+class Api:
+    """One Atoll's control API."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._http = http_client(connection.api_url, connection.request_timeout)
+        self._http.headers["Authorization"] = f"Bearer {connection.api_key}"
+
+    def __repr__(self) -> str:
+        return f"<Api {self.connection.api_url}>"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def create(self, wish: Mapping[str, Any]) -> wire.OwnedSandbox:
+        """Create a sandbox."""
+        return wire.sandbox(self._call("POST", "/v1/sandboxes", json=wish))
+
+    def get(self, sandbox_id: str) -> wire.OwnedSandbox:
+        """Read a sandbox; one that ended is found for some days."""
+        return wire.sandbox(self._call("GET", _path(sandbox_id)))
+
+    def kill(self, sandbox_id: str) -> wire.OwnedSandbox:
+        """End a sandbox."""
+        return wire.sandbox(self._call("DELETE", _path(sandbox_id)))
+
+    def set_timeout(self, sandbox_id: str, seconds: int, *, extend_only: bool) -> wire.OwnedSandbox:
+        """Set a deadline, counted from now."""
+        body = {"timeout_seconds": seconds, "extend_only": extend_only}
+        return wire.sandbox(self._call("POST", _path(sandbox_id, "/timeout"), json=body))
+
+    def usage(self, sandbox_id: str) -> Usage:
+        """Read what a sandbox uses."""
+        return wire.usage(self._call("GET", _path(sandbox_id, "/usage")))
+
+    def templates(self) -> list[TemplateInfo]:
+        """List templates."""
+        return wire.templates(self._call("GET", "/v1/templates"))
+
+    def list(self, query: Mapping[str, Any]) -> list[SandboxInfo]:
+        """List sandboxes, all pages."""
+        found: list[SandboxInfo] = []
+        token: str | None = None
+        while True:
+            params = {**query, "limit": _PAGE, **({"page_token": token} if token else {})}
+            page, token = wire.sandbox_page(self._call("GET", "/v1/sandboxes", params=params))
+            found += page
+            if not token:
+                return found
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        with map_http_errors(self.connection.api_url):
+            response = self._http.request(method, path, **options)
+        if response.status_code >= 300:
+            raise error_from_response(response.status_code, response.content)
+        try:
+            return response.json()
+        except ValueError as error:
+            raise InternalError(
+                "The server's answer is not JSON.", resolution="Is ATOLL_API_URL the address of an Atoll?"
+            ) from error
+
+
+def _path(sandbox_id: str, rest: str = "") -> str:
+    return f"/v1/sandboxes/{wire.path_word(sandbox_id)}{rest}"

@@ -1,0 +1,168 @@
+# Generated from sdk/_async/commands.py by scripts/unasync.py. DO NOT EDIT.
+"""Runs commands in a sandbox, and finds those that run."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, overload
+
+from atoll._gen.process import process_pb as ps
+from atoll.sdk import wire
+from atoll.sdk._sync.daemon import Daemon
+from atoll.sdk._sync.handle import CommandHandle, kill, open_handle
+from atoll.sdk._synchronization import Alongside, Data, chunks, undo
+from atoll.sdk.errors import AtollError, InvalidArgumentError
+from atoll.sdk.messages import Command, input_piece, input_start, process_config, selector
+from atoll.sdk.models import CommandResult, ProcessInfo
+
+# Seconds that a command may take when nothing else is said.
+TIMEOUT = 60.0
+
+
+class Commands:
+    """Commands of one sandbox."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def __repr__(self) -> str:
+        return f"<Commands of {self._daemon.sandbox_id}>"
+
+    @overload
+    def run(
+        self,
+        cmd: Command,
+        *,
+        background: Literal[False] = False,
+        timeout: float | None = TIMEOUT,
+        cwd: str | None = None,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: Data | bool | None = None,
+        on_stdout: Callable[[str], object] | None = None,
+        on_stderr: Callable[[str], object] | None = None,
+        check: bool = False,
+    ) -> CommandResult: ...
+
+    @overload
+    def run(
+        self,
+        cmd: Command,
+        *,
+        background: Literal[True],
+        timeout: float | None = TIMEOUT,
+        cwd: str | None = None,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: Data | bool | None = None,
+    ) -> CommandHandle: ...
+
+    def run(
+        self,
+        cmd: Command,
+        *,
+        background: bool = False,
+        timeout: float | None = TIMEOUT,
+        cwd: str | None = None,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: Data | bool | None = None,
+        on_stdout: Callable[[str], object] | None = None,
+        on_stderr: Callable[[str], object] | None = None,
+        check: bool = False,
+    ) -> CommandResult | CommandHandle:
+        """
+        Run a command and return how it ended, or, in the background, a handle on it.
+
+        A command in the foreground that is given up, because the caller is cancelled or a callback raised,
+        is killed. One in the background runs on until its timeout.
+
+        Args:
+            cmd: a line for a login shell, or a program with its arguments.
+            background: return as soon as it runs.
+            timeout: seconds after which it is killed with all its descendants; None or 0: never.
+            cwd: where it runs; the user's home when not given.
+            user: who runs it; the template's default user when not given.
+            env: on top of the sandbox's own.
+            stdin: in the foreground its whole input; in the background True, for an input to write to later.
+            on_stdout: called with the output as text, piece by piece.
+            on_stderr: the same for the error output.
+            check: raise when the code is not 0.
+
+        Raises:
+            CommandFailedError: its code is not 0, and ``check`` was asked for.
+            DeadlineExceededError: its timeout ended it.
+            InvalidArgumentError: cwd does not exist, no such user, NUL in an argument.
+            ConnectionLostError: the connection broke; the command may run on.
+        """
+        # A bool says whether there is an input; anything else is one.
+        given: Data | None = None if isinstance(stdin, bool) else stdin
+        if background and given is not None:
+            raise InvalidArgumentError(
+                "In the background, stdin is True or False: write with handle.send_stdin()."
+            )
+        handle = self._start(cmd, timeout, cwd, user, env, bool(stdin) or given is not None)
+        if background:
+            return handle
+        try:
+            if given is None:
+                if stdin:
+                    handle.close_stdin()
+                return handle.wait(on_stdout=on_stdout, on_stderr=on_stderr, check=check)
+            with Alongside(lambda: self._feed(handle, given)):
+                return handle.wait(on_stdout=on_stdout, on_stderr=on_stderr, check=check)
+        except BaseException:
+            if handle.exit_code is None:
+                undo(handle.kill)
+            raise
+
+    def list(self) -> list[ProcessInfo]:
+        """List the commands that run."""
+        answer = self._daemon.unary(self._daemon.process.list, ps.ListRequest())
+        return [wire.process_info(one) for one in answer.processes]
+
+    def connect(self, pid: int, *, timeout: float | None = None) -> CommandHandle:
+        """
+        Attach to a running command. Output from before is not repeated.
+
+        Args:
+            timeout: seconds after which the connection ends; None: never.
+
+        Raises:
+            NotFoundError: no such command.
+        """
+        request = ps.ConnectRequest(process=selector(pid))
+        call = self._daemon.process_streams.connect
+        return open_handle(self._daemon, self._daemon.stream(call, request, timeout=timeout))
+
+    def kill(self, pid: int) -> bool:
+        """End a command with all its descendants; False when there is none."""
+        return kill(self._daemon, pid)
+
+    def _start(
+        self,
+        cmd: Command,
+        timeout: float | None,
+        cwd: str | None,
+        user: str | None,
+        env: Mapping[str, str] | None,
+        stdin: bool,
+    ) -> CommandHandle:
+        request = ps.StartRequest(process=process_config(cmd, cwd, env), stdin=stdin)
+        call = self._daemon.process_streams.start
+        return open_handle(self._daemon, self._daemon.stream(call, request, user, timeout))
+
+    def _feed(self, handle: CommandHandle, data: Data) -> None:
+        """Write the whole input, then close it. A command may end, or close it, before it has read all."""
+        try:
+            self._daemon.send_stream(self._daemon.process.stream_input, _inputs(handle.pid, data))
+            handle.close_stdin()
+        except AtollError:
+            # Only who still waits for input is stuck with a part of it.
+            if handle.exit_code is None and handle.pid in {one.pid for one in self.list()}:
+                handle.kill()
+                raise
+
+
+def _inputs(pid: int, data: Data) -> Iterator[ps.StreamInputRequest]:
+    yield input_start(pid)
+    for piece in chunks(data):
+        yield input_piece(piece)

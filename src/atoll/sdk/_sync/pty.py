@@ -1,0 +1,65 @@
+# Generated from sdk/_async/pty.py by scripts/unasync.py. DO NOT EDIT.
+"""Terminals in a sandbox."""
+
+from collections.abc import Mapping
+
+from atoll._gen.process import process_pb as ps
+from atoll.sdk._sync.daemon import Daemon
+from atoll.sdk._sync.handle import CommandHandle, open_handle
+from atoll.sdk.messages import Command, process_config, selector, terminal
+
+# What a shell on a terminal expects; the caller's own words win.
+_ENV = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+_SHELL = ("/bin/bash", "-i", "-l")
+
+
+class Pty:
+    """Terminals of one sandbox."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def __repr__(self) -> str:
+        return f"<Pty of {self._daemon.sandbox_id}>"
+
+    def create(
+        self,
+        cols: int = 80,
+        rows: int = 24,
+        *,
+        cmd: Command = _SHELL,
+        cwd: str | None = None,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> CommandHandle:
+        """
+        Start a program on a terminal of its own: a login shell, if nothing else is said.
+
+        The handle yields what the terminal shows; ``send_stdin`` types.
+
+        Args:
+            timeout: seconds after which it is killed; None: never.
+        """
+        request = ps.StartRequest(
+            process=process_config(cmd, cwd, _ENV | dict(env or {})), pty=terminal(cols, rows)
+        )
+        call = self._daemon.process_streams.start
+        events = self._daemon.stream(call, request, user, timeout)
+        return open_handle(self._daemon, events, pty=True)
+
+    def connect(self, pid: int) -> CommandHandle:
+        """
+        Attach to a terminal that is there. What it has shown before is not repeated.
+
+        Raises:
+            NotFoundError: no such command.
+        """
+        request = ps.ConnectRequest(process=selector(pid))
+        events = self._daemon.stream(self._daemon.process_streams.connect, request)
+        return open_handle(self._daemon, events, pty=True)
+
+    def resize(self, pid: int, cols: int, rows: int) -> None:
+        """Change the size of a terminal."""
+        request = ps.UpdateRequest(process=selector(pid), pty=terminal(cols, rows))
+        self._daemon.unary(self._daemon.process.update, request)

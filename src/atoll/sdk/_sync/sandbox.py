@@ -1,0 +1,263 @@
+# Generated from sdk/_async/sandbox.py by scripts/unasync.py. DO NOT EDIT.
+"""The noun that users import: create a sandbox, work in it, end it."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from atoll.sdk import wire
+from atoll.sdk._sync.api import Api
+from atoll.sdk._sync.commands import Commands
+from atoll.sdk._sync.daemon import Daemon
+from atoll.sdk._sync.files import Files
+from atoll.sdk._sync.pty import Pty
+from atoll.sdk._synchronization import undo
+from atoll.sdk.connection import resolve
+from atoll.sdk.errors import InvalidArgumentError, NotFoundError
+from atoll.sdk.models import SandboxInfo, TemplateInfo, Usage
+
+# Seconds until a sandbox is killed when nothing else is said.
+TIMEOUT = 300
+
+
+class Sandbox:
+    """
+    An isolated Linux machine for code that nobody trusts.
+
+    Make one with ``create``, find one with ``get`` or ``connect``.
+    As a context manager it is killed at the end; otherwise it lives until ``kill`` or its deadline.
+
+    Every class method takes ``api_url``, ``api_key`` and ``request_timeout`` (seconds for one call,
+    default 60); what is not given comes from ``ATOLL_API_URL`` and ``ATOLL_API_KEY``.
+
+    Attributes:
+        commands: run programs.
+        files: read, write, list, watch.
+        pty: terminals.
+    """
+
+    commands: Commands
+    files: Files
+    pty: Pty
+
+    def __init__(self, api: Api, owned: wire.OwnedSandbox) -> None:
+        self._api = api
+        self._info = owned.info
+        self._ended = owned.info.ended_at is not None
+        self._daemon = Daemon(api.connection, owned.info.id, owned.access_token)
+        self.commands = Commands(self._daemon)
+        self.files = Files(self._daemon)
+        self.pty = Pty(self._daemon)
+
+    def __repr__(self) -> str:
+        status = "ended" if self._ended else self._info.status
+        return f"<Sandbox {self.id} from {self._info.template!r}, {status}>"
+
+    @property
+    def id(self) -> str:
+        """The sandbox's id."""
+        return self._info.id
+
+    @classmethod
+    def create(
+        cls,
+        template: str = "base",
+        *,
+        timeout: int = TIMEOUT,
+        env: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        allow_internet_access: bool = True,
+        cpus: float | None = None,
+        memory_mb: int | None = None,
+        disk_mb: int | None = None,
+        processes: int | None = None,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> Self:
+        """
+        Create a sandbox; return when it takes commands.
+
+        Args:
+            template: name or id of what it starts from.
+            timeout: seconds until it is killed; ``set_timeout`` moves that.
+            env: for every command inside.
+            metadata: your own words about it; ``list`` can filter by them.
+            allow_internet_access: whether it reaches the internet.
+            cpus: processor time, in cores; the template's size when not given, as for the next three.
+            memory_mb: memory, in MiB.
+            disk_mb: what may be written over the template, in MiB.
+            processes: processes and threads inside.
+
+        Raises:
+            NotFoundError: no such template.
+            InvalidArgumentError: a value outside its bounds.
+            ResourceExhaustedError: the server is full.
+            UnavailableError: Atoll does not answer, or the sandbox did not come up.
+        """
+        sizes = {
+            "cpus": cpus,
+            "memory_bytes": None if memory_mb is None else memory_mb * 1024 * 1024,
+            "disk_bytes": None if disk_mb is None else disk_mb * 1024 * 1024,
+            "processes": processes,
+        }
+        wish: dict[str, Any] = {
+            "template": template,
+            "timeout_seconds": timeout,
+            "env": dict(env or {}),
+            "metadata": dict(metadata or {}),
+            "internet": allow_internet_access,
+            "limits": {name: size for name, size in sizes.items() if size is not None},
+        }
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            return cls(api, api.create(wish))
+        except BaseException:
+            undo(api.close)
+            raise
+
+    @classmethod
+    def get(
+        cls,
+        sandbox_id: str,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> Self:
+        """
+        Find a running sandbox, and leave its deadline as it is.
+
+        Raises:
+            NotFoundError: no such sandbox, or it has ended.
+        """
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            owned = api.get(sandbox_id)
+            if owned.info.ended_at is not None:
+                raise NotFoundError(f"Sandbox {sandbox_id} has ended: {owned.info.end_reason}.")
+            return cls(api, owned)
+        except BaseException:
+            undo(api.close)
+            raise
+
+    @classmethod
+    def connect(
+        cls,
+        sandbox_id: str,
+        *,
+        timeout: int = TIMEOUT,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> Self:
+        """
+        Find a running sandbox, and see to it that it lives ``timeout`` seconds from now, at least.
+
+        Raises:
+            NotFoundError: no such sandbox, or it has ended.
+        """
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            return cls(api, api.set_timeout(sandbox_id, timeout, extend_only=True))
+        except BaseException:
+            undo(api.close)
+            raise
+
+    @classmethod
+    def templates(
+        cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
+    ) -> list[TemplateInfo]:
+        """List what sandboxes can start from."""
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            return api.templates()
+        finally:
+            undo(api.close)
+
+    @classmethod
+    def list(
+        cls,
+        *,
+        status: str | None = None,
+        template: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> list[SandboxInfo]:
+        """
+        List your sandboxes, newest first.
+
+        Args:
+            status: "running", "killed" …; when not given, all that have not ended.
+            template: only those from this one.
+            metadata: only those with all these pairs.
+        """
+        query: dict[str, Any] = {"metadata": [f"{key}={value}" for key, value in (metadata or {}).items()]}
+        query |= {"status": status} if status else {}
+        query |= {"template": template} if template else {}
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            return api.list(query)
+        finally:
+            undo(api.close)
+
+    def kill(self) -> bool:
+        """End the sandbox at once; return when nothing of it is left. False when it had ended before."""
+        self._ended = True
+        try:
+            self._api.kill(self.id)
+        except NotFoundError:
+            return False
+        return True
+
+    def set_timeout(self, timeout: int) -> None:
+        """
+        Set when the sandbox is killed.
+
+        Args:
+            timeout: seconds from now; 0: at once.
+        """
+        self._info = (self._api.set_timeout(self.id, timeout, extend_only=False)).info
+
+    def info(self) -> SandboxInfo:
+        """Ask the server about the sandbox; works for some days after its end, too."""
+        self._info = (self._api.get(self.id)).info
+        self._ended = self._info.ended_at is not None
+        return self._info
+
+    def usage(self) -> Usage:
+        """Read what the sandbox uses, from outside, without waking it."""
+        return self._api.usage(self.id)
+
+    def host(self, port: int) -> str:
+        """Return the host name under which a port of the sandbox is reached, with the edge's own port."""
+        if not 0 < port < 65536:
+            raise InvalidArgumentError(f"{port} is no port.")
+        return f"{port}-{self.id}.{self._info.domain}"
+
+    def url(self, port: int) -> str:
+        """Return the address under which a port of the sandbox is reached."""
+        return f"{urlsplit(self._api.connection.api_url).scheme}://{self.host(port)}"
+
+    def close(self) -> None:
+        """Close the connections. The sandbox lives on."""
+        self._daemon.close()
+        self._api.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.kill()
+            else:
+                # The body's error is what the caller must see.
+                undo(self.kill)
+        finally:
+            undo(self.close)

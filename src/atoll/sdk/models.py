@@ -1,0 +1,229 @@
+"""What calls of the SDK return: frozen data, no connection behind it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from atoll.sdk.errors import CommandFailedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """
+    The size of a sandbox.
+
+    Attributes:
+        cpus: processor time, in cores.
+        memory_bytes: what the sandbox sees as its memory.
+        processes: processes and threads inside.
+        disk_bytes: what may be written over the template.
+    """
+
+    cpus: float
+    memory_bytes: int
+    processes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxInfo:
+    """
+    A sandbox, as the server knows it.
+
+    Attributes:
+        id: never used twice.
+        template: the name that it was created with.
+        template_id: the build that it started from.
+        status: "creating", "running", "killing", "killed" or "failed".
+        limits: its size.
+        internet: whether it reaches the internet.
+        metadata: the caller's own words about it.
+        created_at: when it was asked for.
+        started_at: when it took its first command; None before.
+        deadline: when it is killed.
+        ended_at: when it was gone; None before.
+        end_reason: why it ended, in one word; None before.
+        runtime: what isolates it: "gvisor".
+        domain: a port of it is at ``http://<port>-<id>.<domain>``.
+    """
+
+    id: str
+    template: str
+    template_id: str
+    status: str
+    limits: Limits
+    internet: bool
+    metadata: Mapping[str, str]
+    created_at: datetime
+    started_at: datetime | None
+    deadline: datetime
+    ended_at: datetime | None
+    end_reason: str | None
+    runtime: str
+    domain: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """
+    What a sandbox uses, read from outside, without waking it.
+
+    Attributes:
+        cpu_seconds: since its start.
+        memory_bytes: resident, without page cache.
+        disk_bytes: written over the template.
+    """
+
+    cpu_seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateInfo:
+    """
+    What sandboxes start from.
+
+    Attributes:
+        limits: the size of sandboxes that name none.
+        default_user: who runs commands that name nobody.
+    """
+
+    id: str
+    name: str
+    built_at: datetime
+    limits: Limits
+    default_user: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandResult:
+    """
+    How a command ended.
+
+    Attributes:
+        stdout_bytes: its output, as far as it was kept.
+        stderr_bytes: its error output, as far as it was kept.
+        exit_code: 128 + n when signal n ended it, as shells say it.
+        truncated: whether output was dropped: at most ``commands.MOST_KEPT_OUTPUT`` bytes of each are kept.
+    """
+
+    stdout_bytes: bytes
+    stderr_bytes: bytes
+    exit_code: int
+    truncated: bool = False
+
+    @property
+    def stdout(self) -> str:
+        """The output as text; bytes that are not UTF-8 become U+FFFD."""
+        return self.stdout_bytes.decode("utf-8", "replace")
+
+    @property
+    def stderr(self) -> str:
+        """The error output as text; bytes that are not UTF-8 become U+FFFD."""
+        return self.stderr_bytes.decode("utf-8", "replace")
+
+    def check(self) -> "CommandResult":
+        """
+        Return the result itself when the command succeeded.
+
+        Raises:
+            CommandFailedError: its code is not 0.
+        """
+        if self.exit_code != 0:
+            raise CommandFailedError(self)
+        return self
+
+    def __repr__(self) -> str:
+        outputs = f"stdout={_short(self.stdout)}, stderr={_short(self.stderr)}"
+        return f"CommandResult(exit_code={self.exit_code}, {outputs})"
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= 80 else f"{text[:77]!r}… of {len(text)} characters"
+
+
+class Stream(StrEnum):
+    """Where output came from."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+    PTY = "pty"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """A piece of a command's output, as it came: it may end inside of a line, or of a character."""
+
+    stream: Stream
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessInfo:
+    """
+    A command that runs.
+
+    Attributes:
+        pid: inside the sandbox.
+        argv: the program and its arguments.
+        cwd: where it was started; None: the user's home.
+    """
+
+    pid: int
+    argv: tuple[str, ...]
+    cwd: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class FileType(StrEnum):
+    """What an entry of a directory is."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileInfo:
+    """
+    An entry of the sandbox's filesystem. All of it comes from inside: do not trust the names.
+
+    Attributes:
+        size: in bytes.
+        mode: permission bits.
+        permissions: as ``ls -l`` shows them.
+        symlink_target: where a link points; None for others.
+    """
+
+    name: str
+    path: str
+    type: FileType
+    size: int = 0
+    mode: int = 0
+    permissions: str = ""
+    owner: str = ""
+    group: str = ""
+    modified_at: datetime | None = None
+    symlink_target: str | None = None
+
+
+class FileChange(StrEnum):
+    """What happened to a file."""
+
+    CREATE = "create"
+    WRITE = "write"
+    REMOVE = "remove"
+    RENAME = "rename"
+    CHMOD = "chmod"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEvent:
+    """Something that happened in a watched directory; ``name`` is relative to it."""
+
+    name: str
+    change: FileChange

@@ -1,0 +1,149 @@
+"""
+Translates what HTTP libraries raise into the SDK's errors, once, at the edge.
+
+Also the headers that name a sandbox to the edge, and the names and times of the daemon's protocol.
+"""
+
+import base64
+import json
+from asyncio import CancelledError
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import httpx
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
+
+from atoll.sdk.errors import (
+    BY_CODE,
+    AtollError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+
+# The daemon's port in every sandbox.
+DAEMON_PORT = 49983
+# Seconds of silence after which the daemon says that a stream still lives; each wakes an idle sandbox once.
+KEEPALIVE = 30
+# Seconds without a byte, not even a keepalive: the connection is taken for lost.
+SILENCE = 3.0 * KEEPALIVE
+# Largest message that is taken from a guest, who may be hostile. A list of 100,000 files has about 20 MB.
+MOST_MESSAGE_BYTES = 64 * 1024 * 1024
+# Bytes of an error's body that are read.
+MOST_ERROR_BYTES = 64 * 1024
+
+_HTTP_CODES = {
+    400: "invalid_argument", 401: "unauthenticated", 403: "permission_denied", 404: "not_found",
+    409: "aborted", 413: "resource_exhausted", 429: "resource_exhausted", 499: "canceled",
+    501: "unimplemented", 502: "unavailable", 503: "unavailable", 504: "deadline_exceeded",
+    507: "resource_exhausted",
+}  # fmt: skip
+
+
+def sandbox_headers(sandbox_id: str, access_token: str | None, user: str | None = None) -> dict[str, str]:
+    """Build the headers of a call to a sandbox's daemon; ``user``: on whose behalf."""
+    headers = {"E2b-Sandbox-Id": sandbox_id, "E2b-Sandbox-Port": str(DAEMON_PORT)}
+    if access_token:
+        headers["X-Access-Token"] = access_token
+    if user is not None:
+        headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:".encode()).decode()
+    return headers
+
+
+def error_from_response(status: int, body: bytes) -> AtollError:
+    """Read an error answer: ``{"code", "message"}``, whatever the code's type."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        content = None
+    fields: Mapping[str, object] = content if isinstance(content, dict) else {}
+    code, message = fields.get("code"), fields.get("message")
+    text = str(message) if message else f"the server answered with HTTP status {status}"
+    name = code if isinstance(code, str) and code in BY_CODE else _HTTP_CODES.get(status, "internal")
+    return _refined(name, text[:2000])
+
+
+def _refined(code: str, message: str) -> AtollError:
+    # The edge speaks of a sandbox that is gone as an unreachable one, because E2B's clients want it so.
+    if code == "unavailable" and "was not found" in message:
+        return NotFoundError(
+            message, resolution="It has ended, or never was. A new one starts with create()."
+        )
+    return BY_CODE[code](message)
+
+
+@contextmanager
+def map_http_errors(address: str) -> Iterator[None]:
+    """Raise the SDK's errors in place of httpx's."""
+    try:
+        yield
+    except httpx.ConnectError as error:
+        raise UnavailableError(
+            f"Atoll does not answer at {address}.",
+            details=str(error) or None,
+            resolution="Is it up? `sudo atoll up` starts it; `atoll doctor` says what is wrong.",
+        ) from error
+    except httpx.TimeoutException as error:
+        raise DeadlineExceededError(
+            f"No answer from {address} in time.", details=type(error).__name__
+        ) from error
+    except (httpx.RemoteProtocolError, httpx.NetworkError) as error:
+        raise ConnectionLostError(
+            "The connection was lost in the middle of the call.",
+            details=str(error) or type(error).__name__,
+            resolution="Whether the call took effect is not known: look before you repeat it.",
+        ) from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise InternalError(f"The call failed: {error}") from error
+
+
+@contextmanager
+def map_connect_errors(address: str) -> Iterator[None]:
+    """Raise the SDK's errors in place of connectrpc's; let a cancellation be one again."""
+    try:
+        yield
+    except ConnectError as error:
+        if isinstance(error.__cause__, CancelledError):
+            # connectrpc makes an error of a cancellation, which would keep asyncio from ending the task.
+            raise error.__cause__ from None
+        raise _translated(error, address) from error
+
+
+def _translated(error: ConnectError, address: str) -> AtollError:
+    cause, message = error.__cause__, error.message[:2000]
+    match error.code:
+        case Code.UNAVAILABLE if isinstance(cause, ConnectionError):
+            return UnavailableError(
+                f"Atoll does not answer at {address}.",
+                details=message,
+                resolution="Is it up? `sudo atoll up` starts it; `atoll doctor` says what is wrong.",
+            )
+        case Code.UNAVAILABLE if cause is not None:
+            return ConnectionLostError(
+                "The connection to the sandbox was lost in the middle of the call.",
+                details=message or type(cause).__name__,
+                resolution="A command may still run: commands.list() finds it, commands.connect() attaches.",
+            )
+        case Code.DEADLINE_EXCEEDED if cause is not None:
+            return DeadlineExceededError("No answer from the sandbox in time.", details=message)
+        case Code.RESOURCE_EXHAUSTED if "larger than configured max" in message:
+            return ResourceExhaustedError("The sandbox's answer is too large.", details=message)
+        case _:
+            return _refined(error.code.value, message or f"the call failed: {error.code.value}")
+
+
+def check_text(name: str, value: str) -> str:
+    """
+    Refuse text that no header, path or argument can carry.
+
+    Raises:
+        InvalidArgumentError: it contains NUL.
+    """
+    if "\0" in value:
+        raise InvalidArgumentError(f"{name} must not contain NUL.")
+    return value

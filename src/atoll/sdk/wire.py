@@ -1,0 +1,222 @@
+"""From the wire's words to the SDK's models. Pure functions; what a server or guest sent is checked here."""
+
+import re
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from atoll._gen.filesystem import filesystem_pb as fs
+from atoll._gen.process import process_pb as ps
+from atoll.sdk import models
+from atoll.sdk.errors import InternalError, InvalidArgumentError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnedSandbox:
+    """A sandbox, and what its owner shows to its daemon."""
+
+    info: models.SandboxInfo
+    access_token: str | None
+
+
+def sandbox(answer: Any) -> OwnedSandbox:
+    """
+    Read a sandbox.
+
+    Raises:
+        InternalError: the answer has another form.
+    """
+    try:
+        info = models.SandboxInfo(
+            id=answer["id"],
+            template=answer["template"],
+            template_id=answer["template_id"],
+            status=answer["status"],
+            limits=_limits(answer["limits"]),
+            internet=answer["internet"],
+            metadata=dict(answer["metadata"]),
+            created_at=datetime.fromisoformat(answer["created_at"]),
+            started_at=_moment(answer["started_at"]),
+            deadline=datetime.fromisoformat(answer["deadline"]),
+            ended_at=_moment(answer["ended_at"]),
+            end_reason=answer["end_reason"],
+            runtime=answer["runtime"],
+            domain=answer["domain"],
+        )
+        return OwnedSandbox(info=info, access_token=answer["access_token"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _strange(error) from error
+
+
+def sandbox_page(answer: Any) -> tuple[list[models.SandboxInfo], str | None]:
+    """Read a part of a list, and the token for the next part."""
+    try:
+        return [sandbox(one).info for one in answer["sandboxes"]], answer["next_page_token"]
+    except (KeyError, TypeError) as error:
+        raise _strange(error) from error
+
+
+def templates(answer: Any) -> list[models.TemplateInfo]:
+    """Read a list of templates."""
+    try:
+        return [
+            models.TemplateInfo(
+                id=one["id"],
+                name=one["name"],
+                built_at=datetime.fromisoformat(one["built_at"]),
+                limits=_limits(one["limits"]),
+                default_user=one["default_user"],
+            )
+            for one in answer
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _strange(error) from error
+
+
+def usage(answer: Any) -> models.Usage:
+    """Read what a sandbox uses."""
+    try:
+        return models.Usage(
+            cpu_seconds=float(answer["cpu_seconds"]),
+            memory_bytes=int(answer["memory_bytes"]),
+            disk_bytes=int(answer["disk_bytes"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _strange(error) from error
+
+
+def _limits(answer: Mapping[str, Any]) -> models.Limits:
+    return models.Limits(
+        cpus=float(answer["cpus"]),
+        memory_bytes=int(answer["memory_bytes"]),
+        processes=int(answer["processes"]),
+        disk_bytes=int(answer["disk_bytes"]),
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _strange(error: Exception) -> InternalError:
+    return InternalError(
+        "The server's answer has another form than this SDK knows.",
+        details=f"{type(error).__name__}: {error}",
+        resolution="Do SDK and server have the same version? `pip show atoll` on both sides tells.",
+    )
+
+
+def process_info(message: ps.ProcessInfo) -> models.ProcessInfo:
+    """Read a command of the list."""
+    config = message.config or ps.ProcessConfig()
+    return models.ProcessInfo(
+        pid=message.pid,
+        argv=(config.cmd, *config.args),
+        cwd=config.cwd or None,
+        env=dict(config.envs),
+    )
+
+
+_FILE_TYPES = {
+    fs.FileType.FILE: models.FileType.FILE,
+    fs.FileType.DIRECTORY: models.FileType.DIRECTORY,
+    fs.FileType.SYMLINK: models.FileType.SYMLINK,
+}
+
+_CHANGES = {
+    fs.EventType.CREATE: models.FileChange.CREATE,
+    fs.EventType.WRITE: models.FileChange.WRITE,
+    fs.EventType.REMOVE: models.FileChange.REMOVE,
+    fs.EventType.RENAME: models.FileChange.RENAME,
+    fs.EventType.CHMOD: models.FileChange.CHMOD,
+}
+
+
+def file_info(message: fs.EntryInfo | None) -> models.FileInfo:
+    """Read an entry of a directory."""
+    if message is None:
+        raise _strange(ValueError("no entry"))
+    modified: datetime | None = None
+    if (stamp := message.modified_time) is not None:
+        # The guest chose it: it may be a year that no calendar has.
+        with suppress(ValueError, OverflowError, OSError):
+            modified = datetime.fromtimestamp(stamp.seconds + stamp.nanos / 1e9, UTC)
+    return models.FileInfo(
+        name=message.name,
+        path=message.path,
+        type=_FILE_TYPES.get(message.type, models.FileType.OTHER),
+        size=message.size,
+        mode=message.mode,
+        permissions=message.permissions,
+        owner=message.owner,
+        group=message.group,
+        modified_at=modified,
+        symlink_target=message.symlink_target or None,
+    )
+
+
+def file_event(message: fs.FilesystemEvent) -> models.FileEvent:
+    """Read what happened to a file."""
+    return models.FileEvent(name=message.name, change=_CHANGES.get(message.type, models.FileChange.OTHER))
+
+
+def output(data: ps.ProcessEvent.DataEvent) -> models.Output | None:
+    """Read a piece of output; None for a kind that this SDK does not know."""
+    match data.output:
+        case None:
+            return None
+        case one:
+            return models.Output(stream=models.Stream(one.field), data=one.value)
+
+
+# What Go's os.ProcessState.String() says of the signals that end commands; the daemon sends it as status.
+_SIGNALS = {
+    "hangup": signal.SIGHUP, "interrupt": signal.SIGINT, "quit": signal.SIGQUIT,
+    "illegal instruction": signal.SIGILL, "trace/breakpoint trap": signal.SIGTRAP, "aborted": signal.SIGABRT,
+    "bus error": signal.SIGBUS, "floating point exception": signal.SIGFPE, "killed": signal.SIGKILL,
+    "user defined signal 1": signal.SIGUSR1, "segmentation fault": signal.SIGSEGV,
+    "user defined signal 2": signal.SIGUSR2, "broken pipe": signal.SIGPIPE, "alarm clock": signal.SIGALRM,
+    "terminated": signal.SIGTERM, "cpu time limit exceeded": signal.SIGXCPU,
+    "file size limit exceeded": signal.SIGXFSZ,
+}  # fmt: skip
+
+
+def exit_code(end: ps.ProcessEvent.EndEvent) -> int:
+    """Return a command's code, 128 + n when signal n ended it; 128 for a signal that is not known."""
+    if end.exited or end.exit_code >= 0:
+        return end.exit_code
+    name = end.status.removeprefix("signal: ").removesuffix(" (core dumped)")
+    if name.startswith("signal ") and name.removeprefix("signal ").isdecimal():
+        return 128 + int(name.removeprefix("signal "))
+    return 128 + int(_SIGNALS.get(name, 0))
+
+
+def path_word(sandbox_id: str) -> str:
+    """
+    Check that an id cannot name another path.
+
+    Raises:
+        InvalidArgumentError: it has characters that no id has.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", sandbox_id):
+        raise InvalidArgumentError(f"{sandbox_id[:64]!r} is not a sandbox's id.")
+    return sandbox_id
+
+
+# Connect's header takes ten digits: 115 days. Who gives more means "never".
+_MOST_MILLISECONDS = 9_999_999_999
+
+
+def milliseconds(seconds: float) -> int:
+    """
+    Check a timeout and return it in milliseconds.
+
+    Raises:
+        InvalidArgumentError: negative, or no number.
+    """
+    if not 0 <= seconds < float("inf"):
+        raise InvalidArgumentError(f"timeout must be a number of seconds, 0 or more, not {seconds!r}.")
+    return min(max(1, round(seconds * 1000)), _MOST_MILLISECONDS)
