@@ -1,0 +1,107 @@
+"""Unmodified E2B clients against our API, for the calls that need no daemon in the sandbox."""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2b import RateLimitException, Sandbox, SandboxException, SandboxQuery
+from fakes.live_api import KEY, OTHER_KEY, LiveApi, live_api
+from fakes.world import small
+
+CALLS = Path(__file__).with_name("e2b_control_calls.py")
+# Each stands for a stretch of versions that speak alike: v1 create with a header for the sandbox, and v1
+# with a checked form of keys. The installed one speaks v2.
+OLDER = ["2.15.0", "2.45.1"]
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApi]:
+    with live_api(tmp_path_factory.mktemp("api")) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def environment(api: LiveApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("E2B_API_KEY", KEY)
+    monkeypatch.setenv("E2B_API_URL", api.url)
+    monkeypatch.delenv("E2B_SANDBOX_URL", raising=False)
+
+
+def run_calls(python: str, api: LiveApi) -> None:
+    done = subprocess.run(
+        [python, str(CALLS), api.domain, uuid.uuid4().hex],
+        env=os.environ | {"E2B_API_KEY": KEY, "E2B_API_URL": api.url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "is content" in done.stdout
+
+
+def test_the_installed_client_is_content(api: LiveApi) -> None:
+    run_calls(sys.executable, api)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("version", OLDER)
+def test_older_clients_are_content(api: LiveApi, tmp_path: Path, version: str) -> None:
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, timeout=120)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", f"e2b=={version}"], check=True, timeout=280)
+
+    run_calls(python, api)
+
+
+def test_a_team_does_not_see_the_sandboxes_of_another() -> None:
+    sandbox = Sandbox.create("base", metadata={"whose": "ours"})
+
+    theirs = Sandbox.list(query=SandboxQuery(metadata={"whose": "ours"}), api_key=OTHER_KEY).next_items()
+    killed = Sandbox.kill(sandbox.sandbox_id, api_key=OTHER_KEY)
+
+    assert (theirs, killed) == ([], False)
+    assert sandbox.get_info().sandbox_id == sandbox.sandbox_id
+    assert sandbox.kill()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda one: one.pause(),
+        lambda one: one.create_snapshot(),
+        lambda one: one.fork(),
+        lambda one: one.update_network({"allow_internet_access": False}),
+        lambda one: Sandbox.create("base", lifecycle={"on_timeout": "pause"}),
+        lambda one: Sandbox.create("base", idempotency_key="abc-1"),
+        lambda one: Sandbox.create("base", mcp={"github/a/b": {"run_cmd": "x", "install_cmd": "y"}}),
+        lambda one: Sandbox.list_snapshots().next_items(),
+    ],
+)
+def test_what_is_not_there_yet_is_said_once_and_clearly(api: LiveApi, call: object) -> None:
+    sandbox = Sandbox.create("base")
+    assert callable(call)
+
+    with pytest.raises(SandboxException, match=r"501: .*not available"):
+        call(sandbox)
+
+    assert sandbox.kill()
+
+
+def test_a_full_server_says_so_without_being_asked_three_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with live_api(tmp_path, small(max_sandboxes=2)) as full:
+        monkeypatch.setenv("E2B_API_URL", full.url)
+        sandboxes = [Sandbox.create("base") for _ in range(2)]
+
+        with pytest.raises(RateLimitException, match="2") as caught:
+            Sandbox.create("base")
+
+        assert "429" in str(caught.value)
+        assert all(one.kill() for one in sandboxes)
+        assert Sandbox.create("base").kill()

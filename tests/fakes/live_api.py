@@ -1,0 +1,83 @@
+"""The public API on a TCP port, served as in production, over the real control and fake machines."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from atoll.server.api.app import PublicAddress, build_public
+from atoll.server.api.limits import ApiLimits, server_options
+from atoll.server.control.access import add_key, hash_api_key
+from atoll.server.control.limits import ControlLimits
+from atoll.server.domain.ids import TeamId
+from atoll.server.ports.store import ApiKey
+from fakes.world import LIMITS, World
+
+KEY = "e2b_" + "a1" * 20
+OTHER_KEY = "e2b_" + "b2" * 20
+
+
+@dataclass(frozen=True)
+class LiveApi:
+    """Where it listens."""
+
+    port: int
+    world: World
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def domain(self) -> str:
+        return f"localhost:{self.port}"
+
+
+@contextmanager
+def live_api(directory: Path, limits: ControlLimits = LIMITS) -> Iterator[LiveApi]:
+    """Serve until left, in a thread of its own: the clients under test block theirs."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    world = World(directory, limits)
+    ready = threading.Event()
+    running: list[tuple[uvicorn.Server, asyncio.AbstractEventLoop]] = []
+
+    async def serve() -> None:
+        async with world.server() as control:
+            await add_key(world.store, world.clock, KEY, name="test")
+            stranger = ApiKey(
+                hash=hash_api_key(OTHER_KEY),
+                team_id=TeamId("other"),
+                name="other",
+                created_at=world.clock.now(),
+            )
+            await world.store.add_api_key(stranger)
+            app = build_public(control, world.clock, PublicAddress(domain=f"localhost:{port}"), ApiLimits())
+            server = uvicorn.Server(uvicorn.Config(app, **server_options()))
+            running.append((server, asyncio.get_running_loop()))
+            ready.set()
+            await server.serve(sockets=[listener])
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=run, name="live-api")
+    thread.start()
+    ready.wait(30)
+    try:
+        [(server, loop)] = running
+        yield LiveApi(port, world, loop)
+    finally:
+        for server, _ in running:
+            server.should_exit = True
+        thread.join(30)
+        listener.close()
