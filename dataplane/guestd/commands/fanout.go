@@ -1,0 +1,145 @@
+package commands
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"atoll.dev/dataplane/guestd/limits"
+	"atoll.dev/dataplane/internal/gen/process"
+)
+
+// errTooManyReaders refuses a reader beyond limits.Subscribers.
+var errTooManyReaders = errors.New("too many readers of this command's output")
+
+// fanout hands a command's events to its readers.
+//
+// Policy: a reader that is behind holds the command up through its pipe, as a slow terminal would, so that a reader
+// who keeps reading loses nothing. A reader whose queue stays full for limits.SubscriberStall is cut off, and the
+// command goes on. Without readers output is discarded. So memory is bounded by readers × queue × chunk, and no
+// reader, slow or vanished, holds a command up for ever.
+type fanout struct {
+	mu   sync.Mutex
+	subs []*Subscription
+	end  *process.ProcessEvent
+}
+
+// Subscription is one reader of a command's events.
+type Subscription struct {
+	events chan *process.ProcessEvent
+	left   chan struct{}
+	leave  sync.Once
+	cut    chan struct{}
+	cutOff sync.Once
+	onCut  func()
+	owner  *fanout
+}
+
+// Events yields start, output and the end, in this order; it is never closed.
+func (s *Subscription) Events() <-chan *process.ProcessEvent { return s.events }
+
+// Cut is closed when the reader was too slow.
+func (s *Subscription) Cut() <-chan struct{} { return s.cut }
+
+// Leave gives the subscription up; a command that waits for this reader goes on.
+func (s *Subscription) Leave() {
+	s.leave.Do(func() {
+		close(s.left)
+		s.owner.remove(s)
+	})
+}
+
+// subscribe adds a reader whose first event is start. onCut is called when it is cut off: it has to unblock a write
+// that the reader's stream may hang in.
+func (f *fanout) subscribe(start *process.ProcessEvent, onCut func()) (*Subscription, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.subs) >= limits.Subscribers {
+		return nil, errTooManyReaders
+	}
+	s := &Subscription{
+		events: make(chan *process.ProcessEvent, limits.SubscriberQueue),
+		left:   make(chan struct{}),
+		cut:    make(chan struct{}),
+		onCut:  onCut,
+		owner:  f,
+	}
+	if start != nil {
+		s.events <- start
+	}
+	if f.end != nil {
+		s.events <- f.end
+		return s, nil
+	}
+	f.subs = append(f.subs, s)
+	return s, nil
+}
+
+func (f *fanout) remove(s *Subscription) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.subs = without(f.subs, s)
+}
+
+// without returns a new slice: publishers walk the old one without the lock.
+func without(subs []*Subscription, s *Subscription) []*Subscription {
+	kept := make([]*Subscription, 0, len(subs))
+	for _, other := range subs {
+		if other != s {
+			kept = append(kept, other)
+		}
+	}
+	return kept
+}
+
+func (f *fanout) readers() []*Subscription {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.subs[:len(f.subs):len(f.subs)]
+}
+
+// publish hands an event to every reader. It blocks for limits.SubscriberStall at most for each.
+func (f *fanout) publish(event *process.ProcessEvent) {
+	for _, s := range f.readers() {
+		s.offer(event)
+	}
+}
+
+// finish hands out the last event; who subscribes later gets it at once.
+func (f *fanout) finish(end *process.ProcessEvent) {
+	f.mu.Lock()
+	f.end = end
+	subs := f.subs
+	f.subs = nil
+	f.mu.Unlock()
+	for _, s := range subs {
+		s.offer(end)
+	}
+}
+
+func (s *Subscription) offer(event *process.ProcessEvent) {
+	select {
+	case s.events <- event:
+		return
+	case <-s.left:
+		return
+	case <-s.cut:
+		return
+	default:
+	}
+	stall := time.NewTimer(limits.SubscriberStall)
+	defer stall.Stop()
+	select {
+	case s.events <- event:
+	case <-s.left:
+	case <-s.cut:
+	case <-stall.C:
+		s.cutOff.Do(func() {
+			close(s.cut)
+			s.owner.remove(s)
+			if s.onCut != nil {
+				s.onCut()
+			}
+		})
+	}
+}

@@ -1,0 +1,205 @@
+package commands
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"atoll.dev/dataplane/guestd/limits"
+)
+
+// Groups keeps each command in a cgroup of its own, below one that bounds them all together.
+// A process cannot leave its cgroup by a session, a second fork or a changed name, so killing the cgroup
+// ends a command with everything it started. guestd itself stays outside.
+type Groups struct {
+	dir  *os.Root // held open: a guest that unmounts the hierarchy changes nothing for us
+	path string   // of dir inside the hierarchy, "/atoll"
+
+	mu        sync.Mutex
+	next      uint64
+	leftovers map[string]struct{} // of commands that ended and left somebody running
+}
+
+// NewGroups uses the cgroup2 hierarchy at one of the mounts, or mounts one at the last of them.
+// name is the directory to make in it.
+func NewGroups(name string, mounts ...string) (*Groups, error) {
+	hierarchy, err := findHierarchy(mounts)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(hierarchy, name)
+	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("no cgroup for commands: %w", err)
+	}
+	enablePids(hierarchy, path)
+	dir, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, fmt.Errorf("no cgroup for commands: %w", err)
+	}
+	return &Groups{dir: dir, path: "/" + name, leftovers: map[string]struct{}{}}, nil
+}
+
+func findHierarchy(mounts []string) (string, error) {
+	for _, mount := range mounts {
+		var stat unix.Statfs_t
+		if err := unix.Statfs(mount, &stat); err == nil && int64(stat.Type) == unix.CGROUP2_SUPER_MAGIC {
+			return mount, nil
+		}
+	}
+	last := mounts[len(mounts)-1]
+	if err := os.MkdirAll(last, 0o700); err != nil {
+		return "", fmt.Errorf("no place for a cgroup hierarchy: %w", err)
+	}
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
+	if err := unix.Mount("cgroup2", last, "cgroup2", flags, ""); err != nil {
+		return "", fmt.Errorf("cgroup v2 is needed (gVisor: --in-sandbox-cgroup=v2) and cannot be mounted: %w", err)
+	}
+	return last, nil
+}
+
+// enablePids gives path a pids controller where the hierarchy has one. A hierarchy that we see only a part of does
+// not let its top have both processes and controlled children: then we move to a leaf of our own first.
+func enablePids(hierarchy, path string) {
+	limit := filepath.Join(path, "pids.max")
+	enable := func() bool {
+		_ = os.WriteFile(filepath.Join(hierarchy, "cgroup.subtree_control"), []byte("+pids"), 0)
+		_, err := os.Stat(limit)
+		return err == nil
+	}
+	if _, err := os.Stat(limit); err == nil || enable() {
+		return
+	}
+	leaf := filepath.Join(hierarchy, filepath.Base(path)+"-guestd")
+	if os.Mkdir(leaf, 0o755) == nil && os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0) == nil {
+		enable()
+	}
+}
+
+// SetMax bounds the processes and threads of all commands together; 0 lifts the bound.
+func (g *Groups) SetMax(processes uint32) error {
+	value := "max"
+	if processes > 0 {
+		value = strconv.FormatUint(uint64(processes), 10)
+	}
+	err := writeControl(g.dir, "pids.max", value)
+	if processes == 0 && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("processes cannot be limited here: %w", err)
+	}
+	return nil
+}
+
+func writeControl(dir *os.Root, name, value string) error {
+	f, err := dir.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}
+
+// Group is the cgroup of one command.
+type Group struct {
+	all  *Groups
+	name string
+	dir  *os.File
+}
+
+// New makes an empty group.
+func (g *Groups) New() (*Group, error) {
+	g.mu.Lock()
+	g.next++
+	name := "c" + strconv.FormatUint(g.next, 10)
+	g.mu.Unlock()
+	if err := g.dir.Mkdir(name, 0o755); err != nil {
+		return nil, err
+	}
+	dir, err := g.dir.Open(name)
+	if err != nil {
+		_ = g.dir.Remove(name)
+		return nil, err
+	}
+	return &Group{all: g, name: name, dir: dir}, nil
+}
+
+// Name is the group's directory, unique for guestd's life.
+func (g *Group) Name() string { return g.name }
+
+// FD is what clone3 takes to start a process in the group.
+func (g *Group) FD() int { return int(g.dir.Fd()) }
+
+// Kill ends every process of the group and returns when none is left.
+// The kernel kills a whole tree at once, forks under way included; what is waited for is their end.
+func (g *Group) Kill() error {
+	for try := range limits.KillTries {
+		if err := writeControl(g.all.dir, g.name+"/cgroup.kill", "1"); err != nil {
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+				return nil // The group is gone, so nobody is in it.
+			}
+			return err
+		}
+		members, err := g.all.dir.ReadFile(g.name + "/cgroup.procs")
+		if err != nil || len(members) == 0 {
+			return nil
+		}
+		time.Sleep(min(time.Duration(try+1)*limits.KillPause, limits.KillPauseMost))
+	}
+	return errors.New("processes do not end after SIGKILL")
+}
+
+// Close gives the group back when it is empty, and remembers it for Sweep otherwise.
+func (g *Group) Close() {
+	_ = g.dir.Close()
+	if g.all.remove(g.name) {
+		return
+	}
+	g.all.mu.Lock()
+	defer g.all.mu.Unlock()
+	g.all.leftovers[g.name] = struct{}{}
+}
+
+func (g *Groups) remove(name string) bool {
+	err := g.dir.Remove(name)
+	return err == nil || errors.Is(err, fs.ErrNotExist)
+}
+
+// Sweep removes the groups of ended commands whose last process has ended since.
+func (g *Groups) Sweep() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for name := range g.leftovers {
+		if g.remove(name) {
+			delete(g.leftovers, name)
+		}
+	}
+}
+
+// Of returns the name of the group that the process belongs to, "" when it is nobody's.
+func (g *Groups) Of(pid int) string {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(content)) {
+		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		if !ok {
+			continue
+		}
+		// Commands may make groups below their own.
+		if rest, ok := strings.CutPrefix(path, g.path+"/"); ok {
+			name, _, _ := strings.Cut(rest, "/")
+			return name
+		}
+	}
+	return ""
+}
