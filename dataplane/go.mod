@@ -6,8 +6,10 @@ require (
 	connectrpc.com/connect v1.21.1
 	github.com/creack/pty v1.1.24
 	github.com/fsnotify/fsnotify v1.10.1
+	github.com/miekg/dns v1.1.73 // name server and resolver's client; CoreDNS's own, BSD
 	github.com/rs/cors v1.11.1
 	golang.org/x/sys v0.49.0
+	golang.org/x/time v0.15.0 // rate limits; the Go project's, BSD
 	google.golang.org/protobuf v1.36.12
 )
 
@@ -15,6 +17,7 @@ require (
 	github.com/BurntSushi/toml v1.4.1-0.20240526193622-a339e1f7089c // indirect
 	golang.org/x/exp/typeparams v0.0.0-20231108232855-2478ac86f678 // indirect
 	golang.org/x/mod v0.41.0 // indirect
+	golang.org/x/net v0.59.0 // indirect
 	golang.org/x/sync v0.23.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 	honnef.co/go/tools v0.8.2 // indirect

@@ -1,6 +1,104 @@
+// Command atoll-edge carries users' bytes to sandboxes. The server starts it, and it outlives the server.
 package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"atoll.dev/dataplane/edge"
+)
 
 // version is set by the build.
 var version = "dev"
 
-func main() { println("atoll-edge", version) }
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	limits := edge.DefaultLimits()
+	log := edge.NewLog(os.Stderr, limits)
+	config := edge.Config{Version: version, Limits: limits, Log: log}
+	showVersion, err := parse(args, &config)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "atoll-edge:", err)
+		return 2
+	case showVersion:
+		fmt.Println("atoll-edge", version)
+		return 0
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	// The terminal of whoever started us is none of our business.
+	signal.Ignore(syscall.SIGHUP)
+	if err := serve(ctx, config, log); err != nil {
+		log.Error("edge ended", "error", err)
+		return 1
+	}
+	return 0
+}
+
+func serve(ctx context.Context, config edge.Config, log *slog.Logger) error {
+	running, err := edge.Start(ctx, config)
+	if err != nil {
+		return err
+	}
+	log.Info("edge ready", "version", version, "pid", os.Getpid(), "listen", running.Addresses())
+	if err := sayReady(); err != nil {
+		log.Error("nobody was told that we are ready", "error", err)
+	}
+	return running.Wait(ctx)
+}
+
+// sayReady tells whoever started us, and lets go of the pipe.
+// Standard output stays open, on nothing: else the next connection would get its number.
+func sayReady() error {
+	if _, err := fmt.Println("ready"); err != nil {
+		return err
+	}
+	nothing, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer nothing.Close()
+	return syscall.Dup3(int(nothing.Fd()), 1, 0)
+}
+
+func parse(args []string, config *edge.Config) (showVersion bool, err error) {
+	flags := flag.NewFlagSet("atoll-edge", flag.ContinueOnError)
+	flags.BoolVar(&showVersion, "version", false, "print the version and end")
+	flags.Func("listen", "`address` for clients, host:port; may be repeated", func(value string) error {
+		config.Listen = append(config.Listen, value)
+		return nil
+	})
+	flags.StringVar(&config.API, "api", "", "`path` of the server's API socket")
+	flags.StringVar(&config.Control, "control", "", "`path` of the server's socket for our questions")
+	flags.StringVar(&config.Admin, "admin", "", "`path` of our own socket, for the server")
+	flags.StringVar(&config.NamesListen, "dns-listen", "", "`address` for sandboxes' DNS questions, host:port; none if empty")
+	flags.Func("range", "`network` of all sandboxes' addresses, in CIDR form", func(value string) (err error) {
+		config.Range, err = netip.ParsePrefix(value)
+		return err
+	})
+	if err := flags.Parse(args); err != nil || showVersion {
+		return showVersion, err
+	}
+	switch {
+	case flags.NArg() > 0:
+		return false, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case len(config.Listen) == 0:
+		return false, errors.New("--listen is missing")
+	case config.API == "" || config.Control == "" || config.Admin == "":
+		return false, errors.New("--api, --control and --admin are needed")
+	case !config.Range.IsValid():
+		return false, errors.New("--range is missing")
+	}
+	return false, nil
+}

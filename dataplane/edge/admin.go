@@ -1,0 +1,60 @@
+package edge
+
+import (
+	"net/http"
+	"os"
+	"time"
+)
+
+// status is what the server reads before it takes over a running edge.
+type status struct {
+	Version     string    `json:"version"`
+	PID         int       `json:"pid"`
+	Listen      []string  `json:"listen"`
+	StartedAt   time.Time `json:"started_at"`
+	Routes      int       `json:"routes"`
+	Connections int64     `json:"connections"`
+	Flags       flags     `json:"flags"`
+}
+
+// flags is what we were started with.
+type flags struct {
+	Listen    []string `json:"listen"`
+	API       string   `json:"api"`
+	Control   string   `json:"control"`
+	Admin     string   `json:"admin"`
+	DNSListen string   `json:"dns_listen"`
+	Range     string   `json:"range"`
+}
+
+// adminServer serves the server, on a socket that only the home's owner can open.
+func (e *Edge) adminServer() *http.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, e.status())
+	})
+	mux.HandleFunc("DELETE /v1/routes/{id}", func(w http.ResponseWriter, r *http.Request) {
+		e.routes.forget(r.PathValue("id"))
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusAccepted)
+		e.Stop()
+	})
+	return &http.Server{Handler: mux, ReadHeaderTimeout: e.config.Limits.HeaderTime}
+}
+
+// Stop has Wait return.
+func (e *Edge) Stop() { e.stopOnce.Do(func() { close(e.stop) }) }
+
+func (e *Edge) status() status {
+	config := &e.config
+	return status{
+		Version: config.Version, PID: os.Getpid(), Listen: e.addresses, StartedAt: e.started.UTC(),
+		Routes: e.routes.count(), Connections: e.open.Load(),
+		Flags: flags{
+			Listen: config.Listen, API: config.API, Control: config.Control, Admin: config.Admin,
+			DNSListen: config.NamesListen, Range: config.Range.String(),
+		},
+	}
+}

@@ -1,0 +1,121 @@
+package edge
+
+import (
+	"encoding/json"
+	"html/template"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// problem is an answer of our own about a sandbox. E2B's clients read its message; the order of its fields
+// is theirs too.
+type problem struct {
+	SandboxID string `json:"sandboxId"`
+	Message   string `json:"message"`
+	Port      int    `json:"port,omitempty"`
+	Code      int    `json:"code"`
+
+	// retryAfter, in seconds, says that the same request may do later; definite that it never will.
+	retryAfter int
+	definite   bool
+}
+
+func notFound(id string) *problem {
+	return &problem{SandboxID: id, Message: "The sandbox was not found", Code: http.StatusBadGateway, definite: true}
+}
+
+func inTransition(id string) *problem {
+	return &problem{
+		SandboxID: id, Message: "The sandbox is still transitioning. Please try again later.", Code: http.StatusConflict,
+	}
+}
+
+func portClosed(t target) *problem {
+	return &problem{
+		SandboxID: t.id, Message: "The sandbox is running but port is not open", Port: t.port, Code: http.StatusBadGateway,
+	}
+}
+
+func noConnection(t target) *problem {
+	return &problem{
+		SandboxID: t.id, Message: "The sandbox is running but accepted no connection in time", Port: t.port,
+		Code: http.StatusGatewayTimeout,
+	}
+}
+
+func badAnswer(t target) *problem {
+	return &problem{
+		SandboxID: t.id, Message: "The program on the port gave no valid HTTP answer", Port: t.port,
+		Code: http.StatusBadGateway, definite: true,
+	}
+}
+
+func tooManyRequests(t target) *problem {
+	return &problem{
+		SandboxID: t.id, Message: "Too many connections to the sandbox", Port: t.port,
+		Code: http.StatusTooManyRequests, retryAfter: 1,
+	}
+}
+
+func serverAwayFor(id string) *problem {
+	return &problem{
+		SandboxID: id, Message: "The server is starting. Please try again later.",
+		Code: http.StatusServiceUnavailable, retryAfter: 1,
+	}
+}
+
+var page = template.Must(template.New("problem").Parse(`<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{.Message}}</title></head>
+<body style="font-family: sans-serif; margin: 4em auto; max-width: 40em">
+<h1>{{.Message}}</h1>
+<p>Sandbox <code>{{.SandboxID}}</code>{{if .Port}}, port <code>{{.Port}}</code>{{end}}</p>
+</body></html>
+`))
+
+// write answers with a page where a person navigates, with JSON everywhere else.
+func (p *problem) write(w http.ResponseWriter, r *http.Request) {
+	p.hint(w.Header())
+	if !isNavigation(r) {
+		writeJSON(w, p.Code, p)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(p.Code)
+	// The client may be gone; there is nobody else to tell.
+	_ = page.Execute(w, p)
+}
+
+// hint tells clients that retry by themselves what to do.
+func (p *problem) hint(header http.Header) {
+	if p.retryAfter > 0 {
+		header.Set("Retry-After", strconv.Itoa(p.retryAfter))
+	}
+	if p.definite {
+		header.Set("Should-Retry", "false")
+	}
+}
+
+func isNavigation(r *http.Request) bool {
+	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
+		return mode == "navigate"
+	}
+	return r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/html")
+}
+
+// apiError is the form of errors on the API's side.
+type apiError struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+}
+
+func writeAPIError(w http.ResponseWriter, status int, message string) {
+	writeJSON(w, status, apiError{Code: status, Message: message})
+}
+
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	// The client may be gone; there is nobody else to tell.
+	_ = json.NewEncoder(w).Encode(body)
+}

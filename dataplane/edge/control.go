@@ -1,0 +1,144 @@
+package edge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"syscall"
+	"time"
+)
+
+var (
+	// errNotFound: the server knows no such running sandbox.
+	errNotFound = errors.New("no such running sandbox")
+	// errServerAway: the server did not answer for as long as requests wait.
+	errServerAway = errors.New("the server does not answer")
+)
+
+// answer is what the server says about a sandbox.
+type answer struct {
+	address netip.Addr
+	status  string
+}
+
+// control asks the server where sandboxes are.
+type control struct {
+	client *http.Client
+	limits *Limits
+}
+
+func newControl(socket string, limits *Limits) *control {
+	return &control{limits: limits, client: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+		DisableCompression:     true,
+		MaxIdleConns:           8,
+		MaxIdleConnsPerHost:    8,
+		IdleConnTimeout:        limits.APIIdle,
+		MaxResponseHeaderBytes: 16 << 10,
+	}}}
+}
+
+// route asks where a sandbox is. While the server does not answer, it asks again, for a bounded time:
+// the question changes nothing, so it may be asked twice.
+func (c *control) route(ctx context.Context, id string) (answer, error) {
+	patience := time.Now().Add(c.limits.ServerAway)
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
+		found, err := c.askOnce(ctx, id)
+		if err == nil || errors.Is(err, errNotFound) {
+			return found, err
+		}
+		if ctx.Err() != nil || time.Now().Add(pause).After(patience) {
+			return answer{}, fmt.Errorf("%w: %w", errServerAway, err)
+		}
+		if wait(ctx, pause) != nil {
+			return answer{}, fmt.Errorf("%w: %w", errServerAway, err)
+		}
+	}
+}
+
+func (c *control) askOnce(ctx context.Context, id string) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.limits.LookupTime)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control/v1/routes/"+id, nil)
+	if err != nil {
+		return answer{}, err
+	}
+	response, err := c.client.Do(request)
+	if err != nil {
+		return answer{}, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 16<<10))
+	if err != nil {
+		return answer{}, err
+	}
+	switch response.StatusCode {
+	case http.StatusOK:
+		return parseAnswer(id, body)
+	case http.StatusNotFound, http.StatusBadRequest:
+		// The form of the id was checked here; one that the server finds malformed names nothing either.
+		return answer{}, errNotFound
+	default:
+		return answer{}, fmt.Errorf("the server answered %s", response.Status)
+	}
+}
+
+func parseAnswer(id string, body []byte) (answer, error) {
+	var fields struct {
+		ID      string `json:"sandbox_id"`
+		Address string `json:"address"`
+		Status  string `json:"status"`
+	}
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return answer{}, fmt.Errorf("the server's answer: %w", err)
+	}
+	if fields.ID != id {
+		return answer{}, fmt.Errorf("asked for %s, the server answered about %q", id, fields.ID)
+	}
+	if fields.Status != statusRunning {
+		return answer{status: fields.Status}, nil
+	}
+	address, err := netip.ParseAddr(fields.Address)
+	if err != nil {
+		return answer{}, fmt.Errorf("the server's answer: %w", err)
+	}
+	return answer{address: address.Unmap(), status: fields.Status}, nil
+}
+
+// dialPatiently connects to the server's API. While nobody listens it tries again, for a bounded time:
+// nothing of the request has been sent yet.
+func dialPatiently(ctx context.Context, socket string, limits *Limits) (net.Conn, error) {
+	patience := time.Now().Add(limits.ServerAway)
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		if err == nil || !isAway(err) {
+			return conn, err
+		}
+		if time.Now().Add(pause).After(patience) || wait(ctx, pause) != nil {
+			return nil, fmt.Errorf("%w: %w", errServerAway, err)
+		}
+	}
+}
+
+// isAway: no socket yet, a stale one, or a queue that is full.
+func isAway(err error) bool {
+	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EAGAIN)
+}
+
+func wait(ctx context.Context, pause time.Duration) error {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

@@ -1,0 +1,172 @@
+// Package edge is the door to every sandbox: it finds the sandbox that a request is for and carries bytes both ways.
+//
+// A request goes client → door → findTarget → routes (which ask the server once a sandbox) → lease → sandbox,
+// or to the server's API. Names that sandboxes look up go through here too (names.go).
+// The edge decides nothing about sandboxes, keeps nothing on disk, and outlives the server.
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config is what an edge is told when it starts.
+type Config struct {
+	// Version is shown in the status.
+	Version string
+	// Listen are the addresses for clients.
+	Listen []string
+	// API and Control are the server's sockets; Admin is ours.
+	API, Control, Admin string
+	// NamesListen is the address for sandboxes' DNS questions; empty for none.
+	NamesListen string
+	// Range holds the addresses of all sandboxes; nothing else is connected to, and nobody else may ask names.
+	Range netip.Prefix
+	// Resolvers is the file that names the host's resolvers; /etc/resolv.conf unless said otherwise.
+	Resolvers string
+	Limits    Limits
+	Log       *slog.Logger
+}
+
+// Edge is a running edge.
+type Edge struct {
+	config  Config
+	started time.Time
+
+	routes  *routes
+	forward *forwarder
+	api     *apiForwarder
+	public  *http.Server
+	admin   *http.Server
+	names   *names
+
+	addresses []string
+	open      atomic.Int64
+	stop      chan struct{}
+	stopOnce  sync.Once
+	serving   sync.WaitGroup
+	failed    chan error
+}
+
+// Start listens on every address and serves; it returns when all of them accept.
+func Start(ctx context.Context, config Config) (*Edge, error) {
+	e := &Edge{
+		config: config, started: time.Now(), stop: make(chan struct{}),
+		// One for each server below.
+		failed: make(chan error, len(config.Listen)+4),
+	}
+	limits := &e.config.Limits
+	e.routes = newRoutes(newControl(config.Control, limits).route, config.Range.Masked(), limits, config.Log)
+	e.forward = newForwarder(e.routes, limits, config.Log)
+	e.api = newAPIForwarder(config.API, limits, config.Log)
+	e.public = e.publicServer()
+	e.admin = e.adminServer()
+	if err := e.listen(ctx); err != nil {
+		e.close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *Edge) listen(ctx context.Context) error {
+	// First, since a second edge of the same home must not take anything from the one that runs.
+	admin, err := listenPrivately(e.config.Admin)
+	if err != nil {
+		return fmt.Errorf("admin socket: %w", err)
+	}
+	e.serve(e.admin, admin)
+	free := make(chan struct{}, e.config.Limits.Connections)
+	for _, address := range e.config.Listen {
+		listener, err := listenTCP(ctx, address)
+		if err != nil {
+			return err
+		}
+		e.addresses = append(e.addresses, listener.Addr().String())
+		e.serve(e.public, newDoor(listener, free, &e.open))
+	}
+	if e.config.NamesListen == "" {
+		return nil
+	}
+	e.names, err = startNames(ctx, e.config, e.failed)
+	return err
+}
+
+func (e *Edge) serve(server *http.Server, listener net.Listener) {
+	e.serving.Go(func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			e.failed <- err
+		}
+	})
+}
+
+// Addresses returns where clients are served, with the ports that the kernel chose.
+func (e *Edge) Addresses() []string { return e.addresses }
+
+// Wait returns when the context ends, somebody asked us to stop, or something broke; then nothing is served any more.
+func (e *Edge) Wait(ctx context.Context) error {
+	var failure error
+	select {
+	case <-ctx.Done():
+	case <-e.stop:
+	case failure = <-e.failed:
+	}
+	e.drain()
+	return failure
+}
+
+// drain lets requests under way end, for a bounded time, and cuts the rest.
+func (e *Edge) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), e.config.Limits.StopTime)
+	defer cancel()
+	// What is left then is closed below.
+	_ = e.public.Shutdown(ctx)
+	e.close()
+}
+
+func (e *Edge) close() {
+	if e.names != nil {
+		e.names.close()
+	}
+	// Their listeners are gone whatever these say.
+	_ = e.public.Close()
+	e.routes.forgetAll()
+	_ = e.admin.Close()
+	e.serving.Wait()
+}
+
+func (e *Edge) publicServer() *http.Server {
+	limits := &e.config.Limits
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           http.HandlerFunc(e.dispatch),
+		Protocols:         protocols,
+		MaxHeaderBytes:    limits.HeaderBytes,
+		ReadHeaderTimeout: limits.HeaderTime,
+		IdleTimeout:       limits.ClientIdle,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: limits.Streams},
+		// What clients do wrong is not our fault and no news.
+		ErrorLog: slog.NewLogLogger(e.config.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+func (e *Edge) dispatch(w http.ResponseWriter, r *http.Request) {
+	to, refused := findTarget(r)
+	switch {
+	case refused != nil:
+		writeAPIError(w, refused.status, refused.message)
+	case to.isAPI():
+		e.api.serve(w, r)
+	default:
+		e.forward.serve(w, r, to)
+	}
+}

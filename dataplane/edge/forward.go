@@ -1,0 +1,277 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/http/httputil"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+)
+
+// bufferBytes is the size of the pieces in which bodies are carried: few system calls for a large file, and little
+// memory for many streams.
+const bufferBytes = 64 << 10
+
+// forwarder carries requests to sandboxes.
+type forwarder struct {
+	routes *routes
+	limits *Limits
+	log    *slog.Logger
+	proxy  *httputil.ReverseProxy
+}
+
+func newForwarder(routes *routes, limits *Limits, log *slog.Logger) *forwarder {
+	f := &forwarder{routes: routes, limits: limits, log: log}
+	f.proxy = &httputil.ReverseProxy{
+		Rewrite:        rewrite,
+		Transport:      transportOfLease{},
+		FlushInterval:  -1,
+		BufferPool:     buffers,
+		ModifyResponse: openBothWays,
+		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) {
+			// Nothing has been answered yet: the caller of the proxy decides what to say.
+			exchangeOf(r.Context()).err = err
+		},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	return f
+}
+
+// exchange is one request on its way through a lease.
+type exchange struct {
+	lease *lease
+	to    target
+	body  *clientBody
+	// conn is the connection to the sandbox, once there is one.
+	conn net.Conn
+	// err is why there is no answer.
+	err error
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange { return ctx.Value(exchangeKey{}).(*exchange) }
+
+func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, to target) {
+	body := openBody(w, r, f.limits)
+	defer body.leave()
+	refuseUpgrades(r, to)
+
+	// Once more if the route turned out to be old before anything was sent; at most once, so that a sandbox that
+	// comes and goes keeps nobody for long.
+	failure := f.try(w, r, to, body)
+	if errors.Is(failure, errForgotten) {
+		failure = f.try(w, r, to, body)
+	}
+	if failure != nil && r.Context().Err() == nil {
+		f.explain(failure, to).write(w, r)
+	}
+}
+
+// try forwards once. An error means that the client has been told nothing yet.
+func (f *forwarder) try(w http.ResponseWriter, r *http.Request, to target, body *clientBody) error {
+	found, err := f.routes.get(r.Context(), to.id)
+	if err != nil {
+		return err
+	}
+	ctx, done, err := found.begin(r.Context())
+	if err != nil {
+		return err
+	}
+	defer done()
+	under := &exchange{lease: found, to: to, body: body}
+	ctx = context.WithValue(ctx, exchangeKey{}, under)
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { under.conn = info.Conn },
+	})
+	forwarded := r.WithContext(ctx)
+	if r.Body != nil && r.Body != http.NoBody {
+		forwarded.Body = body
+	}
+	f.proxy.ServeHTTP(w, forwarded)
+	return f.judge(r.Context(), under)
+}
+
+// judge says what a failure means: errForgotten only if nothing was sent.
+// A sandbox that cannot be connected to may have moved or ended.
+func (f *forwarder) judge(ctx context.Context, under *exchange) error {
+	err := under.err
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if under.lease.ended() {
+		if under.conn != nil {
+			return errNotFound
+		}
+		return errForgotten
+	}
+	if errors.Is(err, errUnreachable) || (errors.Is(err, errPortClosed) && under.to.port == daemonPort) {
+		valid, checkErr := f.routes.check(ctx, under.lease)
+		if checkErr != nil {
+			return checkErr
+		}
+		if valid != under.lease {
+			return errForgotten
+		}
+	}
+	return err
+}
+
+func (f *forwarder) explain(err error, to target) *problem {
+	switch {
+	case errors.Is(err, errNotFound), errors.Is(err, errForgotten), errors.Is(err, errOutOfRange):
+		return notFound(to.id)
+	case errors.Is(err, errInTransition):
+		return inTransition(to.id)
+	case errors.Is(err, errServerAway):
+		return serverAwayFor(to.id)
+	case errors.Is(err, errBusy):
+		return tooManyRequests(to)
+	case errors.Is(err, errPortClosed):
+		return portClosed(to)
+	case errors.Is(err, errUnreachable), errors.Is(err, context.DeadlineExceeded):
+		return noConnection(to)
+	default:
+		return badAnswer(to)
+	}
+}
+
+// rewrite makes the request for the sandbox: as the client sent it, but for what is between the client and us.
+func rewrite(pr *httputil.ProxyRequest) {
+	under := exchangeOf(pr.In.Context())
+	pr.Out.URL.Scheme = "http"
+	pr.Out.URL.Host = netip.AddrPortFrom(under.lease.address, uint16(under.to.port)).String()
+	// The proxy drops what it cannot parse from queries; programs may parse otherwise.
+	pr.Out.URL.RawQuery = pr.In.URL.RawQuery
+	pr.Out.Host = pr.In.Host
+	pr.Out.Header.Del("X-Real-Ip")
+	pr.SetXForwarded()
+	under.body.sendTrailersWith(pr.Out)
+}
+
+// refuseUpgrades drops upgrades that would carry requests past us.
+// HTTP/2 in the clear by upgrade was taken out of HTTP/2 itself; a server may ignore it, and we do:
+// forwarded, it would let a client ask guestd for any path. guestd has nothing to upgrade to.
+func refuseUpgrades(r *http.Request, to target) {
+	hasBody := r.Body != nil && r.Body != http.NoBody
+	for _, protocol := range r.Header.Values("Upgrade") {
+		if to.port == daemonPort || hasBody || strings.Contains(strings.ToLower(protocol), "h2c") {
+			r.Header.Del("Upgrade")
+			break
+		}
+	}
+	r.Header.Del("Http2-Settings")
+}
+
+// transportOfLease sends a request over the connections of its lease.
+type transportOfLease struct{}
+
+func (transportOfLease) RoundTrip(r *http.Request) (*http.Response, error) {
+	under := exchangeOf(r.Context())
+	switch {
+	case under.to.port == daemonPort:
+		return under.lease.daemon.RoundTrip(r)
+	case r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
+		// gRPC needs HTTP/2 all the way; most other programs do not speak it.
+		return under.lease.grpc.RoundTrip(r)
+	default:
+		return under.lease.ports.RoundTrip(r)
+	}
+}
+
+// openBothWays lets one side of an upgraded connection end while the other goes on.
+func openBothWays(response *http.Response) error {
+	if response.StatusCode != http.StatusSwitchingProtocols {
+		return nil
+	}
+	stream, ok := response.Body.(io.ReadWriteCloser)
+	if !ok {
+		return errors.New("the answer to an upgrade cannot be written to")
+	}
+	response.Body = &upgraded{ReadWriteCloser: stream, conn: exchangeOf(response.Request.Context()).conn}
+	return nil
+}
+
+type upgraded struct {
+	io.ReadWriteCloser
+	conn net.Conn
+}
+
+// CloseWrite is what the proxy calls when the client has sent all.
+func (u *upgraded) CloseWrite() error { return closeWrite(u.conn) }
+
+// buffers are shared by all bodies under way.
+var buffers = &bufferPool{pool: sync.Pool{New: func() any { return new([bufferBytes]byte) }}}
+
+type bufferPool struct{ pool sync.Pool }
+
+func (b *bufferPool) Get() []byte  { return b.pool.Get().(*[bufferBytes]byte)[:] }
+func (b *bufferPool) Put(p []byte) { b.pool.Put((*[bufferBytes]byte)(p)) }
+
+// clientBody is a request's body, and what must be known about it afterwards.
+type clientBody struct {
+	io.ReadCloser
+	in, out *http.Request
+	control *http.ResponseController
+	limits  *Limits
+	// whenRead is called once, when all has been read.
+	whenRead func()
+
+	mu    sync.Mutex
+	ended bool
+}
+
+// openBody makes request and answer independent: the answer may begin and end while the client still sends.
+func openBody(w http.ResponseWriter, r *http.Request, limits *Limits) *clientBody {
+	control := http.NewResponseController(w)
+	// Always so in HTTP/2, where this says that it is not supported.
+	_ = control.EnableFullDuplex()
+	body := &clientBody{ReadCloser: r.Body, in: r, control: control, limits: limits}
+	body.ended = r.Body == nil || r.Body == http.NoBody
+	return body
+}
+
+func (b *clientBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.mu.Lock()
+		first := !b.ended
+		b.ended = true
+		b.mu.Unlock()
+		if first {
+			b.finish()
+		}
+	}
+	return n, err
+}
+
+// finish hands on the trailers, which are known only now, and only those that were announced.
+func (b *clientBody) finish() {
+	if b.out != nil {
+		for name := range b.out.Trailer {
+			b.out.Trailer[name] = b.in.Trailer[name]
+		}
+	}
+	if b.whenRead != nil {
+		b.whenRead()
+	}
+}
+
+func (b *clientBody) sendTrailersWith(out *http.Request) { b.out = out }
+
+// leave bounds the time in which net/http reads what the client still sends after the answer.
+func (b *clientBody) leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended && b.in.ProtoMajor == 1 {
+		// Fails only where there is no connection any more.
+		_ = b.control.SetReadDeadline(time.Now().Add(b.limits.LeftoverTime))
+	}
+}

@@ -1,0 +1,103 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// door is a listener that lets in so many clients at once. The others wait in the kernel's queue.
+// netutil.LimitListener does the same, but hides CloseWrite, which one-sided ends of streams need.
+type door struct {
+	net.Listener
+	free  chan struct{}
+	open  *atomic.Int64
+	close sync.Once
+	ended chan struct{}
+}
+
+func newDoor(listener net.Listener, free chan struct{}, open *atomic.Int64) *door {
+	return &door{Listener: listener, free: free, open: open, ended: make(chan struct{})}
+}
+
+// Accept waits for a client, and for room for one.
+func (d *door) Accept() (net.Conn, error) {
+	select {
+	case d.free <- struct{}{}:
+	case <-d.ended:
+		return nil, net.ErrClosed
+	}
+	conn, err := d.Listener.Accept()
+	if err != nil {
+		<-d.free
+		return nil, err
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		conn.Close()
+		<-d.free
+		return nil, fmt.Errorf("%T is no TCP connection", conn)
+	}
+	d.open.Add(1)
+	return &client{TCPConn: tcp, leave: func() { d.open.Add(-1); <-d.free }}, nil
+}
+
+// Close stops listening.
+func (d *door) Close() error {
+	d.close.Do(func() { close(d.ended) })
+	return d.Listener.Close()
+}
+
+// client is a client's connection.
+type client struct {
+	*net.TCPConn
+	once  sync.Once
+	leave func()
+}
+
+// Close makes room for the next client.
+func (c *client) Close() error {
+	defer c.once.Do(c.leave)
+	return c.TCPConn.Close()
+}
+
+// listenPrivately listens on a socket that only we may open. A socket that nobody answers on is replaced.
+func listenPrivately(path string) (net.Listener, error) {
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("%s: somebody answers there already", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	// The mode must be right from the start: afterwards is too late.
+	mask := syscall.Umask(0o177)
+	defer syscall.Umask(mask)
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	// Removing it at the end could remove our successor's.
+	listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	return listener, nil
+}
+
+// anyAddress lets a socket have an address that no interface carries yet: the gateway's comes with the first slot.
+func anyAddress(_, _ string, raw syscall.RawConn) error {
+	var failed error
+	err := raw.Control(func(fd uintptr) {
+		failed = syscall.SetsockoptInt(int(fd), syscall.SOL_IP, syscall.IP_FREEBIND, 1)
+	})
+	return errors.Join(err, failed)
+}
+
+func listenConfig() *net.ListenConfig { return &net.ListenConfig{Control: anyAddress} }
+
+func listenTCP(ctx context.Context, address string) (net.Listener, error) {
+	return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+}
