@@ -1,7 +1,7 @@
 """One machine's worth of fakes, on which servers follow each other."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -12,6 +12,7 @@ from atoll.server.control.access import DEFAULT_TEAM
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.service import Control, Ports
+from atoll.server.domain.errors import AtollError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.ports.store import Page, SandboxFilter, Store
@@ -32,7 +33,7 @@ LIMITS = ControlLimits(
     configure_timeout=timedelta(seconds=5),
     forget_timeout=timedelta(seconds=5),
     destroy_timeout=timedelta(seconds=5),
-    close_timeout=timedelta(seconds=5),
+    close_timeout=timedelta(milliseconds=300),
 )
 
 
@@ -109,6 +110,14 @@ HALF = {Status.CREATING, Status.KILLING}
 def small(**changes: Any) -> ControlLimits:
     """Change some of the limits."""
     return replace(LIMITS, **changes)
+
+
+async def outcome(call: Awaitable[Any]) -> Any:
+    """Return what a call returns or raises, so that a group of calls goes on."""
+    try:
+        return await call
+    except AtollError as error:
+        return error
 
 
 async def turns(number: int = 20) -> None:

@@ -133,7 +133,12 @@ class Tasks:
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         assert self._group is not None, "not open"
-        task = self._group.create_task(work, name=name)
+        try:
+            task = self._group.create_task(work, name=name)
+        except RuntimeError:
+            # Other work failed, and the group is ending.
+            work.close()
+            raise UnavailableError("The server is stopping") from None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
