@@ -44,10 +44,13 @@ class Home:
         """Sum the proportional set sizes of a sandbox's processes, in bytes."""
         return sum(pss_of(process.pid) for process in self.processes(sandbox_id))
 
-    def cpu_seconds(self, sandbox_id: str) -> float:
-        """Sum the processor time of a sandbox's processes."""
-        times = [process.cpu_times() for process in self.processes(sandbox_id)]
-        return sum(time.user + time.system for time in times)
+    def cpu_nanoseconds(self, sandbox_id: str) -> int:
+        """Read the processor time of a sandbox's control group, which counts finer than processes do."""
+        for pattern in (f"cpuacct/atoll-*/{sandbox_id}/cpuacct.usage", f"**/atoll-*/{sandbox_id}/cpu.stat"):
+            for path in Path("/sys/fs/cgroup").glob(pattern):
+                words = path.read_text().split()
+                return int(words[0]) if len(words) == 1 else int(words[1]) * 1000
+        raise FileNotFoundError(f"no control group of {sandbox_id}")
 
 
 def pss_of(pid: int) -> int:

@@ -1,0 +1,49 @@
+"""
+`make bench`: what Atoll costs, beside the raw thing in the same run.
+
+Every pair is sampled in turns (ours, raw, ours, raw ...), so that a noisy machine troubles both alike.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+import cold
+import rates
+import stats
+import transfer
+from home import Home, running_home
+
+ROOT = Path(__file__).parents[1]
+Benchmark = Callable[[Home, Path], list[stats.Figure]]
+BENCHMARKS: dict[str, Benchmark] = {
+    "cold": cold.create_to_first_command,
+    "exec": rates.exec_round_trip,
+    "files": transfer.up_and_down,
+    "idle": rates.idle_costs,
+    "api": rates.api_requests,
+}
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks, all of them without names; print a table and write bench.json."""
+    console = Console(stderr=True)
+    figures: list[stats.Figure] = []
+    with tempfile.TemporaryDirectory(prefix="atoll-bench-tool-") as directory:
+        tool = Path(directory) / "loopback"
+        subprocess.run(["go", "build", "-o", tool, ROOT / "benchmarks" / "loopback" / "main.go"], check=True)
+        with running_home() as home:
+            for name in names or list(BENCHMARKS):
+                console.print(f"measuring {name} …")
+                figures += BENCHMARKS[name](home, tool)
+    stats.show(figures)
+    stats.save(figures, ROOT / "bench.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
