@@ -43,6 +43,8 @@ class LiveApi:
 def live_api(directory: Path, limits: ControlLimits = LIMITS) -> Iterator[LiveApi]:
     """Serve until left, in a thread of its own: the clients under test block theirs."""
     listener = socket.create_server(("127.0.0.1", 0))
+    # Accepted connections inherit it; asyncio sets it only where it made the listener itself.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     port = listener.getsockname()[1]
     world = World(directory, limits)
     ready = threading.Event()
