@@ -1,0 +1,115 @@
+"""Turns are taken in order, teams in turn, and none is lost."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from fakes.world import turns
+
+from atoll.server.control.admission import Admission
+from atoll.server.control.locks import Locks
+from atoll.server.domain.errors import ResourceExhaustedError
+from atoll.server.domain.ids import SandboxId, TeamId
+
+A, B = TeamId("a"), TeamId("b")
+
+
+def admission(at_once: int = 1, most_waiting: int = 10) -> Admission:
+    return Admission(at_once=at_once, most_waiting=most_waiting, longest_wait=timedelta(seconds=20))
+
+
+async def test_a_burst_of_one_team_does_not_starve_another() -> None:
+    door = admission()
+    order: list[str] = []
+
+    async def work(team: TeamId, name: str) -> None:
+        async with door.turn(team):
+            order.append(name)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(work(A, f"a{number}"))
+        await turns(1)
+        for number in range(2):
+            group.create_task(work(B, f"b{number}"))
+
+    assert order == ["a0", "a1", "a2", "b0", "a3", "b1"]
+
+
+async def test_never_more_than_so_many_at_once_and_each_gets_its_turn() -> None:
+    door = admission(at_once=3, most_waiting=100)
+    inside, most, done = 0, 0, 0
+
+    async def work(number: int) -> None:
+        nonlocal inside, most, done
+        async with door.turn(A if number % 2 else B):
+            inside += 1
+            most = max(most, inside)
+            await turns(number % 4)
+            inside -= 1
+            done += 1
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(50):
+            group.create_task(work(number))
+
+    assert (most, done, door.waiting) == (3, 50, 0)
+
+
+@pytest.mark.parametrize("moment", range(8))
+async def test_a_cancelled_wait_loses_no_turn(moment: int) -> None:
+    door = admission()
+
+    async def work() -> None:
+        async with door.turn(A):
+            await turns(2)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work()) for _ in range(3)]
+        await turns(moment)
+        tasks[1].cancel()
+    async with asyncio.timeout(5), door.turn(B):
+        assert door.waiting == 0
+
+
+async def test_a_full_queue_refuses_and_still_serves_those_in_it() -> None:
+    door = admission(most_waiting=1)
+    async with asyncio.TaskGroup() as group:
+        async with door.turn(A):
+
+            async def wait() -> None:
+                async with door.turn(A):
+                    pass
+
+            waiting = group.create_task(wait())
+            await turns(1)
+            with pytest.raises(ResourceExhaustedError, match="1 wait already"):
+                async with door.turn(B):
+                    pass
+        await waiting
+
+
+async def test_locks_are_per_sandbox_and_leave_no_memory() -> None:
+    locks = Locks()
+    one, other = SandboxId("one"), SandboxId("other")
+    order: list[str] = []
+
+    async def work(sandbox_id: SandboxId, name: str) -> None:
+        async with locks.hold(sandbox_id):
+            order.append(f"{name} in")
+            await turns(3)
+            order.append(f"{name} out")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work(one, "a"))
+        group.create_task(work(one, "b"))
+        given_up = group.create_task(work(one, "c"))
+        group.create_task(work(other, "z"))
+        await turns(1)
+        assert len(locks) == 2
+        given_up.cancel()
+
+    assert [step for step in order if step[0] != "z"] == ["a in", "a out", "b in", "b out"]
+    assert order.index("z in") < order.index("a out")
+    assert len(locks) == 0
