@@ -1,0 +1,73 @@
+"""
+What the edge is told and asked, over its socket in the home.
+
+One connection a question: a kept one would be the old edge's after a restart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from atoll.server.domain.ids import SandboxId
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeStatus:
+    """
+    What an edge says about itself.
+
+    Attributes:
+        version: of the program.
+        pid: its process.
+        listen: the addresses it serves clients on.
+        started_at: RFC 3339.
+        routes: sandboxes whose address it knows.
+        connections: clients that are connected.
+        flags: what it was started with, by name.
+    """
+
+    version: str
+    pid: int
+    listen: tuple[str, ...]
+    started_at: str
+    routes: int
+    connections: int
+    flags: Mapping[str, Any]
+
+
+class EdgeAdmin:
+    """Calls ``run/edge.sock``; every method raises httpx.HTTPError when there is no good answer in time."""
+
+    def __init__(self, socket: Path) -> None:
+        self._client = httpx.AsyncClient(
+            base_url="http://edge",
+            transport=httpx.AsyncHTTPTransport(
+                uds=str(socket), limits=httpx.Limits(max_connections=64, max_keepalive_connections=0)
+            ),
+        )
+
+    async def status(self, *, timeout_s: float) -> EdgeStatus:
+        """Ask who it is."""
+        answer = await self._client.get("/v1/status", timeout=timeout_s)
+        try:
+            fields = answer.raise_for_status().json()
+            return EdgeStatus(**{**fields, "listen": tuple(fields["listen"] or ())})
+        except (ValueError, TypeError, KeyError) as error:
+            raise httpx.DecodingError(f"not an edge's status: {error}") from error
+
+    async def forget(self, sandbox_id: SandboxId, *, timeout_s: float) -> None:
+        """Have it forget a route; it answers when the connections are cut."""
+        answer = await self._client.delete(f"/v1/routes/{sandbox_id}", timeout=timeout_s)
+        answer.raise_for_status()
+
+    async def stop(self, *, timeout_s: float) -> None:
+        """Ask it to end; it answers before it does."""
+        answer = await self._client.post("/v1/stop", timeout=timeout_s)
+        answer.raise_for_status()
+
+    async def close(self) -> None:
+        """Free what the client holds."""
+        await self._client.aclose()
