@@ -308,3 +308,16 @@ async def test_keys_are_found_by_their_hash(store: Store) -> None:
     assert await store.find_api_key(key.hash) == key
     assert await store.find_api_key("cd" * 32) is None
     assert await store.find_api_key("") is None
+
+
+async def test_keys_are_dropped_by_team_and_name(store: Store) -> None:
+    key = ApiKey(hash="1", team_id=TEAM, name="a", created_at=NOON)
+    for one in (key, replace(key, hash="2", name="b"), replace(key, hash="3", team_id=TeamId("other"))):
+        await store.add_api_key(one)
+
+    assert await store.drop_api_keys(TEAM, "a") == 1
+    assert await store.drop_api_keys(TEAM, "a") == 0
+
+    assert await store.find_api_key("1") is None
+    assert await store.find_api_key("2") is not None
+    assert await store.find_api_key("3") is not None

@@ -21,6 +21,21 @@ async def test_a_known_key_says_who_calls(world: World, control: Control) -> Non
     assert (actor.team_id, actor.key_name) == (access.DEFAULT_TEAM, "first")
 
 
+async def test_a_new_key_of_a_name_replaces_the_old_one(world: World, control: Control) -> None:
+    old, new = access.new_api_key(), access.new_api_key()
+    await access.add_key(world.store, world.clock, other := access.new_api_key(), name="other")
+    await access.set_key(world.store, world.clock, old, name="home")
+    await access.set_key(world.store, world.clock, old, name="home")
+    assert (await control.authenticate(old)).key_name == "home"
+
+    await access.set_key(world.store, world.clock, new, name="home")
+
+    assert (await control.authenticate(new)).key_name == "home"
+    assert (await control.authenticate(other)).key_name == "other"
+    with pytest.raises(UnauthenticatedError):
+        await control.authenticate(old)
+
+
 @pytest.mark.parametrize(
     "key", [None, "", "e2b_" + "0" * 40, "x" * 1_000_000, "\0", "\ud800", "ключ", "' or 1=1 --"]
 )

@@ -42,6 +42,13 @@ async def add_key(store: Store, clock: Clock, key: str, *, name: str) -> None:
     )
 
 
+async def set_key(store: Store, clock: Clock, key: str, *, name: str) -> None:
+    """Let a key call, and no earlier one of this name."""
+    if await store.find_api_key(hash_api_key(key)) is None:
+        await store.drop_api_keys(DEFAULT_TEAM, name)
+        await add_key(store, clock, key, name=name)
+
+
 async def authenticate(store: Store, untrusted_key: str | None) -> Actor:
     """
     Find out whose key this is.

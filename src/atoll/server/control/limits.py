@@ -27,7 +27,8 @@ class ControlLimits:
             the 60 s after which clients give up.
         start_queue_timeout: how long a create waits for its start at most; clients give up after 60 s.
         start_timeout: how long a runtime may take for a start. It takes 0.2 s on a quiet machine, and
-            some seconds on a full one.
+            some seconds on a full one. With the waits before and after it stays below the API's limit
+            for a request.
         configure_timeout: how long guestd may take to accept its configuration; it takes milliseconds.
         concurrent_destroys: destroys under way at once: as many as starts, twice, since a full host is
             emptied before it is filled.
@@ -60,12 +61,16 @@ class ControlLimits:
 
     max_sandboxes: int = 500
     max_timeout: timedelta = timedelta(hours=24)
-    concurrent_starts: int = field(default_factory=lambda: 2 * _cores())
+    concurrent_starts: int = field(
+        default_factory=lambda: 2 * _cores(), metadata={"shown_default": "2 x cores"}
+    )
     queued_starts: int = 256
     start_queue_timeout: timedelta = timedelta(seconds=50)
-    start_timeout: timedelta = timedelta(seconds=60)
+    start_timeout: timedelta = timedelta(seconds=40)
     configure_timeout: timedelta = timedelta(seconds=10)
-    concurrent_destroys: int = field(default_factory=lambda: 4 * _cores())
+    concurrent_destroys: int = field(
+        default_factory=lambda: 4 * _cores(), metadata={"shown_default": "4 x cores"}
+    )
     forget_timeout: timedelta = timedelta(seconds=15)
     destroy_timeout: timedelta = timedelta(seconds=60)
     destroy_attempts: int = 3
@@ -80,7 +85,7 @@ class ControlLimits:
     env_key_bytes: int = 256
     env_value_bytes: int = 64 * 1024
     env_total_bytes: int = 512 * 1024
-    max_cpus: float = field(default_factory=lambda: float(_cores()))
+    max_cpus: float = field(default_factory=lambda: float(_cores()), metadata={"shown_default": "cores"})
     max_memory_bytes: int = 16 * GIB
     max_processes: int = 16384
     max_disk_bytes: int = 100 * GIB

@@ -45,9 +45,7 @@ class AtollError(Exception):
 
     code: ClassVar[Code] = Code.INTERNAL
 
-    def __init__(
-        self, message: str, *, details: str | None = None, resolution: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, details: str | None = None, resolution: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.details = details

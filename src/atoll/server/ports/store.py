@@ -125,6 +125,10 @@ class Store(Protocol):
         """Write a key; a no-op when the same hash is there."""
         ...
 
+    async def drop_api_keys(self, team_id: TeamId, name: str) -> int:
+        """Delete a team's keys of this name; return how many."""
+        ...
+
     async def find_api_key(self, hash: str) -> ApiKey | None:
         """Read a key by its hash."""
         ...

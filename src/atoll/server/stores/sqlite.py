@@ -27,7 +27,7 @@ from atoll.server.domain.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.sandbox import FINAL, Sandbox
 from atoll.server.ports.store import ApiKey, Page, SandboxFilter, Store
 from atoll.server.stores import migrating, statements
@@ -148,6 +148,12 @@ class SqliteStore(Store):
                 "created_at": key.created_at,
             }
             connection.execute(insert(api_keys), row)
+
+    @override
+    async def drop_api_keys(self, team_id: TeamId, name: str) -> int:
+        named = (api_keys.c.team_id == team_id) & (api_keys.c.name == name)
+        with self._transaction(writes=True) as connection:
+            return connection.execute(delete(api_keys).where(named)).rowcount
 
     @override
     async def find_api_key(self, hash: str) -> ApiKey | None:

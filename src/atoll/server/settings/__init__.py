@@ -1,0 +1,68 @@
+"""
+Every setting of a server: groups of frozen dataclasses, each field with its unit, default and reason.
+
+Values come from the dataclass, then from ``<home>/settings.toml``, then from the environment.
+They are read here and in main only, and passed down as plain values.
+"""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from atoll.server.api.limits import ApiLimits
+from atoll.server.control.limits import ControlLimits
+from atoll.server.edge.process import EdgeLimits
+from atoll.server.guests.client import GuestLimits
+from atoll.server.runtimes.gvisor.options import GVisorOptions
+
+DEFAULT_HOME = Path("/var/lib/atoll")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """
+    The server itself.
+
+    Attributes:
+        listen: where clients reach API and sandboxes, host:port. Loopback by default: a server that
+            runs strangers' code opens to a network only when its operator says so.
+        domain: what follows ``<port>-<sandbox id>.`` in the host names of sandboxes; empty: "localhost:" and
+            the port of ``listen``, which every resolver takes to this machine.
+        cache_dir: a directory with ``templates/`` and ``runsc/`` to use instead of the home's own, so that
+            several homes share what takes minutes to make; empty: the home's own.
+        log_level: what the log takes: debug, info, warning or error.
+        shutdown_timeout: how long requests under way may take when the server stops. With the time for
+            creates and kills it stays below the 90 s that systemd gives.
+    """
+
+    listen: str = "127.0.0.1:7777"
+    domain: str = ""
+    cache_dir: str = ""
+    log_level: str = "info"
+    shutdown_timeout: timedelta = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """
+    Addresses and slots of sandboxes.
+
+    Attributes:
+        ready_slots: network namespaces kept ready, so that a create does not wait for one; each costs
+            12-37 ms to make and little to keep.
+    """
+
+    ready_slots: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All groups; a group's name begins the names of its settings."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    sandboxes: ControlLimits = field(default_factory=ControlLimits)
+    gvisor: GVisorOptions = field(default_factory=GVisorOptions)
+    guests: GuestLimits = field(default_factory=GuestLimits)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    edge: EdgeLimits = field(default_factory=EdgeLimits)
+    api: ApiLimits = field(default_factory=ApiLimits)
