@@ -15,8 +15,9 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from atoll.server.host.threads import finish_in_thread
 
 # Where every distribution mounts them, and the only place where runsc looks.
 MOUNT = Path("/sys/fs/cgroup")
@@ -28,20 +29,6 @@ _REMOVE_AGAIN_S = 0.01
 
 class CgroupError(Exception):
     """The kernel did not do it; says which file and why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemoryUse:
-    """
-    What a group holds, in bytes.
-
-    Attributes:
-        resident: memory of programs, shared memory too; without the cache of files.
-        total: all that counts against the limit, the cache too.
-    """
-
-    resident: int
-    total: int
 
 
 class Cgroup(ABC):
@@ -81,8 +68,12 @@ class Cgroup(ABC):
         """Give the group so much time of processors, in cores, at least 0.01."""
 
     @abstractmethod
-    def memory_use(self) -> MemoryUse:
-        """Read what the group holds."""
+    def memory_resident(self) -> int:
+        """Read what programs hold, shared memory too, without the cache of files; in bytes."""
+
+    @abstractmethod
+    def memory_total(self) -> int:
+        """Read all that counts against the wall, the cache too, in bytes; cheap."""
 
     @abstractmethod
     def out_of_memory_kills(self) -> int:
@@ -137,7 +128,7 @@ class Cgroup(ABC):
         Raises:
             CgroupError: the kernel kept it busy for the whole time.
         """
-        await asyncio.to_thread(self._remove, time.monotonic() + timeout_s)
+        await finish_in_thread(self._remove, time.monotonic() + timeout_s)
 
     def _remove(self, end: float) -> None:
         for directory in self.directories():

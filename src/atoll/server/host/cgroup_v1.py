@@ -14,7 +14,6 @@ from atoll.server.host.cgroup_base import (
     MOUNT,
     Cgroup,
     CgroupError,
-    MemoryUse,
     join,
     kill_member,
     read_fields,
@@ -83,11 +82,14 @@ class CgroupV1(Cgroup):
         write_text(self._cpu / "cpu.cfs_period_us", str(_PERIOD_US))
         write_text(self._cpu / "cpu.cfs_quota_us", str(max(1000, round(cores * _PERIOD_US))))
 
-    def memory_use(self) -> MemoryUse:
+    def memory_resident(self) -> int:
         """Read rss and shmem: the sentry's memory file is shared memory, which "cache" counts too."""
         stat = read_fields(self._memory / "memory.stat")
-        resident = stat.get("rss", 0) + stat.get("shmem", 0)
-        return MemoryUse(resident=resident, total=int(read_text(self._memory / "memory.usage_in_bytes")))
+        return stat.get("rss", 0) + stat.get("shmem", 0)
+
+    def memory_total(self) -> int:
+        """Read memory.usage_in_bytes."""
+        return int(read_text(self._memory / "memory.usage_in_bytes"))
 
     def out_of_memory_kills(self) -> int:
         """Read the counter of memory.oom_control (Linux 4.13)."""

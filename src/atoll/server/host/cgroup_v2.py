@@ -16,7 +16,6 @@ from atoll.server.host.cgroup_base import (
     MOUNT,
     Cgroup,
     CgroupError,
-    MemoryUse,
     join,
     kill_member,
     read_fields,
@@ -75,11 +74,14 @@ class CgroupV2(Cgroup):
         """Set cpu.max."""
         write_text(self._directory / "cpu.max", f"{max(1000, round(cores * _PERIOD_US))} {_PERIOD_US}")
 
-    def memory_use(self) -> MemoryUse:
+    def memory_resident(self) -> int:
         """Read anon and shmem: the sentry's memory file is shared memory."""
         stat = read_fields(self._directory / "memory.stat")
-        resident = stat.get("anon", 0) + stat.get("shmem", 0)
-        return MemoryUse(resident=resident, total=int(read_text(self._directory / "memory.current")))
+        return stat.get("anon", 0) + stat.get("shmem", 0)
+
+    def memory_total(self) -> int:
+        """Read memory.current."""
+        return int(read_text(self._directory / "memory.current"))
 
     def out_of_memory_kills(self) -> int:
         """Read memory.events."""

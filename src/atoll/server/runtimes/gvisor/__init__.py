@@ -1,0 +1,1 @@
+"""Runs sandboxes in gVisor."""

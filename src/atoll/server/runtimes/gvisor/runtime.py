@@ -1,0 +1,251 @@
+"""
+The gVisor runtime: ports.Runtime over runsc, control groups and slots.
+
+Here the parts are put together; what they do is in launch.py (starts), removing.py (destroys),
+ending.py (sees ends), memory.py (keeps promises of memory) and record.py (what the next server finds).
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import structlog
+from typing_extensions import override
+
+from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
+from atoll.server.domain.ids import SandboxId, parse_sandbox_id
+from atoll.server.domain.machine import Machine, MachineEnded, MachineEvent, MachineSpec, Usage
+from atoll.server.domain.sandbox import EndReason
+from atoll.server.host.cgroup_base import CgroupError
+from atoll.server.host.pidfd import Pidfd
+from atoll.server.host.runsc import Runsc, RunscError
+from atoll.server.ports.guest import Guest
+from atoll.server.ports.runtime import Runtime
+from atoll.server.ports.slots import Slots
+from atoll.server.ports.templates import Templates
+from atoll.server.runtimes.gvisor.ending import EndWatch
+from atoll.server.runtimes.gvisor.flags import FLAGS
+from atoll.server.runtimes.gvisor.launch import Launcher, Running
+from atoll.server.runtimes.gvisor.memory import MemoryWatch
+from atoll.server.runtimes.gvisor.options import GVisorOptions
+from atoll.server.runtimes.gvisor.places import Places
+from atoll.server.runtimes.gvisor.record import Record, boot_id, directories
+from atoll.server.runtimes.gvisor.removing import Remover
+
+log = structlog.get_logger(__name__)
+
+
+class GVisorRuntime(Runtime):
+    """Runs machines in gVisor; open and close it in one and the same task."""
+
+    def __init__(
+        self,
+        *,
+        places: Places,
+        templates: Templates,
+        slots: Slots,
+        guest: Guest,
+        options: GVisorOptions | None = None,
+    ) -> None:
+        """
+        Args:
+            places: of this home; its runsc is ready to use (release.py).
+            templates: where root file systems are.
+            slots: network namespaces.
+            guest: told to kill processes for memory.
+            options: limits and patience.
+        """
+        self._places = places
+        self._options = options or GVisorOptions()
+        self._runsc = Runsc(places.runsc, places.runsc_state, flags=FLAGS)
+        self._launcher = Launcher(
+            places=places, runsc=self._runsc, templates=templates, slots=slots, options=self._options
+        )
+        self._remover = Remover(places=places, runsc=self._runsc, slots=slots, options=self._options)
+        self._events: asyncio.Queue[MachineEvent] = asyncio.Queue(self._options.events)
+        self._running: dict[SandboxId, Running] = {}
+        self._ends = EndWatch(self._tell)
+        self._memory = MemoryWatch(
+            guest=guest,
+            options=self._options,
+            killed=self._tell,
+            wall_fell=self._wall_fell,
+            no_answer=self._no_answer,
+        )
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    @override
+    def name(self) -> str:
+        return "gvisor"
+
+    @override
+    async def open(self) -> Sequence[Machine]:
+        for directory in (self._places.sandboxes, self._places.runsc_state):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._group = asyncio.TaskGroup()
+        await self._group.__aenter__()
+        for path in await asyncio.to_thread(directories, self._places.sandboxes):
+            if running := self._adopt(path):
+                self._watch(running)
+        self._start_task(self._memory.run(self._group), "memory of machines")
+        return [_machine(running) for running in self._running.values()]
+
+    @override
+    async def close(self) -> None:
+        self._ends.close()
+        self._memory.close()
+        group, self._group = self._group, None
+        if group is not None:
+            for task in self._tasks:
+                task.cancel()
+            await group.__aexit__(None, None, None)
+        for running in self._running.values():
+            running.close()
+        self._running.clear()
+
+    @override
+    async def start(self, spec: MachineSpec) -> Machine:
+        running = await self._launcher.launch(spec)
+        self._watch(running)
+        return _machine(running)
+
+    @override
+    async def destroy(self, sandbox_id: SandboxId) -> None:
+        # First, so that its end is not told.
+        self._ends.remove(sandbox_id)
+        self._memory.remove(sandbox_id)
+        if running := self._running.pop(sandbox_id, None):
+            running.close()
+        await self._remover.remove(sandbox_id)
+
+    @override
+    async def remains(self) -> Sequence[SandboxId]:
+        found = []
+        for name in sorted(await self._remover.remains()):
+            try:
+                found.append(parse_sandbox_id(name))
+            except InvalidArgumentError:
+                log.warning("something that is no sandbox's is in the way", name=name[:100])
+        return found
+
+    @override
+    async def events(self) -> AsyncIterator[MachineEvent]:
+        while True:
+            yield await self._events.get()
+
+    @override
+    async def usage(self, sandbox_id: SandboxId) -> Usage:
+        running = self._running.get(sandbox_id)
+        if running is None:
+            raise NotFoundError("No such machine", details=sandbox_id)
+        try:
+            return Usage(
+                cpu_seconds=running.cgroup.cpu_seconds(),
+                memory_bytes=running.cgroup.memory_resident(),
+                disk_bytes=await asyncio.to_thread(_overlay_bytes, running),
+            )
+        except CgroupError as error:
+            raise NotFoundError("No such machine", details=f"{sandbox_id}: {error}") from error
+
+    async def answers(self, sandbox_id: SandboxId) -> bool:
+        """Ask a machine's sentry whether it lives, for ``probe_timeout_s`` at most."""
+        try:
+            await self._runsc.state(sandbox_id, timeout_s=self._options.probe_timeout_s)
+        except RunscError as error:
+            log.warning("a sentry does not answer", sandbox_id=sandbox_id, error=str(error))
+            return False
+        return True
+
+    def remove_shared(self) -> None:
+        """
+        Remove what the machines of this home share, for when the home is taken down and none is left.
+
+        Raises:
+            UnavailableError: the kernel would not let go.
+        """
+        self._remover.remove_shared()
+
+    def _adopt(self, path: Path) -> Running | None:
+        """Take up a machine of an earlier server, if it is one that runs."""
+        record = Record.read(path)
+        if record is None or record.sentry is None or record.address is None or record.boot_id != boot_id():
+            return None
+        cgroup = self._places.cgroup(record.sandbox_id)
+        try:
+            sentry = Pidfd.open(record.sentry.pid, start_time=record.sentry.start_time)
+        except ProcessLookupError:
+            return None
+        gofer = None
+        if record.gofer is not None:
+            try:
+                gofer = Pidfd.open(record.gofer.pid, start_time=record.gofer.start_time)
+            except ProcessLookupError:
+                # The sentry follows.
+                sentry.close()
+                return None
+        directory = self._places.directory(record.sandbox_id)
+        return Running(record=record, directory=directory, cgroup=cgroup, sentry=sentry, gofer=gofer)
+
+    def _watch(self, running: Running) -> None:
+        self._running[running.record.sandbox_id] = running
+        self._memory.add(running)
+        self._ends.add(running)
+
+    def _tell(self, event: MachineEvent) -> None:
+        if isinstance(event, MachineEnded):
+            self._memory.remove(event.sandbox_id)
+        try:
+            self._events.put_nowait(event)
+        except asyncio.QueueFull:
+            # Nobody reads. An end that is lost here is found by the next open.
+            log.warning("an event is lost", event_type=type(event).__name__, sandbox_id=event.sandbox_id)
+
+    def _wall_fell(self, running: Running, kills: int) -> None:
+        # The kernel took some of its processes; the others would hang on for nothing.
+        running.cgroup.kill_once()
+        self._ends.ended_otherwise(
+            running, EndReason.OOM, f"the kernel killed {kills} processes at the host's memory wall"
+        )
+
+    def _no_answer(self, running: Running) -> None:
+        self._start_task(self._end_if_hung(running), "probe")
+
+    async def _end_if_hung(self, running: Running) -> None:
+        sandbox_id = running.record.sandbox_id
+        if await self.answers(sandbox_id) or running.sentry.has_ended():
+            return
+        if sandbox_id in self._running:
+            self._ends.ended_otherwise(
+                running, EndReason.RUNTIME_HUNG, "above its promised memory, and its sentry does not answer"
+            )
+            running.cgroup.kill_once()
+
+    def _start_task(self, work: "asyncio._CoroutineLike[None]", name: str) -> None:
+        assert self._group is not None, "not open"
+        task = self._group.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _machine(running: Running) -> Machine:
+    assert running.record.address is not None
+    return Machine(sandbox_id=running.record.sandbox_id, address=running.record.address)
+
+
+def _overlay_bytes(running: Running) -> int:
+    """Find the upper layer's file, which has no name, among the sentry's descriptors, and read its size."""
+    prefix = f"{running.directory.overlay}/"
+    descriptors = Path(f"/proc/{running.record.sentry.pid}/fd") if running.record.sentry else Path()
+    try:
+        for descriptor in os.scandir(descriptors):
+            try:
+                if Path(descriptor.path).readlink().as_posix().startswith(prefix):
+                    return Path(descriptor.path).stat().st_blocks * 512
+            except OSError:
+                continue
+    except OSError:
+        pass
+    return 0
