@@ -1,0 +1,104 @@
+"""
+What is done once for a home: before its first slot, and after its last.
+
+For main and the command line. Everything here blocks, and must not be called in an event loop's thread
+(``asyncio.to_thread``); none of it needs a running server.
+"""
+
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from atoll.server.host.netlink import Netlink
+from atoll.server.host.nftables import Nftables
+from atoll.server.network import fence, making, ranges, uplink
+from atoll.server.network.host_settings import Change, HostSettings, needed
+from atoll.server.network.kernel_errors import translated
+from atoll.server.network.making import SlotMaker, SlotShape
+from atoll.server.network.names import AddressRange, Names
+from atoll.server.network.records import Records
+
+RUN_DIR = Path("/run/atoll")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """
+    What a home has now.
+
+    Attributes:
+        addresses: its range; keep ``addresses.v4`` in home.json and pass it next time.
+        changes: the host settings that were changed, to be shown to the operator.
+    """
+
+    addresses: AddressRange
+    changes: tuple[Change, ...]
+
+
+def prepare(
+    home_id: str,
+    *,
+    wanted: IPv4Network | None = None,
+    supernet: IPv4Network = ranges.SUPERNET,
+    prefix_length: int = ranges.PREFIX_LENGTH,
+    run_dir: Path = RUN_DIR,
+) -> Prepared:
+    """
+    Claim an address range and have the host's settings as sandboxes need them; again is the same.
+
+    Args:
+        home_id: 6 hexadecimal digits.
+        wanted: the range that the home had before, None at its first start.
+        supernet: where to look for a free one.
+        prefix_length: how wide it is to be.
+        run_dir: shared by all homes of this machine.
+
+    Raises:
+        FailedPreconditionError: the wanted range collides with something on this host.
+        ResourceExhaustedError: no range is free.
+        UnavailableError: the kernel refused.
+    """
+    with translated("claim an address range"), Netlink() as netlink:
+        host = uplink.read(netlink)
+        addresses = ranges.claim(
+            home_id, netlink, wanted=wanted, supernet=supernet, prefix_length=prefix_length, run_dir=run_dir
+        )
+    changes = HostSettings(home_id, run_dir=run_dir).hold(needed(host))
+    return Prepared(addresses=addresses, changes=tuple(changes))
+
+
+def teardown(home_id: str, *, slots_dir: Path, run_dir: Path = RUN_DIR) -> tuple[Change, ...]:
+    """
+    Remove everything of a home from the network, and put the host's settings back if it was the last one.
+
+    The home's sandboxes must be gone. Again, or for a home that never was, does nothing.
+
+    Returns:
+        what was put back, and what was left alone because somebody else changed it.
+
+    Raises:
+        UnavailableError: the kernel refused; calling again may help.
+    """
+    names = Names(home_id)
+    # Only names count for finding and removing.
+    shape = SlotShape(
+        names=names, addresses=AddressRange.of(home_id, ranges.SUPERNET), mtu=0, ipv6=socket.has_ipv6
+    )
+    maker = SlotMaker(shape)
+    try:
+        for number in sorted(maker.numbers()):
+            maker.remove(number)
+    finally:
+        maker.close_thread()
+    with translated("load the packet filter's library"):
+        nftables = Nftables()
+    try:
+        fence.take_down(names, nftables)
+    finally:
+        nftables.close()
+    with translated("give the address range up"), Netlink() as netlink:
+        ranges.release(home_id, netlink, run_dir=run_dir)
+    making.unprepare(run_dir)
+    Records(slots_dir).clear()
+    return tuple(HostSettings(home_id, run_dir=run_dir).release())

@@ -1,0 +1,179 @@
+"""
+Makes and removes the kernel's side of a slot: a namespace, and a pair of interfaces between it and the host.
+
+    host                                  namespace
+    at<home>-<n>  169.254.1.1/32          eth0  <address>/32
+                  fe80::1/128                   <address6>/128
+    route to <address> by at<home>-<n>    default via 169.254.1.1, which is on the link
+
+Both ends know each other's hardware address for good, and the host's end neither asks nor answers for any.
+gVisor reads addresses, routes and neighbours from the namespace when a sandbox starts, and takes them away
+from there: so a slot serves one start only.
+
+Everything here blocks: some 5 ms to make a slot, 20 to 40 to remove one. One instance may be used by several
+threads.
+"""
+
+import os
+import threading
+from dataclasses import dataclass
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+
+from atoll.server.host import locked_file, netns, sysctl
+from atoll.server.host.netlink import Address, Netlink
+from atoll.server.network import names as fixed
+from atoll.server.network.kernel_errors import translated
+from atoll.server.network.names import AddressRange, Names
+
+_LOOPBACK_INDEX = 1
+_ANYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+_HOST_BITS = {4: 32, 6: 128}
+# addr_gen_mode: no address of its own making.
+_NO_OWN_ADDRESS = "1"
+# Says that /run/netns was made a mount by us, and that we may undo it.
+_MOUNTED_NAME = "netns-mounted"
+_LOCK_NAME = "netns.lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotShape:
+    """
+    What all slots of a home have in common.
+
+    Attributes:
+        names: whose they are.
+        addresses: where their addresses come from.
+        mtu: of their interfaces, in bytes.
+        ipv6: whether they have IPv6.
+    """
+
+    names: Names
+    addresses: AddressRange
+    mtu: int
+    ipv6: bool
+
+
+class SlotMaker:
+    """Makes, finds and removes slots by their number."""
+
+    def __init__(self, shape: SlotShape) -> None:
+        self._shape = shape
+        self._of_thread = threading.local()
+
+    def make(self, number: int) -> None:
+        """
+        Make a slot, closed by the fence. A failure leaves what ``remove`` removes.
+
+        Raises:
+            UnavailableError: the kernel refused.
+        """
+        shape, name = self._shape, self._shape.names.namespace(number)
+        with translated("make a network slot"):
+            with netns.creating(name):
+                # A new interface takes its settings from "default" here.
+                for setting, value in self._inside_settings():
+                    sysctl.write(f"net/ipv6/conf/default/{setting}", value)
+                inside = Netlink()
+            with inside:
+                fd = os.open(netns.path(name), os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    link = self._host.add_veth(
+                        shape.names.veth(number),
+                        mac=fixed.GATEWAY_MAC,
+                        peer=fixed.INSIDE,
+                        peer_mac=fixed.SANDBOX_MAC,
+                        peer_index=fixed.INSIDE_INDEX,
+                        peer_netns=fd,
+                        mtu=shape.mtu,
+                    )
+                finally:
+                    os.close(fd)
+                self._address_inside(inside, number)
+                self._address_host(link, number)
+
+    def remove(self, number: int) -> None:
+        """
+        Remove a slot, also half of one; a no-op when there is none.
+
+        Raises:
+            UnavailableError: the kernel refused.
+        """
+        with translated("remove a network slot"):
+            # First the interface: the namespace's end alone would take it away too, but some time later.
+            self._host.delete_link(self._shape.names.veth(number))
+            netns.delete(self._shape.names.namespace(number))
+
+    def numbers(self) -> set[int]:
+        """List the slots of this home of which anything is there."""
+        with translated("list network slots"):
+            found = [*netns.names(), *(link.name for link in self._host.links())]
+        return {number for name in found if (number := self._shape.names.number(name)) is not None}
+
+    def close_thread(self) -> None:
+        """Close what the calling thread has open here."""
+        netlink = self._of_thread.__dict__.pop("netlink", None)
+        if netlink is not None:
+            netlink.close()
+
+    @property
+    def _host(self) -> Netlink:
+        if not hasattr(self._of_thread, "netlink"):
+            self._of_thread.netlink = Netlink()
+        netlink: Netlink = self._of_thread.netlink
+        return netlink
+
+    def _inside_settings(self) -> tuple[tuple[str, str], ...]:
+        if not os.path.exists("/proc/sys/net/ipv6"):  # noqa: PTH110  a constant path, in a hot place
+            return ()
+        if self._shape.ipv6:
+            return (("addr_gen_mode", _NO_OWN_ADDRESS), ("accept_ra", "0"))
+        # lo is there already and keeps ::1, which some programs insist on.
+        return (("disable_ipv6", "1"),)
+
+    def _address_inside(self, inside: Netlink, number: int) -> None:
+        link = fixed.INSIDE_INDEX
+        inside.set_up(_LOOPBACK_INDEX)
+        inside.set_up(link)
+        for address, gateway in self._pairs(number):
+            version = address.version
+            inside.add_address(link, ip_interface(f"{address}/{_HOST_BITS[version]}"))
+            inside.add_neighbour(link, gateway, fixed.GATEWAY_MAC)
+            inside.add_route(
+                ip_network(f"{gateway}/{_HOST_BITS[version]}"), link=link, protocol=fixed.ROUTE_PROTOCOL
+            )
+            inside.add_route(_ANYWHERE[version], link=link, gateway=gateway, protocol=fixed.ROUTE_PROTOCOL)
+
+    def _address_host(self, link: int, number: int) -> None:
+        veth = self._shape.names.veth(number)
+        for setting, value in self._inside_settings():
+            sysctl.write(f"net/ipv6/conf/{veth}/{setting}", value)
+        self._host.set_up(link, arp=False)
+        for address, gateway in self._pairs(number):
+            bits = _HOST_BITS[address.version]
+            self._host.add_address(link, ip_interface(f"{gateway}/{bits}"), link_scope=True)
+            self._host.add_neighbour(link, address, fixed.SANDBOX_MAC)
+            self._host.add_route(ip_network(f"{address}/{bits}"), link=link, protocol=fixed.ROUTE_PROTOCOL)
+
+    def _pairs(self, number: int) -> list[tuple[Address, Address]]:
+        pairs: list[tuple[Address, Address]] = [(self._shape.addresses.address(number), fixed.GATEWAY)]
+        if self._shape.ipv6:
+            pairs.append((self._shape.addresses.address6(number), fixed.GATEWAY6))
+        return pairs
+
+
+def prepare(run_dir: Path) -> None:
+    """Have /run/netns ready for namespaces, and remember whether it was so before."""
+    with translated("prepare /run/netns"), locked_file.locked(run_dir / _LOCK_NAME):
+        if netns.prepare():
+            (run_dir / _MOUNTED_NAME).touch()
+
+
+def unprepare(run_dir: Path) -> None:
+    """Leave /run/netns as it was before the first home, unless somebody uses it."""
+    mark = run_dir / _MOUNTED_NAME
+    with translated("clean up /run/netns"), locked_file.locked(run_dir / _LOCK_NAME):
+        if mark.exists():
+            netns.unprepare()
+            if not netns.DIRECTORY.exists():
+                mark.unlink()
