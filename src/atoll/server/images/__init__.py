@@ -1,0 +1,1 @@
+"""Builds templates from recipes, and knows the built ones. Implements ports.Templates."""
