@@ -1,8 +1,8 @@
 """
 Interfaces, addresses, routes and neighbours of the network namespace in which a ``Netlink`` was opened.
 
-Over pyroute2. Its sockets belong to the thread that first uses them: so does a ``Netlink``; and that thread must
-not be one that runs an event loop, which pyroute2 brings itself.
+Over pyroute2. Its sockets belong to the thread that first uses them: so does a ``Netlink``; and that thread
+must not be one that runs an event loop, which pyroute2 brings itself.
 All calls block, for some 0.2 ms each; deleting an interface takes 20 to 40.
 """
 

@@ -71,17 +71,14 @@ class Fence:
             UnavailableError: the kernel refused.
         """
         with self._turn, translated("open the fence for a sandbox"):
+            before = self._admitted.get(number)
+            if before == policy:
+                return
             self._admitted[number] = policy
-            commands = "\n".join(ruleset.admit(self._rules, number, policy))
-            try:
-                self._nftables.run(commands)
-            except NoSuchObjectError:
-                log.warning("the fence was gone; it is put up again", table=self._rules.names.table)
-                self._put_up()
-            except NftablesError:
-                # It has another policy, from a call that was interrupted.
-                self._dismiss(number)
-                self._nftables.run(commands)
+            commands = ruleset.admit(self._rules, number, policy)
+            if before is not None:
+                commands = [*ruleset.dismiss(self._rules, number), *commands]
+            self._change(commands)
 
     def dismiss(self, number: int) -> None:
         """
@@ -91,8 +88,9 @@ class Fence:
             UnavailableError: the kernel refused.
         """
         with self._turn, translated("close the fence for a sandbox"):
-            self._admitted.pop(number, None)
-            self._dismiss(number)
+            # Never tried in vain: a transaction that fails makes the kernel wait, for 15 ms.
+            if self._admitted.pop(number, None) is not None:
+                self._change(ruleset.dismiss(self._rules, number))
 
     def _put_up(self) -> None:
         elements = [
@@ -103,10 +101,13 @@ class Fence:
         with translated("put up the fence around the sandboxes"):
             self._nftables.run(ruleset.ruleset(self._rules, elements))
 
-    def _dismiss(self, number: int) -> None:
-        for command in ruleset.dismiss(self._rules, number):
-            with contextlib.suppress(NoSuchObjectError):
-                self._nftables.run(command)
+    def _change(self, commands: list[str]) -> None:
+        try:
+            self._nftables.run("\n".join(commands))
+        except NftablesError as error:
+            # Not as we left it: somebody changed or removed it.
+            log.warning("the fence is put up again", table=self._rules.names.table, error=str(error))
+            self._put_up()
 
 
 def take_down(names: Names, nftables: Packetfilter) -> None:

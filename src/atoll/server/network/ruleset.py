@@ -94,17 +94,15 @@ def admit(rules: Rules, number: int, policy: EgressPolicy) -> list[str]:
 
 
 def dismiss(rules: Rules, number: int) -> list[str]:
-    """Return the commands that close a slot; to be run one by one, since any may find nothing to remove."""
-    table = rules.names.table
-    removals = [
-        f"delete element inet {table} {map_name} {{ {address} }}"
+    """
+    Return the commands that close a slot; it must have a policy.
+
+    The count of its connections stays: its set has room for every address, and forgets closed connections.
+    """
+    return [
+        f"delete element inet {rules.names.table} {map_name} {{ {address} }}"
         for map_name, address in _policies(rules, number)
     ]
-    removals += [
-        f"delete element inet {table} connections{address.version} {{ {address} }}"
-        for _, address in _policies(rules, number)
-    ]
-    return removals
 
 
 def _policies(rules: Rules, number: int) -> list[tuple[str, IPv4Address | IPv6Address]]:
