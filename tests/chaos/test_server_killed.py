@@ -32,7 +32,9 @@ def kernel_objects(home: LiveHome) -> dict[str, list[str]]:
     """List what of this home is in the kernel."""
     tag = home.id
     return {
-        "namespaces": [p.name for p in Path("/run/netns").glob(f"atoll-{tag}-*")] if Path("/run/netns").is_dir() else [],
+        "namespaces": [p.name for p in Path("/run/netns").glob(f"atoll-{tag}-*")]
+        if Path("/run/netns").is_dir()
+        else [],
         "links": [p.name for p in Path("/sys/class/net").glob(f"at{tag}-*")],
         "cgroups": [str(p) for p in Path("/sys/fs/cgroup").glob(f"**/atoll-{tag}/i*")],
         "directories": [p.name for p in (home.path / "sandboxes").glob("i*")],

@@ -77,9 +77,7 @@ def test_input_can_be_streamed(sandbox: Sandbox) -> None:
     sandbox.commands.stream_input(handle.pid, (b"x" * 1000 for _ in range(1000)))
     sandbox.commands.close_stdin(handle.pid)
 
-    assert handle.wait().stdout.startswith(
-        "cbc80bb5c0c0f8944bf73b3a429505ac5cde16644978bc9a1e74c5755f8ca556"
-    )
+    assert handle.wait().stdout.startswith("cbc80bb5c0c0f8944bf73b3a429505ac5cde16644978bc9a1e74c5755f8ca556")
 
 
 def test_connect_attaches_to_a_running_command(sandbox: Sandbox) -> None:

@@ -38,9 +38,7 @@ def test_gzip_both_ways(sandbox: Sandbox) -> None:
 
 
 def test_many_files_at_once(sandbox: Sandbox) -> None:
-    written = sandbox.files.write_files(
-        [WriteEntry(path=f"/tmp/many/{n}", data=str(n)) for n in range(20)]
-    )
+    written = sandbox.files.write_files([WriteEntry(path=f"/tmp/many/{n}", data=str(n)) for n in range(20)])
 
     assert sorted(info.path for info in written) == sorted(f"/tmp/many/{n}" for n in range(20))
     assert sandbox.files.read("/tmp/many/7") == "7"

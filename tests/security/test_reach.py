@@ -60,7 +60,8 @@ def test_the_door_itself_is_not_reached_from_inside(inside: Sandbox, client_opti
 
 
 @pytest.mark.parametrize(
-    "address", ["169.254.169.254", "10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "fd00::1", "fe80::1"]
+    "address",
+    ["169.254.169.254", "10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "fd00::1", "fe80::1"],
 )
 def test_private_and_metadata_addresses_are_not_reached(inside: Sandbox, address: str) -> None:
     assert probe(inside, address, 80).startswith("not reached")
@@ -70,7 +71,7 @@ def test_neighbours_are_not_reached(inside: Sandbox, client_options: dict[str, A
     other = Sandbox.create("minimal", timeout=120, **client_options)
     try:
         address = other.commands.run(
-            "python3 -c \"import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM);"
+            'python3 -c "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM);'
             "s.connect(('203.0.113.1', 9)); print(s.getsockname()[0])\""
         ).stdout.strip()
         answers = [probe(inside, address, port) for port in (49983, 49982, 22)]
@@ -94,7 +95,7 @@ def test_without_internet_nothing_is_reached(client_options: dict[str, Any]) -> 
 def test_the_private_port_answers_the_host_only(inside: Sandbox) -> None:
     with pytest.raises(CommandExitException):
         inside.commands.run(
-            "python3 -c \"import urllib.request as r; "
+            'python3 -c "import urllib.request as r; '
             "r.urlopen(r.Request('http://127.0.0.1:49982/atoll.guest.v1.GuestService/KillGreediest',"
             " data=b'{}', headers={'Content-Type': 'application/json'}), timeout=5)\""
         )
