@@ -91,7 +91,10 @@ def test_the_address_range_is_kept(path: Path) -> None:
 
     home.keep_address_range(IPv4Network("10.201.16.0/20"))
 
+    home.keep_dns_port(40053)
+
     assert open_home(path).address_range == IPv4Network("10.201.16.0/20")
+    assert open_home(path).dns_port == 40053
     assert open_home(path).id == home.id
 
 

@@ -114,6 +114,13 @@ def test_what_does_not_fit_is_named(file: Path, text: str, word: str) -> None:
     assert str(file) in str(caught.value)
 
 
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("FALSE", False), ("1", True), ("0", False)])
+def test_a_variable_says_yes_or_no(file: Path, text: str, value: bool) -> None:
+    assert load(file, {"ATOLL_TEMPLATES_GUEST_CA": text}).templates.guest_ca is value
+    with pytest.raises(InvalidArgumentError, match="ATOLL_TEMPLATES_GUEST_CA"):
+        load(file, {"ATOLL_TEMPLATES_GUEST_CA": "maybe"})
+
+
 @pytest.mark.parametrize("text", ["", "x", "1.5", "-3", "true"])
 def test_a_variable_that_does_not_fit_is_named(file: Path, text: str) -> None:
     with pytest.raises(InvalidArgumentError, match="ATOLL_SANDBOXES_MAX_SANDBOXES"):

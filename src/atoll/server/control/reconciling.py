@@ -80,6 +80,11 @@ class Reconciling:
         # Without events, ended machines would stay running in the rows. The next start finds them.
         raise RuntimeError("the runtime stopped telling what happens")
 
+    async def end_all(self, end: End) -> None:
+        """Begin to end every sandbox that is not ended."""
+        for row in await self._unfinished():
+            await self._killing.begin(row.id, end)
+
     def memory_kills(self, sandbox_id: SandboxId) -> tuple[ProcessKilledForMemory, ...]:
         """Return the last processes of a sandbox that were killed for memory."""
         return tuple(self._memory_kills.get(sandbox_id, ()))

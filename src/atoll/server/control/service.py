@@ -172,6 +172,25 @@ class Control:
         while jobs := self._tasks.jobs:
             await asyncio.wait([job.outcome for job in jobs])
 
+    async def kill_all(self, detail: str) -> None:
+        """
+        End every sandbox there is and let no new one begin, for when the home is taken down.
+
+        Raises:
+            UnavailableError: something would not go in ``close_timeout``.
+        """
+        self._open = False
+        self._creating.stop_all()
+        await self._reconciling.end_all(End(reason=EndReason.KILLED, detail=detail))
+        try:
+            async with asyncio.timeout(self._limits.close_timeout.total_seconds()):
+                await self.settled()
+        except TimeoutError as error:
+            left = await self._ports.runtime.remains()
+            raise UnavailableError(
+                f"{len(left)} sandboxes would not go", details=", ".join(left[:10])
+            ) from error
+
     async def authenticate(self, untrusted_key: str | None) -> Actor:
         """
         Find out who calls.

@@ -13,6 +13,7 @@ from atoll.server.api.limits import ApiLimits
 from atoll.server.control.limits import ControlLimits
 from atoll.server.edge.process import EdgeLimits
 from atoll.server.guests.client import GuestLimits
+from atoll.server.network.slots import MOST_CONNECTIONS, READY
 from atoll.server.runtimes.gvisor.options import GVisorOptions
 
 DEFAULT_HOME = Path("/var/lib/atoll")
@@ -50,9 +51,27 @@ class NetworkSettings:
     Attributes:
         ready_slots: network namespaces kept ready, so that a create does not wait for one; each costs
             12-37 ms to make and little to keep.
+        most_connections: connections of one sandbox at once; all sandboxes share the host's table.
     """
 
-    ready_slots: int = 4
+    ready_slots: int = READY
+    most_connections: int = MOST_CONNECTIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateSettings:
+    """
+    Templates that the server builds.
+
+    Attributes:
+        built_at_start: recipes, separated by commas, that are built before the server starts, unless they
+            are built already; the first time takes minutes.
+        guest_ca: whether what this host trusts beyond the usual authorities is trusted inside sandboxes too,
+            so that pip, npm and curl work behind a company's proxy.
+    """
+
+    built_at_start: str = "base"
+    guest_ca: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,5 +83,6 @@ class Settings:
     gvisor: GVisorOptions = field(default_factory=GVisorOptions)
     guests: GuestLimits = field(default_factory=GuestLimits)
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    templates: TemplateSettings = field(default_factory=TemplateSettings)
     edge: EdgeLimits = field(default_factory=EdgeLimits)
     api: ApiLimits = field(default_factory=ApiLimits)

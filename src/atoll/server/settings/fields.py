@@ -24,7 +24,7 @@ class Setting:
     Attributes:
         group: the table in settings.toml.
         name: the key in it.
-        kind: int, float, str or timedelta.
+        kind: int, float, bool, str or timedelta.
         default: shown and used when nothing else is said.
         shown_default: for a default that depends on the machine: what it is made from.
         doc: unit, meaning and reason.

@@ -108,6 +108,11 @@ class Home:
         return self.path / "runsc-state"
 
     @property
+    def slots(self) -> Path:
+        """Who holds which network namespace."""
+        return self.path / "slots"
+
+    @property
     def address_range(self) -> IPv4Network | None:
         """The addresses of this home's sandboxes; None before they were chosen."""
         text = _read_identity(self.path).get("range")
@@ -115,7 +120,16 @@ class Home:
 
     def keep_address_range(self, network: IPv4Network) -> None:
         """Write down which addresses were chosen."""
-        _write_identity(self.path, {"id": self.id, "range": str(network)})
+        _write_identity(self.path, {**_read_identity(self.path), "range": str(network)})
+
+    @property
+    def dns_port(self) -> int | None:
+        """Where this home's edge answers sandboxes' DNS questions; None before it was chosen."""
+        return _read_identity(self.path).get("dns_port")
+
+    def keep_dns_port(self, port: int) -> None:
+        """Write down which port was chosen."""
+        _write_identity(self.path, {**_read_identity(self.path), "dns_port": port})
 
     def api_key(self) -> str:
         """
@@ -216,7 +230,7 @@ def find_home(path: Path, *, cache: Path | None = None) -> Home | None:
     return Home(path=path, id=_read_identity(path)["id"], cache=(cache or path).absolute())
 
 
-def _read_identity(path: Path) -> dict[str, str]:
+def _read_identity(path: Path) -> dict[str, Any]:
     file = path / "home.json"
     try:
         content: Any = json.loads(file.read_text())
@@ -224,6 +238,8 @@ def _read_identity(path: Path) -> dict[str, str]:
             raise ValueError("no id of 6 hexadecimal digits")
         if content.get("range") is not None:
             IPv4Network(content["range"])
+        if not 0 < int(content.get("dns_port", 1)) < 65536:
+            raise ValueError("dns_port is no port")
     except (ValueError, TypeError) as error:
         raise InternalError(
             f"{file} does not say whose home this is",
@@ -233,7 +249,7 @@ def _read_identity(path: Path) -> dict[str, str]:
     return content
 
 
-def _write_identity(path: Path, content: dict[str, str]) -> None:
+def _write_identity(path: Path, content: dict[str, Any]) -> None:
     _write(path / "home.json", json.dumps(content, indent=1) + "\n", mode=0o644)
 
 

@@ -72,6 +72,8 @@ def _unknown(file: Path, name: str, names: set[str]) -> InvalidArgumentError:
 
 
 def _parse(setting: Setting, text: str) -> Any:
+    if setting.kind is bool:
+        return {"true": True, "false": False, "1": True, "0": False}.get(text.lower(), text)
     if setting.kind in (int, float):
         try:
             return setting.kind(text)

@@ -1,0 +1,176 @@
+"""The parts of a machine that runs sandboxes in gVisor: network, edge, templates, runtime."""
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import structlog
+
+from atoll.server.control.clock import SystemClock
+from atoll.server.domain.errors import FailedPreconditionError
+from atoll.server.edge.process import EdgeOptions, EdgeProcess
+from atoll.server.guests.client import HttpGuest
+from atoll.server.images.library import TemplateLibrary
+from atoll.server.main.parts import HostParts, Purpose
+from atoll.server.network import home_network
+from atoll.server.network.names import GATEWAY, AddressRange
+from atoll.server.network.slots import SlotPool
+from atoll.server.runtimes.gvisor.places import Places
+from atoll.server.runtimes.gvisor.release import RunscRelease
+from atoll.server.runtimes.gvisor.runtime import GVisorRuntime
+from atoll.server.settings import Settings
+from atoll.server.settings.home import Home
+
+log = structlog.get_logger(__name__)
+
+# What is being done, and how far it is: 0 to 1, or None when nobody knows.
+Progress = Callable[[str, float | None], None]
+
+
+async def prepare(home: Home, settings: Settings, progress: Progress) -> None:
+    """
+    Get runsc and build the templates that a server starts with; returns at once what is there already.
+
+    Raises:
+        AtollError: something cannot be had; details say why.
+    """
+    release = RunscRelease(home.runsc, probe=program("atoll-guestd"))
+    await release.ensure(lambda step: progress(step.text, step.done / step.total if step.total else None))
+    library = _library(home, settings)
+    for name in settings.templates.built_at_start.split(","):
+        if name.strip():
+            await library.ensure(
+                name.strip(), lambda phase, part, name=name: progress(f"{name}: {phase}", part)
+            )  # type: ignore[misc]
+
+
+@contextlib.asynccontextmanager
+async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> AsyncIterator[HostParts]:
+    """Make the parts; see ``parts.HostFactory``."""
+    addresses = await _prepare_network(home)
+    dns_port = _dns_port(home)
+    edge = EdgeProcess(_edge_options(home, settings, addresses, dns_port), settings.edge)
+    slots = SlotPool(
+        home.id,
+        addresses,
+        slots_dir=home.slots,
+        run_dir=home_network.RUN_DIR,
+        dns_port=dns_port,
+        ready=settings.network.ready_slots if purpose is Purpose.SERVE else 0,
+        most_connections=settings.network.most_connections,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        guest = await stack.enter_async_context(HttpGuest(clock=SystemClock(), limits=settings.guests))
+        stack.push_async_callback(edge.close)
+        if purpose is Purpose.TAKE_DOWN:
+            await edge.stop()
+        # The fence stands before anything may go through it.
+        await slots.open()
+        stack.push_async_callback(slots.close)
+        if purpose is Purpose.SERVE:
+            await edge.ensure()
+        templates = _library(home, settings)
+        runtime = GVisorRuntime(
+            places=Places(
+                home_id=home.id,
+                sandboxes=home.sandboxes,
+                runsc_state=home.runsc_state,
+                runsc=await _runsc(home, purpose),
+                guestd=program("atoll-guestd"),
+            ),
+            templates=templates,
+            slots=slots,
+            guest=guest,
+            options=settings.gvisor,
+        )
+
+        async def take_down() -> None:
+            await slots.close()
+            await asyncio.to_thread(runtime.remove_shared)
+            await asyncio.to_thread(
+                home_network.teardown, home.id, slots_dir=home.slots, run_dir=home_network.RUN_DIR
+            )
+
+        yield HostParts(
+            runtime=runtime,
+            guest=guest,
+            edge=edge,
+            templates=templates,
+            dns_servers=(str(GATEWAY),),
+            watch=edge.watch,
+            take_down=take_down,
+        )
+
+
+def program(name: str) -> Path:
+    """
+    Find one of our Go programs: beside Python's, where pip puts them, or on PATH.
+
+    Raises:
+        FailedPreconditionError: it is in neither place.
+    """
+    beside = Path(sys.executable).parent / name
+    found = beside if beside.exists() else shutil.which(name)
+    if found is None:
+        raise FailedPreconditionError(
+            f"The program {name} is missing",
+            details=f"neither beside {sys.executable} nor on PATH",
+            resolution="Install Atoll for Linux: pip install 'atoll[server]'.",
+        )
+    return Path(found).resolve()
+
+
+def _library(home: Home, settings: Settings) -> TemplateLibrary:
+    return TemplateLibrary(home.templates, guest_ca=settings.templates.guest_ca)
+
+
+async def _prepare_network(home: Home) -> AddressRange:
+    prepared = await asyncio.to_thread(home_network.prepare, home.id, wanted=home.address_range)
+    if prepared.addresses.v4 != home.address_range:
+        home.keep_address_range(prepared.addresses.v4)
+    for change in prepared.changes:
+        log.info("host setting changed", change=str(change))
+    return prepared.addresses
+
+
+def _dns_port(home: Home) -> int:
+    # Kept: another port is another edge, and a new edge cuts every stream.
+    port = home.dns_port
+    if port is None:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        ):
+            tcp.bind(("127.0.0.1", 0))
+            port = int(tcp.getsockname()[1])
+            udp.bind(("127.0.0.1", port))
+        home.keep_dns_port(port)
+    return port
+
+
+def _edge_options(home: Home, settings: Settings, addresses: AddressRange, dns_port: int) -> EdgeOptions:
+    return EdgeOptions(
+        program=program("atoll-edge"),
+        listen=(settings.server.listen,),
+        api_socket=home.api_socket,
+        control_socket=home.control_socket,
+        admin_socket=home.edge_socket,
+        address_range=str(addresses.v4),
+        dns_listen=f"{GATEWAY}:{dns_port}",
+        log_file=home.edge_log,
+    )
+
+
+async def _runsc(home: Home, purpose: Purpose) -> Path:
+    release = RunscRelease(home.runsc, probe=program("atoll-guestd"))
+    if purpose is Purpose.SERVE:
+        return await release.ensure()
+    # To end sandboxes and clean up behind them any will do, even none.
+    try:
+        return next(iter(release.installed().values()), None) or program("runsc")
+    except FailedPreconditionError:
+        return home.runsc / "runsc"

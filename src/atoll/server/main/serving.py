@@ -1,0 +1,166 @@
+"""Runs a server: opens everything in order, serves until told to stop, and closes in the other order."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from atoll.server.api.app import PublicAddress, build_private, build_public
+from atoll.server.api.limits import server_options
+from atoll.server.control import access
+from atoll.server.control.clock import SystemClock
+from atoll.server.control.service import Control, Ports
+from atoll.server.main.parts import HostFactory, HostParts, Purpose
+from atoll.server.ports.store import Store
+from atoll.server.settings import Settings
+from atoll.server.settings.home import Home
+from atoll.server.stores.sqlite import SqliteStore
+
+log = structlog.get_logger(__name__)
+
+# The name of the key in the home's file `key`.
+HOME_KEY = "home"
+
+
+async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Callable[[], None]) -> None:
+    """
+    Serve until SIGTERM or SIGINT; sandboxes and edge live on.
+
+    Args:
+        home: whose server this is; it is locked for as long as this runs.
+        settings: of everything.
+        host: makes the parts that touch the machine.
+        ready: called once clients are answered.
+
+    Raises:
+        FailedPreconditionError: another server runs in this home.
+        AtollError: something does not open.
+    """
+    with home.locked(), _stop_signal() as stop:
+        async with open_store(home) as store:
+            await access.set_key(store, SystemClock(), home.api_key(), name=HOME_KEY)
+            async with (
+                host(home, settings, Purpose.SERVE) as parts,
+                make_control(home, settings, store, parts) as control,
+            ):
+                await _serve_until(stop, home, settings, control, parts, ready)
+    log.info("server stopped")
+
+
+@contextlib.asynccontextmanager
+async def open_store(home: Home) -> AsyncIterator[Store]:
+    """Open the rows."""
+    store = SqliteStore(home.database)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def make_control(home: Home, settings: Settings, store: Store, parts: HostParts) -> Control:
+    """Put control together; not open yet."""
+    ports = Ports(
+        store=store,
+        runtime=parts.runtime,
+        guest=parts.guest,
+        edge=parts.edge,
+        templates=parts.templates,
+        clock=SystemClock(),
+    )
+    return Control(ports, secret=home.secret(), dns_servers=parts.dns_servers, limits=settings.sandboxes)
+
+
+def public_domain(settings: Settings) -> str:
+    """Return what host names of sandboxes end in."""
+    return settings.server.domain or f"localhost:{settings.server.listen.rpartition(':')[2]}"
+
+
+async def _serve_until(
+    stop: asyncio.Event,
+    home: Home,
+    settings: Settings,
+    control: Control,
+    parts: HostParts,
+    ready: Callable[[], None],
+) -> None:
+    address = PublicAddress(domain=public_domain(settings))
+    apps = {
+        home.api_socket: build_public(control, SystemClock(), address, settings.api),
+        home.control_socket: build_private(control, settings.api),
+    }
+    with contextlib.ExitStack() as stack:
+        listeners = {path: stack.enter_context(_listening(path)) for path in apps}
+        servers = [(_server(app, settings), listeners[path]) for path, app in apps.items()]
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(parts.watch(), name="watch the edge")
+            serving = [
+                group.create_task(server.serve(sockets=[listener]), name="serve")
+                for server, listener in servers
+            ]
+            # The listeners are there: who connects now waits for the servers' first turn.
+            ready()
+            log.info("server ready", home=str(home.path), listen=settings.server.listen)
+            stopping = group.create_task(_wait(stop))
+            await asyncio.wait([stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
+            log.info("server stopping")
+            for server, _ in servers:
+                server.should_exit = True
+            await asyncio.wait(serving)
+            for task in (watching, stopping):
+                task.cancel()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us: there are two servers here, and more to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: ASGIApp, settings: Settings) -> _Server:
+    options = server_options()
+    options["timeout_graceful_shutdown"] = max(1, round(settings.server.shutdown_timeout.total_seconds()))
+    return _Server(uvicorn.Config(app, **options))
+
+
+@contextlib.contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """Listen on a socket that only we may connect to; an earlier server's, if it is there, is replaced."""
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(server_options()["backlog"])
+        try:
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[asyncio.Event]:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()

@@ -1,0 +1,88 @@
+"""
+Ends a server from outside.
+
+``stop`` ends the server only: sandboxes and edge live on, and the next server adopts them.
+``take_down`` ends everything of a home, and leaves files only.
+"""
+
+import contextlib
+
+import structlog
+
+from atoll.server.domain.errors import InternalError, UnavailableError
+from atoll.server.host.pidfd import Pidfd
+from atoll.server.main.parts import HostFactory, HostParts, Purpose
+from atoll.server.main.serving import make_control, open_store
+from atoll.server.ports.store import Store
+from atoll.server.settings import Settings
+from atoll.server.settings.home import Home
+from atoll.server.stores.sqlite import SqliteStore
+
+log = structlog.get_logger(__name__)
+
+# A stopping server waits for requests, then for creates and kills; a little more for the rest.
+EXTRA_PATIENCE_S = 10.0
+
+
+async def stop(home: Home, settings: Settings) -> bool:
+    """
+    End the server of a home, by force if it does not end when asked; False: there was none.
+
+    Raises:
+        UnavailableError: it outlives SIGKILL.
+    """
+    pid = home.server_pid()
+    if pid is None:
+        return False
+    try:
+        held = Pidfd.open(pid)
+    except ProcessLookupError:
+        return False
+    with contextlib.closing(held):
+        # Between the two the process may have ended, and its number be another's.
+        if home.server_pid() != pid:
+            return False
+        patience = settings.server.shutdown_timeout + settings.sandboxes.close_timeout
+        try:
+            await held.terminate(patience_s=patience.total_seconds() + EXTRA_PATIENCE_S)
+        except TimeoutError as error:
+            raise UnavailableError(f"The server, process {pid}, outlives SIGKILL") from error
+    return True
+
+
+async def take_down(home: Home, settings: Settings, host: HostFactory) -> None:
+    """
+    Stop the server, kill every sandbox, end the edge, and remove all of this home that is not a file.
+
+    May be repeated, and cut off at any moment; does nothing where nothing is.
+
+    Raises:
+        UnavailableError: something would not go; calling again may help.
+    """
+    await stop(home, settings)
+    with home.locked():
+        async with host(home, settings, Purpose.TAKE_DOWN) as parts:
+            await _kill_all(home, settings, parts)
+            await parts.take_down()
+        for path in (home.api_socket, home.control_socket, home.edge_socket):
+            path.unlink(missing_ok=True)
+
+
+async def _kill_all(home: Home, settings: Settings, parts: HostParts) -> None:
+    try:
+        async with open_store(home) as store:
+            await _kill_rows(home, settings, parts, store)
+    except InternalError as error:
+        # A damaged database must not keep its sandboxes alive: without rows, all of them are orphans.
+        log.warning("database not read; removing all sandboxes without it", error=str(error))
+        store = SqliteStore(None)
+        await store.open()
+        try:
+            await _kill_rows(home, settings, parts, store)
+        finally:
+            await store.close()
+
+
+async def _kill_rows(home: Home, settings: Settings, parts: HostParts, store: Store) -> None:
+    async with make_control(home, settings, store, parts) as control:
+        await control.kill_all("the home was taken down")
