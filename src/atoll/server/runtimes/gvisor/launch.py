@@ -28,6 +28,7 @@ from atoll.server.domain.errors import (
 )
 from atoll.server.domain.machine import MachineSpec
 from atoll.server.host.cgroup_base import Cgroup, CgroupError
+from atoll.server.host.cgroup_moves import QuickMoves
 from atoll.server.host.pidfd import Pidfd
 from atoll.server.host.runsc import RunOptions, Runsc, RunscError, RunscTimeoutError
 from atoll.server.host.threads import finish_in_thread
@@ -75,12 +76,13 @@ class Launcher:
         self._templates = templates
         self._slots = slots
         self._options = options
+        self._quick_moves = QuickMoves()
 
     async def launch(self, spec: MachineSpec) -> Running:
         """Start a machine; return when its guestd listens. For errors see ``Runtime.start``."""
         rootfs = await self._templates.rootfs(spec.template_id)
         began = time.monotonic()
-        with _translated(self._options):
+        with _translated(self._options), self._quick_moves.wanted():
             self._check_room()
             directory = self._places.directory(spec.sandbox_id)
             record = self._write_down(spec, directory)

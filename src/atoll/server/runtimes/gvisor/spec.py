@@ -74,7 +74,7 @@ def bundle(spec: BundleSpec, options: GVisorOptions) -> dict[str, Any]:
 
 def _process(options: GVisorOptions) -> dict[str, Any]:
     limits = {
-        # Linux's own; what systemd gives every service of a cloud machine.
+        # The soft limit is what programs that call select() can take; those that need more raise it.
         "RLIMIT_NOFILE": (min(1024, options.open_files), options.open_files),
         "RLIMIT_CORE": (0, 2**63 - 1),
     }
@@ -118,6 +118,9 @@ def _mounts(spec: BundleSpec, options: GVisorOptions) -> list[dict[str, Any]]:
             "source": "cgroup",
             "options": ["nosuid", "noexec", "nodev"],
         },
+        # runsc covers an empty /tmp with a tmpfs unless the description mounts something there, and skips a mount
+        # of a type that it does not know. So /tmp stays where a cloud machine has it, on the root disk.
+        {"destination": "/tmp", "type": "root-disk", "source": "none"},  # noqa: S108  inside the sandbox
         {
             "destination": GUESTD,
             "type": "bind",
