@@ -34,6 +34,10 @@ UNDO_TIMEOUT = 10.0
 # Seconds that the sync form waits for a thread that feeds input, after the command has ended.
 FEED_END_TIMEOUT = 5.0
 
+# A proxy that is for everything but this machine's own addresses, for calls that go nowhere else: there is no
+# other way to have HTTP_PROXY ignored. "*" does not match addresses.
+_LOOPBACK = "127.0.0.0/8,::1,localhost"
+
 
 @runtime_checkable
 class Readable(Protocol):
@@ -146,7 +150,7 @@ async def async_close_stream(stream: Any) -> None:
 
 
 class Alongside:
-    """Runs a function in a thread beside the body of the ``with``; its error is raised after the body."""
+    """Runs a function in a thread beside the body of the ``with``; its error is raised after that."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
@@ -167,7 +171,7 @@ class Alongside:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
+        if error is None or isinstance(error, Exception):
             self._thread.join(timeout=FEED_END_TIMEOUT)
             if self._error is not None:
                 raise self._error
@@ -199,8 +203,8 @@ class AsyncAlongside:
         try:
             await self._group.__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
-            # The body's own error, which a task group wraps.
-            raise group.exceptions[0] from None
+            # The body's own error, which a task group wraps. The work's explains it, if there is one.
+            raise self._error or group.exceptions[0] from None
         if error is None and self._error is not None:
             raise self._error
 
@@ -243,7 +247,7 @@ def _transport_options(*, local: bool, streams: bool) -> dict[str, Any]:
         "connect_timeout": 10.0,
         # The timer runs while a request is sent, too: it is only for streams that come down.
         "read_timeout": SILENCE if streams else None,
-        "proxy": Proxy("http://127.0.0.1:9", no_proxy="*") if local else None,
+        "proxy": Proxy("http://127.0.0.1:9", no_proxy=_LOOPBACK) if local else None,
         # Streams are never compressed: it would hold output back.
         "enable_gzip": False,
         "enable_brotli": False,

@@ -1,6 +1,6 @@
 """From the SDK's words to the daemon's messages. Pure functions; what a user gave is checked here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from protobuf import Oneof
@@ -13,6 +13,8 @@ Command = str | Sequence[str]
 
 # A terminal's size is two 16-bit numbers in the kernel.
 _MOST_CELLS = 65535
+# Bytes of input that one message carries: what a pipe takes at once.
+_INPUT_PIECE = 64 * 1024
 
 
 def selector(pid: int) -> ps.ProcessSelector:
@@ -21,6 +23,12 @@ def selector(pid: int) -> ps.ProcessSelector:
         raise InvalidArgumentError(f"{pid} is no pid.")
     one: Oneof[Literal["pid"], int] = Oneof("pid", pid)
     return ps.ProcessSelector(selector=one)
+
+
+def input_pieces(data: bytes) -> Iterator[bytes]:
+    """Cut input into what one message carries."""
+    for start in range(0, len(data), _INPUT_PIECE):
+        yield data[start : start + _INPUT_PIECE]
 
 
 def process_input(data: bytes, *, pty: bool) -> ps.ProcessInput:

@@ -8,8 +8,14 @@ from atoll.sdk import wire
 from atoll.sdk._async.daemon import AsyncDaemon
 from atoll.sdk._async.handle import AsyncCommandHandle, kill, open_handle
 from atoll.sdk._synchronization import AsyncAlongside, AsyncData, async_chunks, async_undo
-from atoll.sdk.errors import AtollError, InvalidArgumentError
-from atoll.sdk.messages import Command, input_piece, input_start, process_config, selector
+from atoll.sdk.errors import (
+    AtollError,
+    FailedPreconditionError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+)
+from atoll.sdk.messages import Command, input_piece, input_pieces, input_start, process_config, selector
 from atoll.sdk.models import CommandResult, ProcessInfo
 
 # Seconds that a command may take when nothing else is said.
@@ -150,18 +156,35 @@ class AsyncCommands:
         return await open_handle(self._daemon, self._daemon.stream(call, request, user, timeout))
 
     async def _feed(self, handle: AsyncCommandHandle, data: AsyncData) -> None:
-        """Write the whole input, then close it. A command may end, or close it, before it has read all."""
+        """Write the whole input, then close it. A command that got only a part of it must not go on."""
+        failures: list[Exception] = []
         try:
-            await self._daemon.send_stream(self._daemon.process.stream_input, _inputs(handle.pid, data))
-            await handle.close_stdin()
-        except AtollError:
-            # Only who still waits for input is stuck with a part of it.
+            inputs = _inputs(handle.pid, data, failures)
+            await self._daemon.send_stream(self._daemon.process.stream_input, inputs)
+            if not failures:
+                await handle.close_stdin()
+        except (NotFoundError, InternalError, FailedPreconditionError):
+            # It has ended, or has closed its input, before it had read all: that is its own affair.
+            return
+        except AtollError as error:
             if handle.exit_code is None and handle.pid in {one.pid for one in await self.list()}:
+                failures.append(error)
+        if failures:
+            try:
                 await handle.kill()
-                raise
+            finally:
+                # Also when the command's end cancels this: why it ended is what counts.
+                raise failures[0]
 
 
-async def _inputs(pid: int, data: AsyncData) -> AsyncIterator[ps.StreamInputRequest]:
+async def _inputs(
+    pid: int, data: AsyncData, failures: list[Exception]
+) -> AsyncIterator[ps.StreamInputRequest]:
+    """Yield the messages; keep the source's error, which the HTTP library takes for the end of the data."""
     yield input_start(pid)
-    async for piece in async_chunks(data):
-        yield input_piece(piece)
+    try:
+        async for piece in async_chunks(data):
+            for part in input_pieces(piece):
+                yield input_piece(part)
+    except Exception as error:
+        failures.append(error)

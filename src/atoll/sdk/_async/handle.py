@@ -21,12 +21,9 @@ from atoll.sdk._synchronization import (
     async_close_stream,
 )
 from atoll.sdk.errors import ConnectionLostError, InternalError, NotFoundError
-from atoll.sdk.messages import process_input, selector
+from atoll.sdk.messages import input_pieces, process_input, selector
 from atoll.sdk.models import CommandResult, Output, Stream
 from atoll.sdk.output import Collector
-
-# Bytes of input that one message carries: what a pipe takes at once.
-_INPUT_PIECE = 64 * 1024
 
 
 class AsyncCommandHandle:
@@ -130,10 +127,9 @@ class AsyncCommandHandle:
             AtollError: its input is closed.
         """
         async for piece in async_chunks(data):
-            for start in range(0, len(piece), _INPUT_PIECE):
+            for part in input_pieces(piece):
                 request = ps.SendInputRequest(
-                    process=selector(self.pid),
-                    input=process_input(piece[start : start + _INPUT_PIECE], pty=self._pty),
+                    process=selector(self.pid), input=process_input(part, pty=self._pty)
                 )
                 await self._daemon.unary(self._daemon.process.send_input, request)
 

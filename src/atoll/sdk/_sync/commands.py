@@ -9,8 +9,14 @@ from atoll.sdk import wire
 from atoll.sdk._sync.daemon import Daemon
 from atoll.sdk._sync.handle import CommandHandle, kill, open_handle
 from atoll.sdk._synchronization import Alongside, Data, chunks, undo
-from atoll.sdk.errors import AtollError, InvalidArgumentError
-from atoll.sdk.messages import Command, input_piece, input_start, process_config, selector
+from atoll.sdk.errors import (
+    AtollError,
+    FailedPreconditionError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+)
+from atoll.sdk.messages import Command, input_piece, input_pieces, input_start, process_config, selector
 from atoll.sdk.models import CommandResult, ProcessInfo
 
 # Seconds that a command may take when nothing else is said.
@@ -151,18 +157,33 @@ class Commands:
         return open_handle(self._daemon, self._daemon.stream(call, request, user, timeout))
 
     def _feed(self, handle: CommandHandle, data: Data) -> None:
-        """Write the whole input, then close it. A command may end, or close it, before it has read all."""
+        """Write the whole input, then close it. A command that got only a part of it must not go on."""
+        failures: list[Exception] = []
         try:
-            self._daemon.send_stream(self._daemon.process.stream_input, _inputs(handle.pid, data))
-            handle.close_stdin()
-        except AtollError:
-            # Only who still waits for input is stuck with a part of it.
+            inputs = _inputs(handle.pid, data, failures)
+            self._daemon.send_stream(self._daemon.process.stream_input, inputs)
+            if not failures:
+                handle.close_stdin()
+        except (NotFoundError, InternalError, FailedPreconditionError):
+            # It has ended, or has closed its input, before it had read all: that is its own affair.
+            return
+        except AtollError as error:
             if handle.exit_code is None and handle.pid in {one.pid for one in self.list()}:
+                failures.append(error)
+        if failures:
+            try:
                 handle.kill()
-                raise
+            finally:
+                # Also when the command's end cancels this: why it ended is what counts.
+                raise failures[0]
 
 
-def _inputs(pid: int, data: Data) -> Iterator[ps.StreamInputRequest]:
+def _inputs(pid: int, data: Data, failures: list[Exception]) -> Iterator[ps.StreamInputRequest]:
+    """Yield the messages; keep the source's error, which the HTTP library takes for the end of the data."""
     yield input_start(pid)
-    for piece in chunks(data):
-        yield input_piece(piece)
+    try:
+        for piece in chunks(data):
+            for part in input_pieces(piece):
+                yield input_piece(part)
+    except Exception as error:
+        failures.append(error)

@@ -22,12 +22,9 @@ from atoll.sdk._synchronization import (
     close_stream,
 )
 from atoll.sdk.errors import ConnectionLostError, InternalError, NotFoundError
-from atoll.sdk.messages import process_input, selector
+from atoll.sdk.messages import input_pieces, process_input, selector
 from atoll.sdk.models import CommandResult, Output, Stream
 from atoll.sdk.output import Collector
-
-# Bytes of input that one message carries: what a pipe takes at once.
-_INPUT_PIECE = 64 * 1024
 
 
 class CommandHandle:
@@ -129,10 +126,9 @@ class CommandHandle:
             AtollError: its input is closed.
         """
         for piece in chunks(data):
-            for start in range(0, len(piece), _INPUT_PIECE):
+            for part in input_pieces(piece):
                 request = ps.SendInputRequest(
-                    process=selector(self.pid),
-                    input=process_input(piece[start : start + _INPUT_PIECE], pty=self._pty),
+                    process=selector(self.pid), input=process_input(part, pty=self._pty)
                 )
                 self._daemon.unary(self._daemon.process.send_input, request)
 

@@ -1,0 +1,178 @@
+"""Creating, finding and ending sandboxes with the SDK, against the real API over control in memory."""
+
+from typing import Any
+
+import pytest
+from fakes.live_cloud import LiveCloud
+
+from atoll import (
+    InvalidArgumentError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+
+async def test_create_says_all_that_was_wished(sdk: Any, cloud: LiveCloud) -> None:
+    sandbox = await sdk.create(
+        "base", timeout=77, env={"A": "1"}, metadata={"job": "x=y"}, allow_internet_access=False,
+        memory_mb=256, **cloud.options,
+    )  # fmt: skip
+    wish = cloud.control.wishes[-1]
+    await sandbox.close()
+
+    assert wish.template == "base"
+    assert wish.timeout.total_seconds() == 77
+    assert dict(wish.env) == {"A": "1"}
+    assert dict(wish.metadata) == {"job": "x=y"}
+    assert not wish.egress.internet
+    assert wish.limits.memory_bytes == 256 * 1024 * 1024
+    assert wish.limits.cpus is None
+
+
+async def test_leaving_the_context_kills(sdk: Any, cloud: LiveCloud) -> None:
+    async with await sdk.create(**cloud.options) as sandbox:
+        running = [info.id for info in await sdk.list(**cloud.options)]
+
+    assert running == [sandbox.id]
+    assert await sdk.list(**cloud.options) == []
+    assert "ended" in repr(sandbox)
+
+
+async def test_an_error_in_the_context_kills_too_and_is_the_one_that_is_seen(
+    sdk: Any, cloud: LiveCloud
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with await sdk.create(**cloud.options):
+            raise ZeroDivisionError
+
+    assert await sdk.list(**cloud.options) == []
+
+
+async def test_kill_says_whether_there_was_something(sandbox: Any) -> None:
+    assert await sandbox.kill()
+    assert not await sandbox.kill()
+
+
+async def test_get_finds_it_and_connect_moves_its_deadline(sdk: Any, cloud: LiveCloud, sandbox: Any) -> None:
+    before = await sandbox.info()
+
+    found = await sdk.get(sandbox.id, **cloud.options)
+    unmoved = (await found.info()).deadline
+    joined = await sdk.connect(sandbox.id, timeout=3000, **cloud.options)
+    moved = (await joined.info()).deadline
+    await found.close()
+    await joined.close()
+
+    assert found.id == joined.id == sandbox.id
+    assert unmoved == before.deadline
+    assert (moved - before.created_at).total_seconds() == 3000
+
+
+async def test_an_ended_sandbox_is_not_found_but_says_why_it_ended(
+    sdk: Any, cloud: LiveCloud, sandbox: Any
+) -> None:
+    await sandbox.kill()
+
+    with pytest.raises(NotFoundError, match="has ended: killed"):
+        await sdk.get(sandbox.id, **cloud.options)
+    assert (await sandbox.info()).end_reason == "killed"
+
+
+async def test_list_filters_by_metadata(sdk: Any, cloud: LiveCloud) -> None:
+    for name in ("a", "b"):
+        await (await sdk.create(metadata={"name": name}, **cloud.options)).close()
+
+    listed = await sdk.list(metadata={"name": "b"}, **cloud.options)
+
+    assert [info.metadata["name"] for info in listed] == ["b"]
+
+
+async def test_a_list_longer_than_a_page_is_complete(
+    sdk: Any, cloud: LiveCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atoll.sdk._async.api._PAGE", 2)
+    monkeypatch.setattr("atoll.sdk._sync.api._PAGE", 2)
+    made = set()
+    for _ in range(5):
+        sandbox = await sdk.create(**cloud.options)
+        made.add(sandbox.id)
+        await sandbox.close()
+
+    assert {info.id for info in await sdk.list(**cloud.options)} == made
+
+
+@pytest.mark.parametrize(
+    ("wish", "error"),
+    [
+        ({"template": "no-such"}, NotFoundError),
+        ({"timeout": -1}, InvalidArgumentError),
+        ({"timeout": 0}, InvalidArgumentError),
+        ({"metadata": {"a": "\0"}}, InvalidArgumentError),
+    ],
+)
+async def test_bad_wishes_are_refused(
+    sdk: Any, cloud: LiveCloud, wish: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await sdk.create(**wish, **cloud.options)
+
+
+@pytest.mark.parametrize("sandbox_id", ["../templates", "a/b", "", "x" * 100, "i\0"])
+async def test_an_id_cannot_name_another_path(sdk: Any, cloud: LiveCloud, sandbox_id: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        await sdk.get(sandbox_id, **cloud.options)
+
+
+async def test_a_wrong_key_is_refused(sdk: Any, cloud: LiveCloud) -> None:
+    with pytest.raises(UnauthenticatedError):
+        await sdk.create(**{**cloud.options, "api_key": "e2b_" + "0" * 40})
+
+
+async def test_nobody_there_is_said_with_what_to_do(sdk: Any) -> None:
+    with pytest.raises(UnavailableError, match="does not answer") as caught:
+        await sdk.create(api_url="http://127.0.0.1:9", api_key="k")
+
+    assert "atoll up" in (caught.value.resolution or "")
+
+
+async def test_without_address_or_key_the_error_says_how_to_get_them(
+    sdk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ATOLL_API_URL", raising=False)
+    monkeypatch.delenv("ATOLL_API_KEY", raising=False)
+
+    with pytest.raises(InvalidArgumentError, match="atoll env"):
+        await sdk.create()
+    with pytest.raises(UnauthenticatedError, match="atoll env"):
+        await sdk.create(api_url="http://127.0.0.1:9")
+    with pytest.raises(InvalidArgumentError, match="http://host:port"):
+        await sdk.create(api_url="127.0.0.1:9", api_key="k")
+
+
+async def test_the_environment_is_enough(sdk: Any, cloud: LiveCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATOLL_API_URL", cloud.url + "/")
+    monkeypatch.setenv("ATOLL_API_KEY", cloud.options["api_key"])
+
+    async with await sdk.create() as sandbox:
+        assert sandbox.id
+
+
+async def test_a_port_has_a_host_name_and_an_address(cloud: LiveCloud, sandbox: Any) -> None:
+    port = cloud.url.rsplit(":", 1)[1]
+
+    assert sandbox.host(3000) == f"3000-{sandbox.id}.localhost:{port}"
+    assert sandbox.url(3000) == f"http://3000-{sandbox.id}.localhost:{port}"
+    with pytest.raises(InvalidArgumentError):
+        sandbox.host(70000)
+
+
+async def test_repr_says_what_it_is_and_shows_no_secret(cloud: LiveCloud, sandbox: Any) -> None:
+    text = repr(sandbox) + repr(sandbox.commands) + repr(sandbox.files) + repr(sandbox.pty)
+
+    assert f"{sandbox.id} from 'base', running" in text
+    assert cloud.options["api_key"] not in text
+
+
+async def test_templates_are_listed(sdk: Any, cloud: LiveCloud) -> None:
+    assert "base" in [template.name for template in await sdk.templates(**cloud.options)]
