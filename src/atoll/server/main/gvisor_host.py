@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -43,9 +44,7 @@ async def prepare(home: Home, settings: Settings, progress: Progress) -> None:
     library = _library(home, settings)
     for name in settings.templates.built_at_start.split(","):
         if name.strip():
-            await library.ensure(
-                name.strip(), lambda phase, part, name=name: progress(f"{name}: {phase}", part)
-            )  # type: ignore[misc]
+            await library.ensure(name.strip(), partial(_build_progress, progress, name.strip()))
 
 
 @contextlib.asynccontextmanager
@@ -122,6 +121,10 @@ def program(name: str) -> Path:
             resolution="Install Atoll for Linux: pip install 'atoll[server]'.",
         )
     return Path(found).resolve()
+
+
+def _build_progress(progress: Progress, name: str, phase: str, part: float) -> None:
+    progress(f"template {name}: {phase}", part)
 
 
 def _library(home: Home, settings: Settings) -> TemplateLibrary:

@@ -13,7 +13,8 @@ from atoll.server.api.limits import ApiLimits
 from atoll.server.control.limits import ControlLimits
 from atoll.server.edge.process import EdgeLimits
 from atoll.server.guests.client import GuestLimits
-from atoll.server.network.slots import MOST_CONNECTIONS, READY
+from atoll.server.network.ruleset import MOST_CONNECTIONS
+from atoll.server.network.slots import READY
 from atoll.server.runtimes.gvisor.options import GVisorOptions
 
 DEFAULT_HOME = Path("/var/lib/atoll")
