@@ -118,8 +118,8 @@ def _mounts(spec: BundleSpec, options: GVisorOptions) -> list[dict[str, Any]]:
             "source": "cgroup",
             "options": ["nosuid", "noexec", "nodev"],
         },
-        # runsc covers an empty /tmp with a tmpfs unless the description mounts something there, and skips a mount
-        # of a type that it does not know. So /tmp stays where a cloud machine has it, on the root disk.
+        # runsc covers an empty /tmp with a tmpfs, unless the description mounts something there; and it skips
+        # mounts of types that it does not know. So /tmp stays on the root disk, as on a cloud machine.
         {"destination": "/tmp", "type": "root-disk", "source": "none"},  # noqa: S108  inside the sandbox
         {
             "destination": GUESTD,
