@@ -5,6 +5,7 @@ A setting is named by its path there, with slashes ("net/ipv4/ip_forward"): an i
 What below net/ is found depends on the network namespace of the calling thread.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -41,8 +42,11 @@ def write(name: str, value: str, root: Path = PROC_SYS) -> None:
     file = _file(name, root)
     try:
         # Without O_CREAT: what the kernel lacks must be an error in a test's tree too.
-        with file.open("r+") as stream:
-            stream.write(value)
+        fd = os.open(file, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
     except OSError as error:
         raise SysctlError(f"write {value!r} to {name}: {error.strerror}") from error
 

@@ -1,4 +1,4 @@
-"""What on this host stands in the way of sandboxes' networks: for ``atoll doctor``. Changes nothing; blocks."""
+"""What on this host is in the way of sandboxes' networks, for ``atoll doctor``. Changes nothing; blocks."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
