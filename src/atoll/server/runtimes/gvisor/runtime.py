@@ -240,12 +240,13 @@ def _overlay_bytes(running: Running) -> int:
     prefix = f"{running.directory.overlay}/"
     descriptors = Path(f"/proc/{running.record.sentry.pid}/fd") if running.record.sentry else Path()
     try:
-        for descriptor in os.scandir(descriptors):
-            try:
-                if Path(descriptor.path).readlink().as_posix().startswith(prefix):
-                    return Path(descriptor.path).stat().st_blocks * 512
-            except OSError:
-                continue
+        with os.scandir(descriptors) as entries:
+            for descriptor in entries:
+                try:
+                    if Path(descriptor.path).readlink().as_posix().startswith(prefix):
+                        return Path(descriptor.path).stat().st_blocks * 512
+                except OSError:
+                    continue
     except OSError:
         pass
     return 0
