@@ -1,5 +1,5 @@
 """
-Real gVisor machines for tests, without a server: slots made by hand, a tiny root, guestd as built.
+Real gVisor machines for tests, without a server: real slots, the minimal template, guestd as built.
 
 Needs root, and the Debian packages of scripts/packages.
 """
@@ -10,132 +10,46 @@ import contextlib
 import os
 import secrets
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 from connectrpc.codec import proto_json_codec
 from pyqwest import Client, HTTPTransport
 
 from atoll._gen.process.process_connect import ProcessClient
 from atoll._gen.process.process_pb import ProcessConfig, StartRequest
-from atoll.server.domain.errors import NotFoundError
-from atoll.server.domain.ids import SandboxId, TeamId, TemplateId, new_sandbox_id
+from atoll.server.control.clock import SystemClock
+from atoll.server.domain.ids import SandboxId, TemplateId, new_sandbox_id
 from atoll.server.domain.limits import EgressPolicy, Limits
-from atoll.server.domain.machine import GuestConfiguration, Machine, MachineEnded, MachineEvent, MachineSpec
+from atoll.server.domain.machine import (
+    GuestConfiguration,
+    Machine,
+    MachineEnded,
+    MachineEvent,
+    MachineSpec,
+)
 from atoll.server.guests.client import HttpGuest
-from atoll.server.ports.slots import Slot
+from atoll.server.host.pidfd import ProcessId
+from atoll.server.images.library import TemplateLibrary
+from atoll.server.network import home_network
+from atoll.server.network.slots import SlotPool
 from atoll.server.runtimes.gvisor.options import GVisorOptions
 from atoll.server.runtimes.gvisor.places import Places
+from atoll.server.runtimes.gvisor.record import Record
 from atoll.server.runtimes.gvisor.release import RunscRelease
 from atoll.server.runtimes.gvisor.runtime import GVisorRuntime
 
 CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
 GUESTD = Path(sys.executable).parent / "atoll-guestd"
-TEMPLATE = TemplateId("tiny-000000000000")
 MIB = 1024 * 1024
 SMALL = Limits(cpus=1, memory_bytes=256 * MIB, processes=64, disk_bytes=256 * MIB)
-GATEWAY = "169.254.1.1"
-
-
-def rootfs() -> Path:
-    """Return a root file system with Python and a user, built once and kept."""
-    path = CACHE / "tests" / "rootfs-1"
-    if path.is_dir():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=".building-", dir=path.parent))
-    hook = "chroot $1 useradd --create-home --uid 1000 --shell /bin/bash user"
-    subprocess.run(
-        ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3-minimal,libpython3-stdlib",
-         f"--customize-hook={hook}", "trixie", str(new)],
-        check=True, timeout=900, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    new.chmod(0o755)
-    try:
-        new.rename(path)
-    except OSError:
-        # Another run was quicker.
-        shutil.rmtree(new)
-    return path
-
-
-class OneTemplate:
-    """ports.Templates with one root file system."""
-
-    async def get(self, name: str):
-        raise NotImplementedError
-
-    async def list(self):
-        raise NotImplementedError
-
-    async def rootfs(self, template_id: TemplateId) -> Path:
-        if template_id != TEMPLATE:
-            raise NotFoundError(f"template {template_id!r} not found")
-        return rootfs()
-
-
-class SimpleSlots:
-    """ports.Slots, made with ip(8) when asked for; no fence."""
-
-    def __init__(self, home_id: str) -> None:
-        self._home_id = home_id
-        self._held: dict[SandboxId, Slot] = {}
-        self._next = 1
-
-    async def acquire(self, sandbox_id: SandboxId, egress: EgressPolicy) -> Slot:
-        number, self._next = self._next, self._next + 1
-        name = f"atoll-{self._home_id}-{number}"
-        slot = Slot(name=name, netns=f"/run/netns/{name}", address=self._address(number), dns_servers=())
-        self._held[sandbox_id] = slot
-        outer, inner = f"at{self._home_id}-{number}", "eth0"
-        lines = [
-            f"netns add {name}",
-            f"link add {outer} type veth peer name {inner} netns {name}",
-            f"addr add {GATEWAY}/32 dev {outer}",
-            f"link set {outer} up",
-            f"route add {slot.address}/32 dev {outer} src {GATEWAY}",
-            f"-n {name} link set lo up",
-            f"-n {name} addr add {slot.address}/32 dev {inner}",
-            f"-n {name} link set {inner} up",
-            f"-n {name} route add {GATEWAY} dev {inner} scope link",
-            f"-n {name} route add default via {GATEWAY} dev {inner}",
-        ]
-        for line in lines:
-            await asyncio.to_thread(subprocess.run, ["ip", *line.split()], check=True, capture_output=True)
-        return slot
-
-    def _address(self, number: int) -> str:
-        # A part of 10/8 that depends on the home, so that two runs at once do not meet.
-        return f"10.{200 + int(self._home_id, 16) % 50}.{int(self._home_id[2:4], 16)}.{number + 1}"
-
-    async def find(self, sandbox_id: SandboxId) -> Slot | None:
-        return self._held.get(sandbox_id)
-
-    async def release(self, sandbox_id: SandboxId) -> None:
-        slot = self._held.pop(sandbox_id, None)
-        if slot is None:
-            return
-        number = slot.name.rpartition("-")[2]
-        for line in (f"link del at{self._home_id}-{number}", f"netns del {slot.name}"):
-            await asyncio.to_thread(subprocess.run, ["ip", *line.split()], capture_output=True)
-
-    async def held(self) -> frozenset[SandboxId]:
-        return frozenset(self._held)
-
-
-class SystemClock:
-    """ports.Clock: the machine's."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    async def sleep_until(self, when: datetime) -> None:
-        await asyncio.sleep(max(0, (when - self.now()).total_seconds()))
+# Nobody listens there: these machines have no name server.
+DNS_PORT = 53530
 
 
 @dataclass
@@ -145,16 +59,18 @@ class Output:
     exit_code: int | None = None
     stdout: str = ""
     stderr: str = ""
-    error: str = ""
+    status: str = ""
 
 
 @dataclass
-class Home:
+class Host:
     """A home for machines, and a runtime that may be dropped and made again."""
 
     path: Path
     places: Places
-    slots: SimpleSlots
+    templates: TemplateLibrary
+    template: TemplateId
+    slots: SlotPool
     guest: HttpGuest
     options: GVisorOptions
     http: Client
@@ -166,7 +82,7 @@ class Home:
     def new_runtime(self) -> GVisorRuntime:
         return GVisorRuntime(
             places=self.places,
-            templates=OneTemplate(),
+            templates=self.templates,
             slots=self.slots,
             guest=self.guest,
             options=self.options,
@@ -175,16 +91,15 @@ class Home:
     def spec(self, limits: Limits = SMALL) -> MachineSpec:
         return MachineSpec(
             sandbox_id=new_sandbox_id(),
-            template_id=TEMPLATE,
+            template_id=self.template,
             hostname="tiny",
             limits=limits,
-            egress=EgressPolicy(),
+            egress=EgressPolicy(internet=False),
         )
 
     async def start(self, limits: Limits = SMALL) -> Machine:
         """Start a machine and configure it."""
-        spec = self.spec(limits)
-        machine = await self.runtime.start(spec)
+        machine = await self.runtime.start(self.spec(limits))
         await self.configure(machine, limits)
         return machine
 
@@ -194,8 +109,8 @@ class Home:
             GuestConfiguration(
                 generation=1,
                 sandbox_id=machine.sandbox_id,
-                template_id=TEMPLATE,
-                team_id=TeamId("test"),
+                template_id=self.template,
+                team_id="test",
                 hostname="tiny",
                 machine_id="0" * 32,
                 env=(),
@@ -205,9 +120,23 @@ class Home:
                 processes=limits.processes,
                 memory_bytes=limits.memory_bytes,
                 address=machine.address,
-                dns_servers=(GATEWAY,),
+                dns_servers=("169.254.1.1",),
             ),
         )
+
+    def record(self, sandbox_id: SandboxId) -> Record:
+        """Read what the runtime wrote down."""
+        record = Record.read(self.places.directory(sandbox_id).path)
+        assert record is not None
+        return record
+
+    def sentry(self, sandbox_id: SandboxId) -> psutil.Process:
+        """Find the process that isolates."""
+        return _process(self.record(sandbox_id).sentry)
+
+    def gofer(self, sandbox_id: SandboxId) -> psutil.Process:
+        """Find the process that opens files."""
+        return _process(self.record(sandbox_id).gofer)
 
     async def command(
         self, machine: Machine, *argv: str, user: str = "root", timeout_s: float = 60
@@ -234,11 +163,15 @@ class Home:
                             output.stderr += text
                     case "end":
                         output.exit_code = event.value.exit_code
-                        output.error = event.value.error or event.value.status
+                        output.status = event.value.error or event.value.status
         return output
 
     async def python(self, machine: Machine, code: str, user: str = "root", timeout_s: float = 60) -> Output:
         return await self.command(machine, "python3", "-c", code, user=user, timeout_s=timeout_s)
+
+    async def assert_lives(self, machine: Machine) -> None:
+        """Check that a machine still does what it is told."""
+        assert (await self.command(machine, "echo", "alive")).stdout == "alive\n"
 
     async def next_end(self, timeout_s: float) -> MachineEnded:
         """Wait for the next end of a machine, dropping other events."""
@@ -254,54 +187,78 @@ class Home:
                 return event
         raise AssertionError("no more events")
 
-    def traces(self) -> list[str]:
-        """List all that is on this host with the home's name in it."""
-        found = [
-            str(path)
-            for path in Path("/sys/fs/cgroup").glob(f"*/atoll-{self.places.home_id}/*")
-            if path.is_dir()
-        ]
-        found += [str(path) for path in self.places.sandboxes.glob("*")]
-        found += [str(path) for path in self.places.runsc_state.glob("*") if path.name != "null-netns"]
-        found += [str(path) for path in Path("/run/netns").glob(f"atoll-{self.places.home_id}-*")]
+    def traces(self, sandbox_id: str) -> list[str]:
+        """List all that is on this host with a sandbox's id in its name."""
+        found = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{sandbox_id}")]
+        found += [str(path) for path in self.path.rglob(f"*{sandbox_id}*")]
+        found += [line for line in Path("/proc/self/mounts").read_text().splitlines() if sandbox_id in line]
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if str(self.path).encode() in (process / "cmdline").read_bytes():
+                if sandbox_id.encode() in (process / "cmdline").read_bytes():
                     found.append(f"process {process.name}")
         return found
 
 
 @contextlib.asynccontextmanager
-async def home(options: GVisorOptions | None = None) -> AsyncIterator[Home]:
+async def gvisor_host(options: GVisorOptions | None = None) -> AsyncIterator[Host]:
     """Make a home, and take down whatever is left in it."""
     home_id = secrets.token_hex(3)
+    # runsc's sockets are in it, and their paths are short.
     path = Path(tempfile.mkdtemp(prefix="atoll-"))
-    runsc = await RunscRelease(CACHE / "runsc", probe=GUESTD).ensure()
+    templates = TemplateLibrary(CACHE / "templates")
+    template = await templates.ensure("minimal")
     places = Places(
         home_id=home_id,
         sandboxes=path / "sandboxes",
         runsc_state=path / "runsc-state",
-        runsc=runsc,
+        runsc=await RunscRelease(CACHE / "runsc", probe=GUESTD).ensure(),
         guestd=GUESTD,
     )
-    async with (
-        HttpGuest(clock=SystemClock()) as guest,
-        HTTPTransport() as transport,
-    ):
-        made = Home(
+    network = await asyncio.to_thread(home_network.prepare, home_id)
+    slots = SlotPool(
+        home_id,
+        network.addresses,
+        slots_dir=path / "slots",
+        run_dir=home_network.RUN_DIR,
+        dns_port=DNS_PORT,
+        ready=1,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, path)
+        stack.push_async_callback(
+            asyncio.to_thread,
+            home_network.teardown,
+            home_id,
+            slots_dir=path / "slots",
+            run_dir=home_network.RUN_DIR,
+        )
+        await slots.open()
+        stack.push_async_callback(slots.close)
+        host = Host(
             path=path,
             places=places,
-            slots=SimpleSlots(home_id),
-            guest=guest,
+            templates=templates,
+            template=template.id,
+            slots=slots,
+            guest=await stack.enter_async_context(HttpGuest(clock=SystemClock())),
             options=options or GVisorOptions(),
-            http=Client(transport),
+            http=Client(await stack.enter_async_context(HTTPTransport())),
         )
-        await made.runtime.open()
+        await host.runtime.open()
         try:
-            yield made
+            yield host
         finally:
-            for sandbox_id in await made.runtime.remains():
-                await made.runtime.destroy(sandbox_id)
-            await made.runtime.close()
-            made.runtime.remove_shared()
-            shutil.rmtree(path)
+            for sandbox_id in await host.runtime.remains():
+                await host.runtime.destroy(sandbox_id)
+            await host.runtime.close()
+            host.runtime.remove_shared()
+
+
+def kill(process: psutil.Process) -> None:
+    """End a process as an operator's mistake would."""
+    process.send_signal(signal.SIGKILL)
+
+
+def _process(identity: ProcessId | None) -> psutil.Process:
+    assert identity is not None
+    return psutil.Process(identity.pid)
