@@ -68,7 +68,7 @@ def test_bad_requests_say_what_is_wrong(client_options: dict[str, Any]) -> None:
     with pytest.raises(SandboxException, match="Timeout must be greater than 0"):
         Sandbox.create("minimal", timeout=-1, **client_options)
     with pytest.raises(SandboxException, match="Invalid sandbox ID"):
-        Sandbox.get_info("no-id/..", **client_options)
+        Sandbox.get_info("no-sandbox", **client_options)
     with pytest.raises((NotFoundException, SandboxNotFoundException)):
         Sandbox.connect("i" + "0" * 20, **client_options)
     with pytest.raises(AuthenticationException):
