@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"os"
 	"time"
 )
 
@@ -81,20 +82,26 @@ func isSafe(method string) bool {
 func (f *apiForwarder) serve(w http.ResponseWriter, r *http.Request) {
 	body := openBody(w, r, f.limits)
 	defer body.leave()
-	if !body.ended {
+	if hasBody(r) {
 		// Without a bound, somebody without a key could hold connections by sending a byte now and then.
 		_ = body.control.SetReadDeadline(time.Now().Add(f.limits.APIBodyTime))
 		body.whenRead = func() { _ = body.control.SetReadDeadline(time.Time{}) }
-		r = r.WithContext(r.Context())
+		r = r.WithContext(context.WithValue(r.Context(), bodyKey{}, body))
 		r.Body = body
 	}
 	f.proxy.ServeHTTP(w, r)
 }
 
+type bodyKey struct{}
+
 func explainAPI(w http.ResponseWriter, r *http.Request, err error, log *slog.Logger) {
+	body, sent := r.Context().Value(bodyKey{}).(*clientBody)
 	switch {
+	case sent && errors.Is(body.failure(), os.ErrDeadlineExceeded):
+		writeAPIError(w, http.StatusRequestTimeout, "The request's body took too long")
 	case r.Context().Err() != nil:
-		// The client is gone.
+		// The client is gone. Returning would be an answer of 200.
+		panic(http.ErrAbortHandler)
 	case errors.Is(err, errServerAway):
 		log.Error("request not forwarded: the server does not answer", "error", err)
 		w.Header().Set("Retry-After", "1")

@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
-	"time"
 )
 
 // bufferBytes is the size of the pieces in which bodies are carried: few system calls for a large file, and little
@@ -49,10 +48,25 @@ type exchange struct {
 	lease *lease
 	to    target
 	body  *clientBody
-	// conn is the connection to the sandbox, once there is one.
-	conn net.Conn
+	// conn is the connection to the sandbox, once there is one; other requests share a multiplexed one.
+	conn        net.Conn
+	multiplexed bool
 	// err is why there is no answer.
 	err error
+}
+
+// use is called when there is a connection. HTTP/2 has many users at once, and does not wait for the client.
+func (e *exchange) use(info httptrace.GotConnInfo) {
+	e.conn = info.Conn
+	if conn, ok := e.conn.(*sandboxConn); ok && !e.multiplexed {
+		conn.tell(e.body.interrupt)
+	}
+}
+
+func (e *exchange) release() {
+	if conn, ok := e.conn.(*sandboxConn); ok && !e.multiplexed {
+		conn.tell(nil)
+	}
 }
 
 type exchangeKey struct{}
@@ -70,8 +84,13 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, to target) {
 	if errors.Is(failure, errForgotten) {
 		failure = f.try(w, r, to, body)
 	}
-	if failure != nil && r.Context().Err() == nil {
+	switch {
+	case failure == nil:
+	case r.Context().Err() == nil || body.wasInterrupted():
 		f.explain(failure, to).write(w, r)
+	default:
+		// The client is gone. Returning would be an answer of 200.
+		panic(http.ErrAbortHandler)
 	}
 }
 
@@ -86,13 +105,16 @@ func (f *forwarder) try(w http.ResponseWriter, r *http.Request, to target, body 
 		return err
 	}
 	defer done()
-	under := &exchange{lease: found, to: to, body: body}
+	under := &exchange{lease: found, to: to, body: body, multiplexed: isGRPC(r) && to.port != daemonPort}
 	ctx = context.WithValue(ctx, exchangeKey{}, under)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) { under.conn = info.Conn },
+		GotConn: under.use,
 	})
+	// The transport does not return while it reads from the client, however dead the sandbox is.
+	defer context.AfterFunc(ctx, body.interrupt)()
+	defer under.release()
 	forwarded := r.WithContext(ctx)
-	if r.Body != nil && r.Body != http.NoBody {
+	if hasBody(r) {
 		forwarded.Body = body
 	}
 	f.proxy.ServeHTTP(w, forwarded)
@@ -103,14 +125,15 @@ func (f *forwarder) try(w http.ResponseWriter, r *http.Request, to target, body 
 // A sandbox that cannot be connected to may have moved or ended.
 func (f *forwarder) judge(ctx context.Context, under *exchange) error {
 	err := under.err
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	if under.lease.ended() {
-		if under.conn != nil {
-			return errNotFound
-		}
+	switch {
+	case err == nil:
+		return nil
+	case under.lease.ended() && under.conn != nil:
+		return errNotFound
+	case under.lease.ended():
 		return errForgotten
+	case ctx.Err() != nil:
+		return err
 	}
 	if errors.Is(err, errUnreachable) || (errors.Is(err, errPortClosed) && under.to.port == daemonPort) {
 		valid, checkErr := f.routes.check(ctx, under.lease)
@@ -160,9 +183,8 @@ func rewrite(pr *httputil.ProxyRequest) {
 // HTTP/2 in the clear by upgrade was taken out of HTTP/2 itself; a server may ignore it, and we do:
 // forwarded, it would let a client ask guestd for any path. guestd has nothing to upgrade to.
 func refuseUpgrades(r *http.Request, to target) {
-	hasBody := r.Body != nil && r.Body != http.NoBody
 	for _, protocol := range r.Header.Values("Upgrade") {
-		if to.port == daemonPort || hasBody || strings.Contains(strings.ToLower(protocol), "h2c") {
+		if to.port == daemonPort || hasBody(r) || strings.Contains(strings.ToLower(protocol), "h2c") {
 			r.Header.Del("Upgrade")
 			break
 		}
@@ -178,12 +200,16 @@ func (transportOfLease) RoundTrip(r *http.Request) (*http.Response, error) {
 	switch {
 	case under.to.port == daemonPort:
 		return under.lease.daemon.RoundTrip(r)
-	case r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
-		// gRPC needs HTTP/2 all the way; most other programs do not speak it.
+	case under.multiplexed:
 		return under.lease.grpc.RoundTrip(r)
 	default:
 		return under.lease.ports.RoundTrip(r)
 	}
+}
+
+// isGRPC: gRPC needs HTTP/2 all the way; most other programs do not speak it.
+func isGRPC(r *http.Request) bool {
+	return r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
 }
 
 // openBothWays lets one side of an upgraded connection end while the other goes on.
@@ -214,64 +240,3 @@ type bufferPool struct{ pool sync.Pool }
 
 func (b *bufferPool) Get() []byte  { return b.pool.Get().(*[bufferBytes]byte)[:] }
 func (b *bufferPool) Put(p []byte) { b.pool.Put((*[bufferBytes]byte)(p)) }
-
-// clientBody is a request's body, and what must be known about it afterwards.
-type clientBody struct {
-	io.ReadCloser
-	in, out *http.Request
-	control *http.ResponseController
-	limits  *Limits
-	// whenRead is called once, when all has been read.
-	whenRead func()
-
-	mu    sync.Mutex
-	ended bool
-}
-
-// openBody makes request and answer independent: the answer may begin and end while the client still sends.
-func openBody(w http.ResponseWriter, r *http.Request, limits *Limits) *clientBody {
-	control := http.NewResponseController(w)
-	// Always so in HTTP/2, where this says that it is not supported.
-	_ = control.EnableFullDuplex()
-	body := &clientBody{ReadCloser: r.Body, in: r, control: control, limits: limits}
-	body.ended = r.Body == nil || r.Body == http.NoBody
-	return body
-}
-
-func (b *clientBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF {
-		b.mu.Lock()
-		first := !b.ended
-		b.ended = true
-		b.mu.Unlock()
-		if first {
-			b.finish()
-		}
-	}
-	return n, err
-}
-
-// finish hands on the trailers, which are known only now, and only those that were announced.
-func (b *clientBody) finish() {
-	if b.out != nil {
-		for name := range b.out.Trailer {
-			b.out.Trailer[name] = b.in.Trailer[name]
-		}
-	}
-	if b.whenRead != nil {
-		b.whenRead()
-	}
-}
-
-func (b *clientBody) sendTrailersWith(out *http.Request) { b.out = out }
-
-// leave bounds the time in which net/http reads what the client still sends after the answer.
-func (b *clientBody) leave() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.ended && b.in.ProtoMajor == 1 {
-		// Fails only where there is no connection any more.
-		_ = b.control.SetReadDeadline(time.Now().Add(b.limits.LeftoverTime))
-	}
-}

@@ -254,13 +254,27 @@ func (l *lease) keep(conn net.Conn) (net.Conn, error) {
 type sandboxConn struct {
 	net.Conn
 	lease *lease
+	// whenClosed tells the request that uses the connection; the lease's lock guards it.
+	whenClosed func()
+}
+
+// tell has the end of the connection told to its present user.
+func (c *sandboxConn) tell(whenClosed func()) {
+	c.lease.mu.Lock()
+	defer c.lease.mu.Unlock()
+	c.whenClosed = whenClosed
 }
 
 // Close closes the connection and takes it off the lease's list.
 func (c *sandboxConn) Close() error {
 	c.lease.mu.Lock()
 	delete(c.lease.conns, c)
+	whenClosed := c.whenClosed
+	c.whenClosed = nil
 	c.lease.mu.Unlock()
+	if whenClosed != nil {
+		whenClosed()
+	}
 	return c.Conn.Close()
 }
 

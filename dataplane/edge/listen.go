@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // door is a listener that lets in so many clients at once. The others wait in the kernel's queue.
@@ -58,6 +59,47 @@ type client struct {
 	*net.TCPConn
 	once  sync.Once
 	leave func()
+
+	mu       sync.Mutex
+	deadline time.Time
+	spoiled  bool
+}
+
+// aborted is the deadline by which net/http ends a read of its own, to use the connection further.
+var aborted = time.Unix(1, 0)
+
+// errSpoiled: what comes next on the connection is the rest of something that we stopped reading.
+var errSpoiled = errors.New("the connection's place is lost")
+
+// Read reads until a deadline passes; then never again. A body that was given up half-way is followed by its other
+// half, and net/http, once its answer may be independent of the request, would take that for the next request.
+func (c *client) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	spoiled := c.spoiled
+	c.mu.Unlock()
+	if spoiled {
+		return 0, errSpoiled
+	}
+	n, err := c.TCPConn.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.mu.Lock()
+		c.spoiled = !c.deadline.Equal(aborted)
+		c.mu.Unlock()
+	}
+	return n, err
+}
+
+// SetReadDeadline bounds reading.
+func (c *client) SetReadDeadline(deadline time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline = deadline
+	return c.TCPConn.SetReadDeadline(deadline)
+}
+
+// SetDeadline bounds reading and writing.
+func (c *client) SetDeadline(deadline time.Time) error {
+	return errors.Join(c.SetReadDeadline(deadline), c.SetWriteDeadline(deadline))
 }
 
 // Close makes room for the next client.

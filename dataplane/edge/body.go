@@ -1,0 +1,101 @@
+package edge
+
+import (
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// clientBody is a request's body, and what must be known about it afterwards.
+type clientBody struct {
+	io.ReadCloser
+	in, out *http.Request
+	control *http.ResponseController
+	limits  *Limits
+	// whenRead is called once, when all has been read.
+	whenRead func()
+
+	mu          sync.Mutex
+	ended       bool
+	interrupted bool
+	broken      error
+}
+
+// openBody makes request and answer independent: the answer may begin and end while the client still sends.
+func openBody(w http.ResponseWriter, r *http.Request, limits *Limits) *clientBody {
+	control := http.NewResponseController(w)
+	// Always so in HTTP/2, where this says that it is not supported.
+	_ = control.EnableFullDuplex()
+	return &clientBody{ReadCloser: r.Body, in: r, control: control, limits: limits, ended: !hasBody(r)}
+}
+
+func hasBody(r *http.Request) bool { return r.Body != nil && r.Body != http.NoBody }
+
+func (b *clientBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == nil {
+		return n, nil
+	}
+	b.mu.Lock()
+	first := !b.ended && err == io.EOF
+	b.ended = b.ended || err == io.EOF
+	if b.broken == nil && err != io.EOF {
+		b.broken = err
+	}
+	b.mu.Unlock()
+	if first {
+		b.finish()
+	}
+	return n, err
+}
+
+// finish hands on the trailers, which are known only now, and only those that were announced.
+func (b *clientBody) finish() {
+	if b.out != nil {
+		for name := range b.out.Trailer {
+			b.out.Trailer[name] = b.in.Trailer[name]
+		}
+	}
+	if b.whenRead != nil {
+		b.whenRead()
+	}
+}
+
+func (b *clientBody) sendTrailersWith(out *http.Request) { b.out = out }
+
+// interrupt ends a read that waits for the client: there is nobody to read for any more.
+func (b *clientBody) interrupt() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended || b.interrupted {
+		return
+	}
+	b.interrupted = true
+	// Long ago, but not what net/http calls long ago. Fails only where there is no connection any more.
+	_ = b.control.SetReadDeadline(aborted.Add(time.Second))
+}
+
+// wasInterrupted says that reading ended by our doing, so that the client may still be there to be answered.
+func (b *clientBody) wasInterrupted() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.interrupted
+}
+
+// failure returns why reading ended before the end of the body; nil if it did not.
+func (b *clientBody) failure() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.broken
+}
+
+// leave bounds the time in which net/http reads what the client still sends after the answer.
+func (b *clientBody) leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended && b.in.ProtoMajor == 1 {
+		// Fails only where there is no connection any more.
+		_ = b.control.SetReadDeadline(time.Now().Add(b.limits.LeftoverTime))
+	}
+}
