@@ -52,7 +52,7 @@ Data = str | bytes | bytearray | memoryview | Path | Readable | Iterable[bytes]
 AsyncData = Data | AsyncIterable[bytes]
 
 
-def whole(data: Any) -> bytes | None:
+def in_memory(data: Any) -> bytes | None:
     """Return data that is in memory already, as bytes; None for what has to be read."""
     if isinstance(data, str):
         return data.encode()
@@ -84,7 +84,7 @@ def _reader(data: Any, stack: ExitStack) -> Callable[[], bytes]:
 
 def chunks(data: Data) -> Iterator[bytes]:
     """Read data piece by piece."""
-    if (ready := whole(data)) is not None:
+    if (ready := in_memory(data)) is not None:
         yield ready
         return
     with ExitStack() as stack:
@@ -95,7 +95,7 @@ def chunks(data: Data) -> Iterator[bytes]:
 
 async def async_chunks(data: AsyncData) -> AsyncIterator[bytes]:
     """Read data piece by piece; files are read beside the event loop."""
-    if (ready := whole(data)) is not None:
+    if (ready := in_memory(data)) is not None:
         yield ready
     elif isinstance(data, AsyncIterable):
         async for piece in data:
@@ -137,6 +137,26 @@ async def async_undo(work: Callable[[], Awaitable[object]]) -> None:
                 await work()
 
     await asyncio.shield(bounded())
+
+
+def whole(work: Callable[[], T], drop: Callable[[T], object]) -> T:
+    """Make something; the sync form cannot be given up half-way, so there is nothing to drop."""
+    del drop
+    return work()
+
+
+async def async_whole(work: Callable[[], Awaitable[T]], drop: Callable[[T], Awaitable[object]]) -> T:
+    """Make something; who gives up half-way waits, within bounds, until it is made, and drops it."""
+    making = asyncio.ensure_future(work())
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+
+        async def finish() -> None:
+            await drop(await making)
+
+        await async_undo(finish)
+        raise
 
 
 def close_stream(stream: Any) -> None:

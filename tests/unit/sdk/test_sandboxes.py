@@ -1,16 +1,19 @@
 """Creating, finding and ending sandboxes with the SDK, against the real API over control in memory."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from fakes.live_cloud import LiveCloud
 
 from atoll import (
+    AsyncSandbox,
     InvalidArgumentError,
     NotFoundError,
     UnauthenticatedError,
     UnavailableError,
 )
+from atoll.sdk._async.api import AsyncApi
 
 
 async def test_create_says_all_that_was_wished(sdk: Any, cloud: LiveCloud) -> None:
@@ -69,14 +72,19 @@ async def test_get_finds_it_and_connect_moves_its_deadline(sdk: Any, cloud: Live
     assert (moved - before.created_at).total_seconds() == 3000
 
 
-async def test_an_ended_sandbox_is_not_found_but_says_why_it_ended(
+async def test_an_ended_sandbox_says_why_it_ended_and_cannot_be_connected_to(
     sdk: Any, cloud: LiveCloud, sandbox: Any
 ) -> None:
     await sandbox.kill()
 
-    with pytest.raises(NotFoundError, match="has ended: killed"):
-        await sdk.get(sandbox.id, **cloud.options)
-    assert (await sandbox.info()).end_reason == "killed"
+    found = await sdk.get(sandbox.id, **cloud.options)
+    with pytest.raises(NotFoundError):
+        await sdk.connect(sandbox.id, **cloud.options)
+    info = await found.info()
+    await found.close()
+
+    assert "ended" in repr(found)
+    assert info.end_reason == "killed"
 
 
 async def test_list_filters_by_metadata(sdk: Any, cloud: LiveCloud) -> None:
@@ -122,6 +130,30 @@ async def test_bad_wishes_are_refused(
 async def test_an_id_cannot_name_another_path(sdk: Any, cloud: LiveCloud, sandbox_id: str) -> None:
     with pytest.raises(InvalidArgumentError):
         await sdk.get(sandbox_id, **cloud.options)
+
+
+async def test_a_cancelled_create_leaves_no_sandbox(
+    cloud: LiveCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    create = AsyncApi.create
+
+    async def slow_create(self: AsyncApi, wish: Any) -> Any:
+        begun.set()
+        await go_on.wait()
+        return await create(self, wish)
+
+    monkeypatch.setattr(AsyncApi, "create", slow_create)
+    creating = asyncio.create_task(AsyncSandbox.create(**cloud.options))
+    await begun.wait()
+
+    creating.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+
+    assert len(cloud.control.wishes) == 1
+    assert await AsyncSandbox.list(**cloud.options) == []
 
 
 async def test_a_wrong_key_is_refused(sdk: Any, cloud: LiveCloud) -> None:

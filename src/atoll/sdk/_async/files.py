@@ -11,7 +11,7 @@ from protobuf import Oneof
 from atoll._gen.filesystem import filesystem_pb as fs
 from atoll.sdk import wire
 from atoll.sdk._async.daemon import AsyncDaemon
-from atoll.sdk._synchronization import AsyncData, async_chunks, async_close_stream, whole
+from atoll.sdk._synchronization import AsyncData, async_chunks, async_close_stream, in_memory
 from atoll.sdk.errors import AlreadyExistsError, ConnectionLostError, InternalError, NotFoundError
 from atoll.sdk.models import FileEvent, FileInfo
 from atoll.sdk.transport import check_text, map_http_errors
@@ -75,7 +75,7 @@ class AsyncFiles:
             InvalidArgumentError: the path is a directory.
             ResourceExhaustedError: the sandbox's disk is full.
         """
-        ready = whole(data)
+        ready = in_memory(data)
         content = async_chunks(data) if ready is None else ready
         async with self._daemon.files("POST", check_text("path", path), user, content) as response:
             await response.aread()

@@ -11,7 +11,7 @@ from atoll.sdk._async.commands import AsyncCommands
 from atoll.sdk._async.daemon import AsyncDaemon
 from atoll.sdk._async.files import AsyncFiles
 from atoll.sdk._async.pty import AsyncPty
-from atoll.sdk._synchronization import async_undo
+from atoll.sdk._synchronization import async_undo, async_whole
 from atoll.sdk.connection import resolve
 from atoll.sdk.errors import InvalidArgumentError, NotFoundError
 from atoll.sdk.models import SandboxInfo, TemplateInfo, Usage
@@ -111,7 +111,7 @@ class AsyncSandbox:
         }
         api = AsyncApi(resolve(api_url, api_key, request_timeout))
         try:
-            return cls(api, await api.create(wish))
+            return cls(api, await async_whole(lambda: api.create(wish), lambda made: api.kill(made.info.id)))
         except BaseException:
             await async_undo(api.close)
             raise
@@ -126,17 +126,16 @@ class AsyncSandbox:
         request_timeout: float | None = None,
     ) -> Self:
         """
-        Find a running sandbox, and leave its deadline as it is.
+        Find a sandbox, and leave its deadline as it is.
+
+        One that has ended is found for some days; nothing but ``info`` works there.
 
         Raises:
-            NotFoundError: no such sandbox, or it has ended.
+            NotFoundError: no such sandbox.
         """
         api = AsyncApi(resolve(api_url, api_key, request_timeout))
         try:
-            owned = await api.get(sandbox_id)
-            if owned.info.ended_at is not None:
-                raise NotFoundError(f"Sandbox {sandbox_id} has ended: {owned.info.end_reason}.")
-            return cls(api, owned)
+            return cls(api, await api.get(sandbox_id))
         except BaseException:
             await async_undo(api.close)
             raise

@@ -12,7 +12,7 @@ from protobuf import Oneof
 from atoll._gen.filesystem import filesystem_pb as fs
 from atoll.sdk import wire
 from atoll.sdk._sync.daemon import Daemon
-from atoll.sdk._synchronization import Data, chunks, close_stream, whole
+from atoll.sdk._synchronization import Data, chunks, close_stream, in_memory
 from atoll.sdk.errors import AlreadyExistsError, ConnectionLostError, InternalError, NotFoundError
 from atoll.sdk.models import FileEvent, FileInfo
 from atoll.sdk.transport import check_text, map_http_errors
@@ -74,7 +74,7 @@ class Files:
             InvalidArgumentError: the path is a directory.
             ResourceExhaustedError: the sandbox's disk is full.
         """
-        ready = whole(data)
+        ready = in_memory(data)
         content = chunks(data) if ready is None else ready
         with self._daemon.files("POST", check_text("path", path), user, content) as response:
             response.read()

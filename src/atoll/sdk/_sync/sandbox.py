@@ -12,7 +12,7 @@ from atoll.sdk._sync.commands import Commands
 from atoll.sdk._sync.daemon import Daemon
 from atoll.sdk._sync.files import Files
 from atoll.sdk._sync.pty import Pty
-from atoll.sdk._synchronization import undo
+from atoll.sdk._synchronization import undo, whole
 from atoll.sdk.connection import resolve
 from atoll.sdk.errors import InvalidArgumentError, NotFoundError
 from atoll.sdk.models import SandboxInfo, TemplateInfo, Usage
@@ -112,7 +112,7 @@ class Sandbox:
         }
         api = Api(resolve(api_url, api_key, request_timeout))
         try:
-            return cls(api, api.create(wish))
+            return cls(api, whole(lambda: api.create(wish), lambda made: api.kill(made.info.id)))
         except BaseException:
             undo(api.close)
             raise
@@ -127,17 +127,16 @@ class Sandbox:
         request_timeout: float | None = None,
     ) -> Self:
         """
-        Find a running sandbox, and leave its deadline as it is.
+        Find a sandbox, and leave its deadline as it is.
+
+        One that has ended is found for some days; nothing but ``info`` works there.
 
         Raises:
-            NotFoundError: no such sandbox, or it has ended.
+            NotFoundError: no such sandbox.
         """
         api = Api(resolve(api_url, api_key, request_timeout))
         try:
-            owned = api.get(sandbox_id)
-            if owned.info.ended_at is not None:
-                raise NotFoundError(f"Sandbox {sandbox_id} has ended: {owned.info.end_reason}.")
-            return cls(api, owned)
+            return cls(api, api.get(sandbox_id))
         except BaseException:
             undo(api.close)
             raise

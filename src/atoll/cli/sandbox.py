@@ -1,0 +1,193 @@
+"""``atoll sandbox``: create, list, look at, use and end sandboxes."""
+
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from atoll import AsyncSandbox, AtollError, DeadlineExceededError, NotFoundError, Sandbox
+from atoll.cli import options, output, streaming
+from atoll.sdk._synchronization import async_undo
+
+
+@click.group()
+def sandbox() -> None:
+    """Work with sandboxes that stay."""
+
+
+@sandbox.command()
+@options.creation
+@click.option(
+    "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until it is killed."
+)
+@click.option("--metadata", "-m", multiple=True, metavar="NAME=VALUE", help="Your own words about it.")
+@options.as_json
+def create(
+    template: str,
+    timeout: int,
+    env: tuple[str, ...],
+    metadata: tuple[str, ...],
+    no_internet: bool,
+    cpus: float | None,
+    memory_mb: int | None,
+    as_json: bool,
+) -> None:
+    """Create a sandbox and print its id."""
+    made = Sandbox.create(
+        template,
+        timeout=timeout,
+        env=options.environment(env),
+        metadata=options.pairs(metadata, "--metadata"),
+        allow_internet_access=not no_internet,
+        cpus=cpus,
+        memory_mb=memory_mb,
+    )
+    if as_json:
+        output.show_json(made.info())
+    else:
+        click.echo(made.id)
+
+
+@sandbox.command("list")
+@click.option("--status", help="Only these: running, killed, failed …; default: all that have not ended.")
+@click.option("--metadata", "-m", multiple=True, metavar="NAME=VALUE", help="Only those with this.")
+@options.as_json
+def list_(status: str | None, metadata: tuple[str, ...], as_json: bool) -> None:
+    """List sandboxes, newest first."""
+    found = Sandbox.list(status=status, metadata=options.pairs(metadata, "--metadata"))
+    if as_json:
+        output.show_json(found)
+        return
+    rows = [
+        (
+            one.id,
+            one.template,
+            one.status,
+            output.moment(one.started_at),
+            one.end_reason or output.left(one.deadline),
+            " ".join(f"{key}={value}" for key, value in one.metadata.items()),
+        )
+        for one in found
+    ]
+    output.show_table(("ID", "TEMPLATE", "STATUS", "STARTED", "ENDS IN", "METADATA"), rows)
+
+
+@sandbox.command()
+@click.argument("sandbox_id")
+@options.as_json
+def info(sandbox_id: str, as_json: bool) -> None:
+    """Show all about a sandbox; works for some days after its end."""
+    named = Sandbox.get(sandbox_id)
+    found, usage = named.info(), None
+    if found.ended_at is None:
+        with suppress(NotFoundError):
+            usage = named.usage()
+    if as_json:
+        output.show_json({"sandbox": found, "usage": usage})
+        return
+    limits = found.limits
+    lines: list[tuple[str, object]] = [
+        ("id", found.id),
+        ("template", f"{found.template} ({found.template_id})"),
+        ("status", found.status + (f": {found.end_reason}" if found.end_reason else "")),
+        ("created", output.moment(found.created_at)),
+        ("started", output.moment(found.started_at)),
+        ("ended", output.moment(found.ended_at)),
+        ("deadline", f"{output.moment(found.deadline)} ({output.left(found.deadline)})"),
+        ("internet", "yes" if found.internet else "no"),
+        ("metadata", " ".join(f"{key}={value}" for key, value in found.metadata.items()) or "-"),
+        (
+            "cpu",
+            f"{usage.cpu_seconds:.2f} s used; {limits.cpus:g} cores" if usage else f"{limits.cpus:g} cores",
+        ),
+        ("memory", _of(usage.memory_bytes if usage else None, limits.memory_bytes)),
+        ("disk", _of(usage.disk_bytes if usage else None, limits.disk_bytes)),
+        ("processes", f"at most {limits.processes}"),
+        ("ports", f"http://PORT-{found.id}.{found.domain}"),
+    ]
+    for name, value in lines:
+        click.echo(f"{name:10} {output.safe(value)}")
+
+
+def _of(used: int | None, limit: int) -> str:
+    return output.size(limit) if used is None else f"{output.size(used)} of {output.size(limit)}"
+
+
+@sandbox.command()
+@click.argument("sandbox_ids", nargs=-1, required=True)
+def kill(sandbox_ids: tuple[str, ...]) -> int:
+    """End sandboxes, with all that is in them."""
+    code = 0
+    for sandbox_id in sandbox_ids:
+        try:
+            Sandbox.get(sandbox_id).kill()
+            click.echo(sandbox_id)
+        except AtollError as error:
+            output.tell_error(error)
+            code = 1
+    return code
+
+
+@sandbox.command("exec", context_settings={"allow_interspersed_args": False})
+@click.option("--user", "-u", help="Who runs it; default: the template's user.")
+@click.option("--cwd", help="Where it runs; default: the user's home.")
+@click.option("--env", "-e", multiple=True, metavar="NAME[=VALUE]", help="Set a variable.")
+@click.option(
+    "--timeout", type=click.IntRange(0), default=0, help="Seconds until it is ended; default: never."
+)
+@click.option("--tty", "-t", is_flag=True, help="Give it a terminal.")
+@click.argument("sandbox_id")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(sandbox_id: str, command: tuple[str, ...], env: tuple[str, ...], **wishes: Any) -> int:
+    """
+    Run a command in a sandbox that is there: atoll sandbox exec ID -- CMD.
+
+    Exit codes: the command's; 128+n when signal n ended it; 124 when its time was over; 125 when Atoll
+    failed.
+    """
+    if wishes["tty"] and not streaming.has_terminal():
+        raise click.UsageError("--tty needs a terminal on both ends")
+    variables = options.environment(env)
+
+    async def work() -> int:
+        return await _exec(sandbox_id, [*command], variables, **wishes)
+
+    try:
+        return streaming.run_until_signal(work)
+    except DeadlineExceededError:
+        output.tell(f"The command was ended after {wishes['timeout']} s.")
+        return streaming.TIMED_OUT
+    except AtollError as error:
+        output.tell_error(error)
+        return streaming.FAILED
+
+
+async def _exec(
+    sandbox_id: str,
+    command: list[str],
+    env: dict[str, str],
+    *,
+    user: str | None,
+    cwd: str | None,
+    timeout: int,  # noqa: ASYNC109  the sandbox's daemon keeps it
+    tty: bool,
+) -> int:
+    found = await AsyncSandbox.get(sandbox_id)
+    try:
+        if tty:
+            cols, rows = streaming.terminal_size()
+            handle = await found.pty.create(
+                cols, rows, cmd=command, user=user, cwd=cwd, env=env, timeout=timeout
+            )
+        else:
+            handle = await found.commands.run(
+                command, background=True, stdin=True, user=user, cwd=cwd, env=env, timeout=timeout
+            )
+        try:
+            return await streaming.stream(found, handle, terminal=tty)
+        except BaseException:
+            # Who gives up here must not leave it running there.
+            await async_undo(handle.kill)
+            raise
+    finally:
+        await found.close()

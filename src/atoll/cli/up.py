@@ -1,0 +1,271 @@
+"""
+``atoll up``: prepares this machine, starts the server, and waits until clients are answered.
+
+In the foreground it stays: Ctrl-C takes everything down, as ``atoll down`` does. SIGTERM ends the server
+only; sandboxes and edge live on, and the next ``atoll up`` takes them over. So systemd can restart it.
+"""
+
+import asyncio
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+import httpx
+
+from atoll.cli import exports, options, output
+from atoll.cli.server_here import need_root, need_server
+from atoll.sdk.errors import FailedPreconditionError, UnavailableError
+
+if TYPE_CHECKING:
+    from atoll.server.settings import Settings
+    from atoll.server.settings.home import Home
+
+# Programs and libraries that a server needs, and Debian's packages of them.
+_PACKAGES = {"mmdebstrap": "mmdebstrap", "nft": "nftables", "ip": "iproute2"}
+# Seconds from the server's start until it says that it is ready: it adopts sandboxes, which takes some.
+_READY_TIMEOUT = 300.0
+# Seconds until a client is answered through the edge, after that.
+_ANSWER_TIMEOUT = 20.0
+# Seconds that a server gets for its end: it waits for creates and kills, and says so itself.
+_END_TIMEOUT = 120.0
+
+
+@click.command()
+@options.home
+@click.option("--listen", metavar="HOST:PORT", help="Where clients reach it; default 127.0.0.1:7777.")
+@click.option("--detach", "-d", is_flag=True, help="Return when it answers, and leave it running.")
+@click.option(
+    "--guest-ca/--no-guest-ca",
+    default=None,
+    help="Whether sandboxes trust what this machine trusts beyond the usual CAs; default: yes.",
+)
+def up(home: Path, listen: str | None, detach: bool, guest_ca: bool | None) -> int:
+    """
+    Start Atoll on this machine.
+
+    The first start gets gVisor and builds the base template, which takes minutes; later ones take a second.
+    In the foreground, Ctrl-C ends everything. What clients need is printed on standard output.
+    """
+    need_root("up")
+    need_server()
+    if guest_ca is not None:
+        os.environ["ATOLL_TEMPLATES_GUEST_CA"] = "true" if guest_ca else "false"
+    opened, settings = _open(home, listen)
+    if opened.server_pid() is not None:
+        return _is_up_already(opened.path, listen)
+    need_packages()
+    with output.steps() as show:
+        _prepare(opened, settings, show)
+        show("starting the server", None)
+        server = _start(opened, settings.server.listen, detach=detach)
+    with _undone_by_ctrl_c(opened, settings, server):
+        url = _await_answer(opened.path)
+        _say(opened.path, url, detach=detach)
+        return 0 if detach else _stay(opened, settings, server)
+
+
+def need_packages() -> None:
+    """
+    Name what Debian has to install, all of it at once.
+
+    Raises:
+        FailedPreconditionError: something is missing.
+    """
+    missing = [package for program, package in _PACKAGES.items() if not _program(program)]
+    if missing:
+        names = " ".join(missing)
+        raise FailedPreconditionError(
+            f"Missing Debian packages: {names}.", resolution=f"apt-get install --yes {names}"
+        )
+
+
+def _program(name: str) -> str | None:
+    # Root's PATH has no sbin in some shells.
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+
+
+def _open(home: Path, listen: str | None) -> "tuple[Home, Settings]":
+    from atoll.server.main import logs
+    from atoll.server.main.__main__ import open_with_settings
+
+    opened, settings = open_with_settings(home, listen)
+    logs.set_up(opened.server_log, settings.server.log_level)
+    return opened, settings
+
+
+def _is_up_already(home: Path, listen: str | None) -> int:
+    url = exports.api_url(home)
+    if listen is not None and url != f"http://{exports.reachable(listen)}":
+        raise FailedPreconditionError(
+            f"Atoll is up already, at {url}.",
+            resolution="`sudo atoll down` ends it; then start it with --listen. Another --home can be another one.",
+        )
+    output.note(f"Atoll is up already, at {url}.")
+    for line in exports.lines(home):
+        click.echo(line)
+    return 0
+
+
+def _prepare(home: "Home", settings: "Settings", show: output.Steps) -> None:
+    from atoll.server.main import gvisor_host
+
+    asyncio.run(gvisor_host.prepare(home, settings, show))
+
+
+def _start(home: "Home", listen: str, *, detach: bool) -> subprocess.Popen[bytes]:
+    """Start the server in a session of its own, and wait until it says that it is ready."""
+    words = home.path / "logs" / "server.err"
+    command = [
+        sys.executable,
+        "-m",
+        "atoll.server.main",
+        "serve",
+        "--home",
+        str(home.path),
+        "--listen",
+        listen,
+    ]
+    with words.open("wb") as errors:
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            # Its warnings: to people, or for later.
+            stderr=errors if detach or not sys.stderr.isatty() else None,
+            # Ctrl-C is for us: we decide what it ends. A closed terminal is none of the server's business.
+            start_new_session=True,
+            cwd="/",
+        )
+    assert server.stdout is not None
+    try:
+        if not _says_ready(server.stdout):
+            raise UnavailableError(
+                "The server did not start.",
+                details=_tail(words) or f"exit code {server.poll()}",
+                resolution=f"Its log: {home.server_log}. `atoll doctor` checks this machine.",
+            )
+    except BaseException:
+        _end(server)
+        raise
+    return server
+
+
+def _says_ready(stdout: IO[bytes]) -> bool:
+    """Read until the line ``ready``; False when the server ends, or takes too long."""
+    end = time.monotonic() + _READY_TIMEOUT
+    seen = b""
+    while (left := end - time.monotonic()) > 0:
+        if not select.select([stdout], [], [], left)[0]:
+            return False
+        piece = os.read(stdout.fileno(), 4096)
+        if not piece:
+            return False
+        seen += piece
+        if b"ready\n" in seen:
+            return True
+    return False
+
+
+def _tail(file: Path) -> str:
+    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+    return "\n".join(line.removeprefix("atoll: ") for line in lines[-15:])
+
+
+def _await_answer(home: Path) -> str:
+    """Wait until a client is answered through the edge; return the address."""
+    end = time.monotonic() + _ANSWER_TIMEOUT
+    while True:
+        try:
+            url = exports.api_url(home)
+            httpx.get(f"{url}/v1/health", timeout=5.0, trust_env=False).raise_for_status()
+            return url
+        except (httpx.HTTPError, UnavailableError) as error:
+            if time.monotonic() > end:
+                raise UnavailableError(
+                    "The server runs, but the edge does not answer.",
+                    details=str(error),
+                    resolution=f"Its log: {home / 'logs' / 'edge.log'}.",
+                ) from error
+            # The edge has just been started, and says nothing when it listens.
+            time.sleep(0.05)
+
+
+def _say(home: Path, url: str, *, detach: bool) -> None:
+    lines = exports.lines(home)
+    key = next(line for line in lines if "ATOLL_API_KEY" in line).partition("=")[2]
+    output.note(f"Atoll is up at {url} (its API is described at {url}/docs).\nAPI key: {key}\n")
+    for line in lines:
+        click.echo(line)
+    sys.stdout.flush()
+    suffix = "" if home == options.DEFAULT_HOME else f" --home {home}"
+    end = f"`atoll down{suffix}` ends it." if detach else "Ctrl-C ends it, and every sandbox."
+    output.note(f"\nThese lines again: `atoll env{suffix}`. {end}")
+
+
+@contextmanager
+def _undone_by_ctrl_c(home: "Home", settings: "Settings", server: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Take everything down when the user gives up before it stands; leave it for a look when it fails."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _take_down(home, settings)
+        server.wait(timeout=_END_TIMEOUT)
+        raise
+
+
+def _stay(home: "Home", settings: "Settings", server: subprocess.Popen[bytes]) -> int:
+    """Wait for a signal, or for the server's end."""
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    caught: list[int] = []
+
+    def on_signal(number: int, _: object) -> None:
+        caught.append(number)
+        os.write(wake, b"!")
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    ended = os.pidfd_open(server.pid)
+    select.select([woken, ended], [], [])
+    if not caught:
+        code = server.wait()
+        raise UnavailableError(
+            f"The server ended by itself, with code {code}.",
+            details=_tail(home.path / "logs" / "server.err") or None,
+            resolution=f"Its log: {home.server_log}. Sandboxes live on: `atoll up` takes them over.",
+        )
+    if caught[0] == signal.SIGTERM:
+        _end(server)
+        output.note("The server has ended. Sandboxes live on until `atoll down`.")
+        return 0
+    output.note("\nEnding every sandbox …")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _take_down(home, settings)
+    server.wait(timeout=_END_TIMEOUT)
+    output.note("Everything is down.")
+    return 0
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """Ask the server to end, and see to it."""
+    server.terminate()
+    try:
+        server.wait(timeout=_END_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def _take_down(home: "Home", settings: "Settings") -> None:
+    from atoll.server.main import gvisor_host, stopping
+
+    asyncio.run(stopping.take_down(home, settings, gvisor_host.gvisor_host))
