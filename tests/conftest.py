@@ -1,11 +1,15 @@
-"""Fixtures of all tests that need a real server: one home for the whole run."""
+"""Fixtures that every test folder may use: a home for each run, templates kept between runs."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from e2b import Sandbox
-from support.home import LiveHome, fresh_home
+from support.home import CACHE, LiveHome, fresh_home
+
+from atoll.server.domain.template import Template
+from atoll.server.images.library import TemplateLibrary
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +31,21 @@ def sandbox(client_options: dict[str, Any]) -> Iterator[Sandbox]:
     live = Sandbox.create("base", timeout=1800, **client_options)
     yield live
     live.kill()
+
+
+@pytest.fixture(scope="session")
+def library() -> TemplateLibrary:
+    """The templates in the cache directory (ATOLL_CACHE_DIR)."""
+    return TemplateLibrary(CACHE / "templates")
+
+
+@pytest.fixture(scope="session")
+def minimal_template(library: TemplateLibrary) -> Template:
+    """Debian with Python only; built if it is missing, which takes some 15 s."""
+    return asyncio.run(library.ensure("minimal"))
+
+
+@pytest.fixture(scope="session")
+def base_template(library: TemplateLibrary) -> Template:
+    """What users get; built if it is missing, which takes a minute."""
+    return asyncio.run(library.ensure("base"))

@@ -1,264 +1,235 @@
 """
-Builds one template: a Debian root, overlays, what the host trusts, then one rename that makes it visible.
+Builds a template: Debian by mmdebstrap, the recipe's files and scripts over it, then one rename.
 
-Everything happens in ``.building-<template id>-<random>``; whoever is killed leaves only such a folder,
-and the next builder or start removes it. One builder works on a template at a time, others wait for its lock.
+A build works in a folder of its own, whose name starts with a dot; what has the template's name is complete
+and on disk. A build that is interrupted, by ``kill -9`` or a power cut too, leaves only such a folder: the
+next build removes it. Folders and templates are locked with flock, so nothing waits for a dead builder.
 """
 
 import asyncio
-import ctypes
-import fcntl
-import json
 import os
-import secrets
+import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from atoll.server.domain.errors import (
     AtollError,
-    DeadlineExceededError,
     FailedPreconditionError,
+    InternalError,
+    ResourceExhaustedError,
     UnavailableError,
 )
-from atoll.server.domain.ids import TemplateId
 from atoll.server.domain.template import Template
-from atoll.server.host.mmdebstrap import BuildToolError, RootWish, make_root, run_inside
-from atoll.server.images.debian_sources import KEYRING, Mirrors, host_mirrors
-from atoll.server.images.guest_ca import ENV_INSIDE
+from atoll.server.host.apt import (
+    DEBIAN_KEYRING,
+    Mirror,
+    debian_mirror,
+    proxy_environment,
+    without_credentials,
+)
+from atoll.server.host.mmdebstrap import (
+    Bootstrap,
+    MmdebstrapError,
+    MmdebstrapMissingError,
+    Progress,
+    bootstrap,
+)
+from atoll.server.host.storage import sync_file_system
+from atoll.server.images.authorities import Authority
+from atoll.server.images.folders import Folders
+from atoll.server.images.manifest import write_manifest
 from atoll.server.images.recipe import Recipe
 
 log = structlog.get_logger(__name__)
 
-Progress = Callable[[str, float], None]
-
-# A mirror at 1 MB/s and 300 MB of packages, and unpacking on a slow disk.
+# Part of every recipe's hash: raise it when this file, or anything that it uses, makes other files.
+BUILDER_VERSION = 1
+# The largest recipe takes a minute; a slow mirror ten times that.
 BUILD_TIMEOUT_S = 1800.0
-SETUP_TIMEOUT_S = 300.0
-BUILDING = ".building-"
 
-# Nobody reads manuals in a sandbox, and they are a fifth of a root's files; licences stay.
-_EXCLUDE = (
-    "/usr/share/man/*", "/usr/share/info/*", "/usr/share/doc/*", "/usr/share/locale/*",
-    # The machine is its user's own: pip may install where it likes.
-    "/usr/lib/python3*/EXTERNALLY-MANAGED",
-)  # fmt: skip
-
-_LOCAL_AUTHORITIES = Path("usr/local/share/ca-certificates")
+# What the new machine trusts, for programs that bring a list of their own.
+GUEST_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+GUEST_EXTRAS = "/usr/local/share/ca-certificates/atoll-host.pem"
+# Suites that have no pockets for updates: they are updated in place.
+_ROLLING = ("sid", "unstable", "experimental", "testing")
 
 
-class Builder:
-    """Builds templates into one directory."""
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What to build: the recipe, what the result is called and says of itself, and whom it trusts."""
 
-    def __init__(self, directory: Path, *, mirrors: Mirrors | None = None) -> None:
-        """
-        Args:
-            directory: where templates stand; made when missing.
-            mirrors: where packages come from; the host's own when None.
-        """
-        self._directory = directory
-        self._mirrors = mirrors
+    recipe: Recipe
+    template: Template
+    digest: str
+    authorities: tuple[Authority, ...]
 
-    async def build(
-        self, recipe: Recipe, template_id: TemplateId, authorities: Mapping[str, bytes], progress: Progress
-    ) -> None:
-        """
-        Build a template, or wait until somebody else has built it.
 
-        Raises:
-            FailedPreconditionError: a program is missing.
-            UnavailableError: the build failed; details have the end of its output.
-            DeadlineExceededError: it took longer than its limit.
-        """
-        _check_programs()
-        self._directory.mkdir(parents=True, exist_ok=True)
-        progress("waiting", 0.0)
-        lock = await asyncio.to_thread(_lock, self._lock_path(template_id))
-        try:
-            if (self._directory / template_id).is_dir():
-                return
-            self._sweep_locked(template_id)
-            work = self._directory / f"{BUILDING}{template_id}-{secrets.token_hex(4)}"
-            try:
-                with _explained(template_id):
-                    await self._make(recipe, work, authorities, progress)
-                    await asyncio.to_thread(
-                        _publish,
-                        work,
-                        self._directory / template_id,
-                        _facts(recipe, template_id, authorities),
-                    )
-            finally:
-                # Gone already when the build succeeded.
-                await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
-            progress("done", 1.0)
-        finally:
-            os.close(lock)
+async def build(
+    order: Order, folders: Folders, progress: Progress, *, timeout_s: float = BUILD_TIMEOUT_S
+) -> None:
+    """
+    Build a template, and make it visible when it is complete.
 
-    def sweep(self) -> None:
-        """Remove what interrupted builds left; what somebody builds right now stays."""
-        for work in self._directory.glob(f"{BUILDING}*"):
-            template_id = TemplateId(work.name.removeprefix(BUILDING).rpartition("-")[0])
-            lock = _try_lock(self._lock_path(template_id))
-            if lock is not None:
-                try:
-                    self._sweep_locked(template_id)
-                finally:
-                    os.close(lock)
+    Whoever calls holds the template's lock. When this fails or is cancelled, nothing of it stays.
 
-    def _sweep_locked(self, template_id: TemplateId) -> None:
-        for work in self._directory.glob(f"{BUILDING}{template_id}-*"):
-            log.info("removing an interrupted build", path=str(work))
-            shutil.rmtree(work, ignore_errors=True)
-
-    def _lock_path(self, template_id: TemplateId) -> Path:
-        return self._directory / f".lock-{template_id}"
-
-    async def _make(
-        self, recipe: Recipe, work: Path, authorities: Mapping[str, bytes], progress: Progress
-    ) -> None:
-        rootfs = work / "rootfs"
-        await asyncio.to_thread(rootfs.mkdir, mode=0o755, parents=True)
-        mirrors = self._mirrors or host_mirrors()
-        wish = RootWish(
-            suite=recipe.suite,
-            packages=recipe.packages,
-            sources=tuple(mirrors.sources(recipe.suite)),
-            keyring=KEYRING,
-            exclude=_EXCLUDE,
+    Raises:
+        FailedPreconditionError: something that building needs is missing on this host.
+        ResourceExhaustedError: the disk is full.
+        UnavailableError: the mirror does not answer, or building took too long.
+        InternalError: it failed otherwise; details hold the end of the output.
+    """
+    if os.geteuid() != 0:
+        raise FailedPreconditionError("templates are built by root", resolution="start Atoll as root")
+    mirror = await asyncio.to_thread(debian_mirror)
+    if not await asyncio.to_thread(Path(mirror.keyring).is_file):
+        raise FailedPreconditionError(
+            "the keys that sign Debian's archive are missing",
+            details=f"there is no {mirror.keyring}",
+            resolution="apt-get install debian-archive-keyring",
         )
-        await make_root(wish, rootfs, step=progress, timeout_s=BUILD_TIMEOUT_S)
-        progress("setting up", 0.96)
-        for overlay in recipe.overlays:
-            if (overlay / "files").is_dir():
-                _lay(overlay / "files", rootfs)
-            if (overlay / "setup").is_file():
-                await _run_setup(rootfs, overlay / "setup")
-        if authorities:
-            await _trust(rootfs, authorities)
-        progress("writing to disk", 0.98)
+    async with folders.working() as work:
+        try:
+            await asyncio.to_thread(_stage, work, order, mirror)
+            request = _bootstrap(work, order.recipe, mirror, await proxy_environment())
+            await bootstrap(request, progress=progress, timeout_s=timeout_s)
+            progress("writing to disk", 0.99)
+            await asyncio.to_thread(_finish, work, order)
+        except MmdebstrapError as exc:
+            raise _translated(order.recipe.name, exc) from exc
+        except OSError as exc:
+            raise _full_disk(order.recipe.name, str(exc)) or exc from exc
+        await asyncio.to_thread(folders.publish, work, order.template.id)
+    progress("ready", 1.0)
 
 
-def _lay(files: Path, rootfs: Path) -> None:
-    """Copy an overlay's files, owned by root, with the modes that its checkout means: 644, or 755 to run."""
-    for path in sorted(files.rglob("*")):
-        target = rootfs / path.relative_to(files)
-        if path.is_dir():
-            target.mkdir(mode=0o755, exist_ok=True)
-            continue
-        target.unlink(missing_ok=True)
-        shutil.copyfile(path, target, follow_symlinks=False)
-        if not path.is_symlink():
-            target.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-        os.chown(target, 0, 0, follow_symlinks=False)
-
-
-async def _run_setup(rootfs: Path, setup: Path) -> None:
-    inside = rootfs / ".setup"
-    shutil.copyfile(setup, inside)
-    inside.chmod(0o755)
-    try:
-        await run_inside(rootfs, ["/.setup"], env={}, timeout_s=SETUP_TIMEOUT_S)
-    finally:
-        inside.unlink(missing_ok=True)
-
-
-async def _trust(rootfs: Path, authorities: Mapping[str, bytes]) -> None:
-    directory = rootfs / _LOCAL_AUTHORITIES
-    directory.mkdir(parents=True, exist_ok=True)
-    for fingerprint, pem in authorities.items():
-        (directory / f"host-{fingerprint[:16]}.crt").write_bytes(pem)
-    await run_inside(rootfs, ["update-ca-certificates"], env={}, timeout_s=SETUP_TIMEOUT_S)
-    with (rootfs / "etc/environment").open("a") as environment:
-        environment.writelines(f"{name}={value}\n" for name, value in ENV_INSIDE)
-
-
-def _facts(recipe: Recipe, template_id: TemplateId, authorities: Mapping[str, bytes]) -> Template:
-    env = dict(recipe.env)
-    if authorities:
-        env = {**dict(ENV_INSIDE), **env}
-    return Template(
-        id=template_id,
-        name=recipe.name,
-        built_at=datetime.now(UTC),
-        limits=recipe.limits,
-        default_user=recipe.default_user,
-        default_workdir=recipe.default_workdir,
-        env=tuple(sorted(env.items())),
+def _bootstrap(work: Path, recipe: Recipe, mirror: Mirror, proxy: dict[str, str]) -> Bootstrap:
+    lines = [
+        f"deb [signed-by={mirror.keyring}] {uri} {suite} {' '.join(recipe.components)}"
+        for uri, suite in _archives(recipe, mirror)
+    ]
+    stage = shlex.quote(str(work / "stage"))
+    inside = (
+        'chroot "$1" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 '
+        "DEBIAN_FRONTEND=noninteractive /bin/sh -eu"
+    )
+    # Before dpkg's first run, so that it obeys what is there. It unpacks again what was unpacked until here.
+    early = f'cp -r {stage}/early/. "$1" && cd "$1"/usr/share && rm -rf doc man info locale'
+    late = f'cp -r {stage}/files/. "$1" && rm -f "$1"/etc/apt/sources.list'
+    scripts = [f"{inside} < {stage}/setup-{number}" for number in range(len(recipe.scripts))]
+    return Bootstrap(
+        target=work / "rootfs",
+        suite=recipe.suite,
+        variant=recipe.variant,
+        packages=recipe.packages,
+        sources=tuple(lines),
+        hooks=(("extract", early), *(("customize", command) for command in (late, *scripts))),
+        proxy=proxy,
     )
 
 
-def _publish(work: Path, target: Path, template: Template) -> None:
-    """Make the build visible, whole and on the disk."""
-    facts = asdict(template) | {"built_at": template.built_at.isoformat()}
-    (work / "template.json").write_text(json.dumps(facts, indent=2) + "\n")
-    # The whole file system at once: cheaper than a hundred thousand fsyncs.
-    fd = os.open(work, os.O_RDONLY)
-    try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
-            raise OSError(ctypes.get_errno(), "syncfs", str(work))
-    finally:
-        os.close(fd)
-    work.rename(target)
-    fd = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _archives(recipe: Recipe, mirror: Mirror) -> list[tuple[str, str]]:
+    archives = [(mirror.main, recipe.suite)]
+    if recipe.suite not in _ROLLING:
+        archives.append((mirror.main, f"{recipe.suite}-updates"))
+        if mirror.security:
+            archives.append((mirror.security, f"{recipe.suite}-security"))
+    return archives
 
 
-def _check_programs() -> None:
-    packages = {
-        "mmdebstrap": "mmdebstrap",
-        "setpriv": "util-linux",
-        "unshare": "util-linux",
-        "chroot": "coreutils",
-    }
-    missing = sorted({package for program, package in packages.items() if not shutil.which(program)})
-    if not KEYRING.exists():
-        missing.append("debian-archive-keyring")
-    if missing:
-        raise FailedPreconditionError(
-            "Programs that build templates are missing", details=" ".join(missing),
-            resolution=f"apt-get install {' '.join(missing)}",
-        )  # fmt: skip
+def _stage(work: Path, order: Order, mirror: Mirror) -> None:
+    """Write what the hooks copy: what dpkg obeys and ca-certificates finds (early), the rest, the scripts."""
+    stage = work / "stage"
+    early, files = stage / "early", stage / "files"
+    files.mkdir(parents=True)
+    early.mkdir()
+    for file in order.recipe.files:
+        first = file.path.parts[:3] == ("etc", "dpkg", "dpkg.cfg.d") or file.path.parts[:2] == ("etc", "apt")
+        _write(early if first else files, str(file.path), file.content)
+    for number, script in enumerate(order.recipe.scripts):
+        (stage / f"setup-{number}").write_bytes(script)
+    for authority in order.authorities:
+        # ca-certificates takes them up when it is set up: update-ca-certificates need not run twice.
+        name = f"usr/local/share/ca-certificates/atoll-{authority.fingerprint[:16]}.crt"
+        _write(early, name, authority.pem.encode())
+    if order.authorities:
+        _write(early, GUEST_EXTRAS, "".join(authority.pem for authority in order.authorities).encode())
+    environment = "".join(f"{key}={value}\n" for key, value in order.template.env)
+    _write(files, "etc/environment", environment.encode())
+    keyring = DEBIAN_KEYRING
+    if mirror.keyring != DEBIAN_KEYRING:
+        keyring = f"/usr/share/keyrings/atoll-mirror{Path(mirror.keyring).suffix}"
+        _write(files, keyring, Path(mirror.keyring).read_bytes())
+    _write(files, "etc/apt/sources.list.d/debian.sources", _guest_sources(order.recipe, mirror, keyring))
 
 
-def _lock(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    return fd
+def _guest_sources(recipe: Recipe, mirror: Mirror, keyring: str) -> bytes:
+    stanzas = [
+        f"Types: deb\nURIs: {without_credentials(uri)}\nSuites: {suite}\n"
+        f"Components: {' '.join(recipe.components)}\nSigned-By: {keyring}\n"
+        for uri, suite in _archives(recipe, mirror)
+    ]
+    return "\n".join(stanzas).encode()
 
 
-def _try_lock(path: Path) -> int | None:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
+def _write(root: Path, path: str, content: bytes) -> None:
+    target = root / path.lstrip("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+
+
+def _finish(work: Path, order: Order) -> None:
+    """Check what was made, describe it, and get all of it on disk."""
+    rootfs = work / "rootfs"
+    if not (rootfs / "usr/bin/sh").exists() or not (rootfs / "etc/passwd").is_file():
+        raise InternalError(f"template '{order.recipe.name}' has no shell", details=str(rootfs))
+    _tidy(rootfs)
+    shutil.rmtree(work / "stage")
+    write_manifest(work, order.template, order.digest)
+    sync_file_system(work)
+
+
+def _tidy(rootfs: Path) -> None:
+    """Put right what mmdebstrap does after its last hook."""
+    rootfs.chmod(0o755)
+    # It copies these from the host, with modes of its own; then ours were written into them.
+    for name in ("etc/hostname", "etc/resolv.conf"):
+        if (rootfs / name).is_file():
+            (rootfs / name).chmod(0o644)
+    # It empties /tmp, and gVisor lays a file system in memory over an empty one. Every machine with a
+    # screen has this directory.
+    for name in ("tmp", "tmp/.X11-unix"):
+        (rootfs / name).mkdir(exist_ok=True)
+        (rootfs / name).chmod(0o1777)
+
+
+def _translated(name: str, exc: MmdebstrapError) -> AtollError:
+    if isinstance(exc, MmdebstrapMissingError):
+        return FailedPreconditionError(
+            "mmdebstrap is not installed",
+            details=f"{exc.outcome}\n{exc.output}".strip(),
+            resolution="apt-get install mmdebstrap util-linux",
+        )
+    said = f"mmdebstrap: {exc.outcome}\n{exc.output}"
+    if full := _full_disk(name, said):
+        return full
+    unreachable = ("Failed to fetch", "Could not resolve", "Unable to connect", "Connection failed")
+    if exc.outcome.startswith("killed after") or any(text in exc.output for text in unreachable):
+        return UnavailableError(
+            f"template '{name}' cannot be built now",
+            details=said,
+            resolution="check that this host reaches its Debian mirror (apt-get update), then try again",
+        )
+    return InternalError(f"template '{name}' could not be built", details=said)
+
+
+def _full_disk(name: str, said: str) -> AtollError | None:
+    if "No space left on device" not in said and "Disk quota exceeded" not in said:
         return None
-    return fd
-
-
-@contextmanager
-def _explained(template_id: TemplateId) -> Iterator[None]:
-    """Say what a failed build means."""
-    try:
-        yield
-    except BuildToolError as error:
-        kind: type[AtollError] = DeadlineExceededError if error.code is None else UnavailableError
-        raise kind(
-            f"Building the template {template_id} failed",
-            details=str(error),
-            resolution="see whether the host's Debian mirror answers: apt-get update",
-        ) from error
-    except OSError as error:
-        raise UnavailableError(
-            f"Building the template {template_id} failed", details=str(error),
-            resolution="see whether the disk has room: df -h",
-        ) from error  # fmt: skip
+    return ResourceExhaustedError(
+        f"no room on the disk to build template '{name}'",
+        details=said,
+        resolution="make room, then try again",
+    )

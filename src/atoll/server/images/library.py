@@ -1,39 +1,46 @@
-"""The built templates of one directory: finds them, and builds those that are missing."""
+"""The templates of one host: which are built, and building those that are not."""
 
 import asyncio
-import json
-import shutil
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import dataclasses
+import os
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
+from typing_extensions import override
 
-from atoll.server.domain.errors import InternalError, NotFoundError
+from atoll.server.domain.errors import AtollError, FailedPreconditionError, NotFoundError
 from atoll.server.domain.ids import TemplateId
-from atoll.server.domain.limits import Limits
 from atoll.server.domain.template import Template
-from atoll.server.images.builder import Builder, Progress
-from atoll.server.images.guest_ca import extra_certificates
-from atoll.server.images.recipe import Recipe, load_recipe, recipe_names
+from atoll.server.host.mmdebstrap import Progress
+from atoll.server.images.authorities import Authority, host_extras
+from atoll.server.images.builder import (
+    BUILD_TIMEOUT_S,
+    BUILDER_VERSION,
+    GUEST_BUNDLE,
+    GUEST_EXTRAS,
+    Order,
+    build,
+)
+from atoll.server.images.folders import Folders
+from atoll.server.images.manifest import ROOTFS, read_manifest
+from atoll.server.images.recipe import Recipe, load_recipe, recipe_names, recipes_directory
 from atoll.server.ports.templates import Templates
 
 log = structlog.get_logger(__name__)
 
-
-def recipes_directory() -> Path:
-    """Find the recipes that came with this program: in the package, or beside the sources."""
-    package = Path(__file__).parents[2] / "_templates"
-    return package if package.is_dir() else Path(__file__).parents[4] / "templates"
-
-
-def silent(phase: str, fraction: float) -> None:
-    """Show no progress."""
+_HASH_DIGITS = 12
 
 
 class TemplateLibrary(Templates):
-    """Implements ports.Templates over a directory of builds."""
+    """
+    Knows recipes and what was built from them.
+
+    A name means the build of its recipe as this object read it last: at its first use, or by ``ensure``.
+    Where that is not built, it means the newest build of the name, so that a changed recipe, or a changed
+    list of authorities on the host, stops nobody.
+    """
 
     def __init__(
         self,
@@ -41,127 +48,188 @@ class TemplateLibrary(Templates):
         *,
         recipes: Path | None = None,
         guest_ca: bool = True,
-        builder: Builder | None = None,
+        build_timeout_s: float = BUILD_TIMEOUT_S,
     ) -> None:
         """
         Args:
-            directory: where builds stand; several homes may share it.
-            recipes: the folder of recipes; the program's own when None.
-            guest_ca: whether what the host trusts beyond the usual authorities is trusted inside too.
-            builder: builds what is missing.
+            directory: holds the built templates; made when the first one is built.
+            recipes: the folder with recipes; default: Atoll's own.
+            guest_ca: whether templates trust what this host trusts beyond the usual authorities.
+            build_timeout_s: for one build; whoever waits for another's build waits as long.
+
+        Raises:
+            FailedPreconditionError: this installation has no recipes.
         """
-        self._directory = directory
+        self._folders = Folders(directory)
         self._recipes = recipes or recipes_directory()
         self._guest_ca = guest_ca
-        self._builder = builder or Builder(directory)
-        self._built: dict[TemplateId, Template] = {}
-        self._current: dict[str, TemplateId] = {}
+        self._build_timeout_s = build_timeout_s
+        self._read: dict[TemplateId, Template] = {}
+        self._orders: dict[str, Order] = {}
 
-    async def ensure(self, name: str, progress: Progress = silent) -> Template:
+    @override
+    async def get(self, name: str) -> Template:
+        return await asyncio.to_thread(self._find, name)
+
+    @override
+    async def list(self) -> Sequence[Template]:
+        return await asyncio.to_thread(self._list)
+
+    @override
+    async def rootfs(self, template_id: TemplateId) -> Path:
+        await asyncio.to_thread(self._load, template_id)
+        return self._folders.path(template_id) / ROOTFS
+
+    def names(self) -> Sequence[str]:
+        """List the recipes by name, built or not."""
+        return recipe_names(self._recipes)
+
+    async def ensure(self, name: str, progress: Progress | None = None) -> Template:
         """
-        Return the template of a recipe as it is now; build it when it is missing.
+        Return the template that a recipe makes, and build it first if it is not there.
+
+        Two at once, in one process or in two: one builds, the other waits. Reads the recipe again.
+
+        Args:
+            name: of a recipe.
+            progress: is told what is done, and how much of everything is, from 0 to 1.
 
         Raises:
             NotFoundError: there is no such recipe.
-            InvalidArgumentError: the recipe is not right.
-            FailedPreconditionError, UnavailableError, DeadlineExceededError: see ``Builder.build``.
+            InvalidArgumentError: the recipe is wrong.
+            FailedPreconditionError: what is there is damaged, or something that building needs is missing.
+            UnavailableError: not now; see the message.
+            ResourceExhaustedError: the disk is full.
         """
-        recipe, template_id, authorities = await asyncio.to_thread(self._wanted, name)
-        if not (self._directory / template_id).is_dir():
-            await self._builder.build(recipe, template_id, authorities, progress)
-        template = await asyncio.to_thread(self._read, template_id)
-        self._built[template_id] = template
-        self._current[name] = template_id
-        return template
+        tell = progress or (lambda _phase, _fraction: None)
+        order = await asyncio.to_thread(self._order, name)
+        self._orders[name] = order
+        template_id = order.template.id
+        if not self._folders.path(template_id).exists():
+            await asyncio.to_thread(self._folders.clear)
+            tell("waiting", 0.0)
+            async with self._folders.locked(template_id, timeout_s=self._build_timeout_s):
+                if not self._folders.path(template_id).exists():
+                    order = _dated(order)
+                    log.info("template is being built", template_id=template_id)
+                    await build(order, self._folders, tell, timeout_s=self._build_timeout_s)
+                    log.info("template is built", template_id=template_id)
+        return await asyncio.to_thread(self._load, template_id)
 
-    async def get(self, name: str) -> Template:
-        """See ports.Templates: the build of the recipe as it is now, else the newest of that name."""
-        untrusted = name
-        if (template := self._find(untrusted)) is None:
-            await self.refresh()
-            template = self._find(untrusted)
-        if template is None:
-            raise NotFoundError(f"template '{untrusted[:128]}' not found")
-        return template
+    async def clear(self) -> None:
+        """Remove what interrupted builds left; builds under way are not touched."""
+        await asyncio.to_thread(self._folders.clear)
 
-    async def list(self) -> Sequence[Template]:
-        """See ports.Templates."""
-        await self.refresh()
-        names = sorted({template.name for template in self._built.values()})
-        return [template for name in names if (template := self._find(name)) is not None]
+    async def remove_old(self, name: str, in_use: Collection[TemplateId]) -> Sequence[TemplateId]:
+        """
+        Remove the builds of a recipe as it was before.
 
-    async def rootfs(self, template_id: TemplateId) -> Path:
-        """See ports.Templates."""
-        if template_id not in self._built:
-            await self.refresh()
-        if template_id not in self._built:
-            raise NotFoundError(f"template '{template_id[:128]}' not found")
-        return self._directory / template_id / "rootfs"
+        Args:
+            name: of a recipe.
+            in_use: builds to keep: those that sandboxes run from.
 
-    async def refresh(self) -> None:
-        """Look at the directory and the recipes anew; remove what interrupted builds left."""
-        await asyncio.to_thread(self._refresh)
+        Returns:
+            What was removed.
 
-    async def remove(self, template_id: TemplateId) -> None:
-        """Delete a build that no sandbox uses; a no-op when it is not there."""
-        self._built.pop(template_id, None)
-        hidden = self._directory / f".building-{template_id}-removed"
-        path = self._directory / template_id
-        if path.parent == self._directory and path.is_dir():
-            # Out of sight first: nobody starts from half a template.
-            path.rename(hidden)
-            await asyncio.to_thread(shutil.rmtree, hidden)
+        Raises:
+            NotFoundError: there is no such recipe.
+        """
+        current = (await asyncio.to_thread(self._current, name)).template.id
+        removed: list[TemplateId] = []
+        for template in await asyncio.to_thread(self._all):
+            if template.name != name or template.id == current or template.id in in_use:
+                continue
+            async with self._folders.locked(template.id, timeout_s=self._build_timeout_s):
+                self._read.pop(template.id, None)
+                await asyncio.to_thread(self._folders.withdraw, template.id)
+            removed.append(template.id)
+        return removed
 
-    def _find(self, name: str) -> Template | None:
-        if (template := self._built.get(TemplateId(name))) is not None:
-            return template
-        if (current := self._built.get(self._current.get(name, TemplateId("")))) is not None:
-            return current
-        builds = [template for template in self._built.values() if template.name == name]
-        return max(builds, key=lambda template: template.built_at, default=None)
+    def _find(self, name: str) -> Template:
+        if not _is_plain(name) or not (self._recipes / name).is_dir():
+            return self._load(TemplateId(name))
+        current = self._current(name).template.id
+        if self._folders.path(current).is_dir():
+            return self._load(current)
+        builds = [template for template in self._all() if template.name == name]
+        if not builds:
+            raise NotFoundError(
+                f"template {name!r} not found", details=f"{self._folders.path(current)} is not built"
+            )
+        return max(builds, key=lambda template: template.built_at)
 
-    def _refresh(self) -> None:
-        self._builder.sweep()
-        built: dict[TemplateId, Template] = {}
-        for path in self._directory.glob("*/template.json"):
-            if not path.parent.name.startswith("."):
-                try:
-                    template = self._read(TemplateId(path.parent.name))
-                except InternalError as error:
-                    # One damaged build hides no other; asking for it by name fails as not found.
-                    log.warning("template damaged", path=str(path), error=str(error))
-                    continue
-                built[template.id] = template
-        self._built = built
-        self._current = {name: self._wanted(name)[1] for name in recipe_names(self._recipes)}
+    def _load(self, template_id: TemplateId) -> Template:
+        path = self._folders.path(template_id)
+        if not _is_plain(template_id) or not path.is_dir():
+            self._read.pop(template_id, None)
+            raise NotFoundError(f"template {template_id[:64]!r} not found", details=f"there is no {path}")
+        if template_id not in self._read:
+            self._read[template_id] = read_manifest(path)
+        return self._read[template_id]
 
-    def _wanted(self, name: str) -> tuple[Recipe, TemplateId, Mapping[str, bytes]]:
-        recipe = load_recipe(self._recipes, name)
-        authorities = extra_certificates() if self._guest_ca else {}
-        return recipe, recipe.template_id(*authorities), authorities
+    def _list(self) -> Sequence[Template]:
+        newest: dict[str, Template] = {}
+        for template in sorted(
+            self._all(), key=lambda template: (self._is_current(template), template.built_at)
+        ):
+            newest[template.name] = template
+        return [newest[name] for name in sorted(newest)]
 
-    def _read(self, template_id: TemplateId) -> Template:
-        path = self._directory / template_id / "template.json"
+    def _is_current(self, template: Template) -> bool:
         try:
-            table: dict[str, Any] = json.loads(path.read_text())
-            template = Template(
-                **{
-                    **table,
-                    "limits": Limits(**table["limits"]),
-                    "built_at": datetime.fromisoformat(table["built_at"]),
-                    "env": tuple((name, value) for name, value in table["env"]),
-                }
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InternalError(
-                f"The template {template_id} is damaged",
-                details=f"{path}: {error}",
-                resolution=f"remove {path.parent}; the next start builds it anew",
-            ) from error
-        if template.id != template_id or not (path.parent / "rootfs").is_dir():
-            raise InternalError(
-                f"The template {template_id} is damaged",
-                details=f"{path.parent} holds something else",
-                resolution=f"remove {path.parent}; the next start builds it anew",
-            )
-        return template
+            return self._current(template.name).template.id == template.id
+        except AtollError:
+            # Its recipe is gone, or wrong; what was built from it is there all the same.
+            return False
+
+    def _all(self) -> Sequence[Template]:
+        found = []
+        for path in self._folders.built():
+            try:
+                found.append(self._load(TemplateId(path.name)))
+            except FailedPreconditionError as exc:
+                log.warning("template passed over", template_id=path.name, error=str(exc))
+        return found
+
+    def _current(self, name: str) -> Order:
+        if name not in self._orders:
+            self._orders[name] = self._order(name)
+        return self._orders[name]
+
+    def _order(self, name: str) -> Order:
+        authorities = host_extras() if self._guest_ca else ()
+        return make_order(load_recipe(self._recipes, name), authorities)
+
+
+def make_order(recipe: Recipe, authorities: tuple[Authority, ...]) -> Order:
+    """Say what a recipe makes on a host with these extra authorities."""
+    fingerprints = [authority.fingerprint for authority in authorities]
+    digest = recipe.digest(str(BUILDER_VERSION), os.uname().machine, *fingerprints)
+    env = dict(recipe.env)
+    if authorities:
+        # Programs that use the system's list need nothing. These bring one of their own: httpx, uv and what
+        # is built with rustls; requests and what is built on it; Node.
+        env.setdefault("SSL_CERT_FILE", GUEST_BUNDLE)
+        env.setdefault("REQUESTS_CA_BUNDLE", GUEST_BUNDLE)
+        env.setdefault("NODE_EXTRA_CA_CERTS", GUEST_EXTRAS)
+    template = Template(
+        id=TemplateId(f"{recipe.name}-{digest[:_HASH_DIGITS]}"),
+        name=recipe.name,
+        built_at=datetime.fromtimestamp(0, UTC),
+        limits=recipe.limits,
+        default_user=recipe.default_user,
+        default_workdir=recipe.default_workdir,
+        env=tuple(sorted(env.items())),
+    )
+    return Order(recipe=recipe, template=template, digest=digest, authorities=authorities)
+
+
+def _dated(order: Order) -> Order:
+    return dataclasses.replace(
+        order, template=dataclasses.replace(order.template, built_at=datetime.now(UTC))
+    )
+
+
+def _is_plain(name: str) -> bool:
+    """Say whether this can be the name of a directory here: neither hidden nor a path."""
+    return bool(name) and not name.startswith(".") and not {"/", "\0"} & set(name) and len(name) <= 128

@@ -1,179 +1,258 @@
 """
-Recipes: what a template is made from, as data in ``templates/<name>/recipe.toml``.
+Recipes: what a template is made from, as data.
 
-A recipe names a Debian suite, packages, overlays and a size.
-An overlay is a folder beside the recipes: ``files/`` is laid over the root, then ``setup`` runs inside.
+A recipe is a folder with recipe.toml, and may have files/ (laid over the root) and setup (a script for the
+new machine's shell, run as root inside). It may include other folders, whose files and script come first.
+Only reads and checks; what is done with it is builder.py's.
 """
 
 import hashlib
-import os
+import json
 import re
-import stat
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
-from atoll.server.domain.ids import TemplateId
+import atoll
+from atoll.server.domain.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from atoll.server.domain.limits import Limits
 
 MIB = 1024 * 1024
-# Raised when the builder makes something else of the same recipe: old builds are then built anew.
-BUILDER_VERSION = 1
+# A recipe lays over settings, not data: more is a mistake, and everything is read to be hashed.
+MOST_FILES = 1000
+MOST_BYTES = 16 * MIB
+MOST_PACKAGES = 1000
 
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
-_KEYS = {"name", "suite", "packages", "overlays", "limits", "env", "default_user", "default_workdir"}
-_LIMITS = {"cpus", "memory_mib", "processes", "disk_mib"}
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_SUITE = re.compile(r"[a-z][a-z0-9-]{0,39}")
+_COMPONENT = re.compile(r"[a-z][a-z0-9-]{0,39}")
+# As Debian's policy has it, with an architecture or a version behind.
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}(:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]+)?")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_VARIANTS = ("minbase", "apt", "essential", "required", "important", "standard", "debootstrap")
+_KEYS = {"description", "suite", "components", "variant", "packages", "include", "defaults", "limits", "env"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeFile:
+    """A file to lay over the root: where, and what is in it. It gets mode 0644 and belongs to root."""
+
+    path: PurePosixPath
+    content: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """
-    One recipe.
+    What a template is made from.
 
     Attributes:
-        name: of the template; lower-case letters, digits and dashes.
-        suite: Debian's, "trixie".
-        packages: Debian's, with all that they need.
-        overlays: folders, in the order they are laid.
-        limits: the size of sandboxes that name none.
-        env: for every command inside.
+        name: the folder's.
+        description: one line for people.
+        suite: of Debian, "trixie".
+        components: of the archive.
+        variant: mmdebstrap's.
+        packages: installed beside what the variant has.
+        files: laid over, the later ones over the earlier.
+        scripts: run inside as root, in order, after the files are there.
         default_user: who runs commands that name nobody.
         default_workdir: where they run; empty: the user's home.
+        limits: the size of sandboxes that name none.
+        env: for every command inside.
     """
 
     name: str
+    description: str
     suite: str
+    components: tuple[str, ...]
+    variant: str
     packages: tuple[str, ...]
-    overlays: tuple[Path, ...]
-    limits: Limits
-    env: tuple[tuple[str, str], ...]
+    files: tuple[RecipeFile, ...]
+    scripts: tuple[bytes, ...]
     default_user: str
     default_workdir: str
+    limits: Limits
+    env: tuple[tuple[str, str], ...]
 
-    def template_id(self, *ingredients: str) -> TemplateId:
-        """Name the build of this recipe with what else goes into it: another byte anywhere, another id."""
-        digest = hashlib.sha256()
-        for word in self._words():
-            digest.update(word)
-            digest.update(b"\0")
-        for ingredient in ingredients:
-            digest.update(ingredient.encode() + b"\0")
-        return TemplateId(f"{self.name}-{digest.hexdigest()[:12]}")
+    def digest(self, *more: str) -> str:
+        """
+        Hash everything that the result depends on, as 64 hexadecimal digits.
 
-    def _words(self) -> Iterator[bytes]:
-        facts = (BUILDER_VERSION, os.uname().machine, self.name, self.suite, *self.packages, self.limits,
-                 self.env, self.default_user, self.default_workdir)  # fmt: skip
-        for fact in facts:
-            yield repr(fact).encode()
-        for overlay in self.overlays:
-            for path in sorted(overlay.rglob("*")):
-                mode = path.lstat().st_mode
-                # Of the mode only what git keeps: other bits differ between checkouts.
-                yield f"{path.relative_to(overlay)} {stat.S_IFMT(mode)} {mode & 0o100}".encode()
-                if path.is_symlink():
-                    yield os.fsencode(path.readlink())
-                elif path.is_file():
-                    yield path.read_bytes()
+        Args:
+            more: what else it depends on.
+        """
+        parts = {
+            "recipe": [
+                self.name, self.suite, self.components, self.variant, sorted(self.packages),
+                self.default_user, self.default_workdir, self.env,
+            ],
+            "limits": [
+                self.limits.cpus, self.limits.memory_bytes, self.limits.processes, self.limits.disk_bytes,
+            ],
+            "files": [[str(file.path), hashlib.sha256(file.content).hexdigest()] for file in self.files],
+            "scripts": [hashlib.sha256(script).hexdigest() for script in self.scripts],
+            "more": more,
+        }  # fmt: skip
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def load_recipe(recipes: Path, name: str) -> Recipe:
+def recipes_directory() -> Path:
     """
-    Read a recipe.
+    Return the folder with Atoll's own recipes: in the package, or beside src/ in a checkout.
+
+    Raises:
+        FailedPreconditionError: this installation has none.
+    """
+    package = Path(atoll.__file__).resolve().parent
+    candidates = (package / "_templates", package.parents[1] / "templates")
+    for path in candidates:
+        if (path / "base" / "recipe.toml").is_file():
+            return path
+    raise FailedPreconditionError(
+        "this installation has no template recipes",
+        details=f"neither {candidates[0]} nor {candidates[1]} holds base/recipe.toml",
+        resolution="install Atoll again",
+    )
+
+
+def recipe_names(directory: Path) -> list[str]:
+    """List the recipes in a folder by name."""
+    return sorted(path.parent.name for path in directory.glob("*/recipe.toml"))
+
+
+def load_recipe(directory: Path, name: str) -> Recipe:
+    """
+    Read and check one recipe.
 
     Args:
-        recipes: the folder with one folder for each recipe and overlay.
-        name: of the recipe.
+        directory: holds the recipes' folders.
+        name: the folder.
 
     Raises:
         NotFoundError: there is no such recipe.
-        InvalidArgumentError: the recipe is not right; the message names the file and the key.
+        InvalidArgumentError: it cannot be what it should be; says which key or file.
     """
-    path = recipes / name / "recipe.toml"
+    path = directory / name / "recipe.toml"
     if not _NAME.fullmatch(name) or not path.is_file():
-        raise NotFoundError(f"template '{name[:63]}' not found")
+        raise NotFoundError(f"template {name[:64]!r} not found", details=f"no recipe at {path}")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _wrong(path, str(error)) from error
-    reader = _Reader(path, table)
-    reader.only(_KEYS)
-    if reader.text("name") != name:
-        raise _wrong(path, f"name is {table['name']!r}, but the folder is {name!r}")
-    packages = reader.words("packages")
-    for package in packages:
-        if not _PACKAGE.fullmatch(package):
-            raise _wrong(path, f"packages: {package!r} is no name of a Debian package")
+        data = tomllib.loads(path.read_text())
+    except (ValueError, OSError) as exc:
+        raise InvalidArgumentError(f"{path} cannot be read", details=str(exc)) from exc
+    try:
+        return _parse(name, data, directory)
+    except _Wrong as exc:
+        raise InvalidArgumentError(f"{path}: {exc}") from exc
+
+
+class _Wrong(Exception):  # noqa: N818  never leaves this file
+    """What is wrong with a recipe, in words."""
+
+
+def _parse(name: str, data: Mapping[str, Any], directory: Path) -> Recipe:
+    if unknown := sorted(set(data) - _KEYS):
+        raise _Wrong(f"unknown key {unknown[0]!r}")
+    variant = _text(data, "variant", "minbase")
+    if variant not in _VARIANTS:
+        raise _Wrong(f"variant must be one of {', '.join(_VARIANTS)}")
+    packages = _texts(data, "packages", _PACKAGE)
+    if len(packages) > MOST_PACKAGES:
+        raise _Wrong(f"more than {MOST_PACKAGES} packages")
+    defaults = _table(data, "defaults", {"user", "workdir"})
+    workdir = _text(defaults, "workdir", "")
+    if workdir and not workdir.startswith("/"):
+        raise _Wrong("defaults.workdir must start with '/'")
+    layers = [directory / folder for folder in (*_texts(data, "include", _NAME), name)]
     return Recipe(
         name=name,
-        suite=reader.text("suite"),
+        description=_text(data, "description", ""),
+        suite=_match(_text(data, "suite", "trixie"), _SUITE, "suite"),
+        components=_texts(data, "components", _COMPONENT) or ("main",),
+        variant=variant,
         packages=packages,
-        overlays=tuple(_overlay(path, recipes, word) for word in reader.words("overlays")),
-        limits=_limits(path, table.get("limits")),
-        env=tuple(sorted(reader.mapping("env").items())),
-        default_user=reader.text("default_user", "user"),
-        default_workdir=reader.text("default_workdir", ""),
+        files=_files(layers),
+        scripts=tuple(script.read_bytes() for layer in layers if (script := layer / "setup").is_file()),
+        default_user=_match(_text(defaults, "user", "user"), _USER, "defaults.user"),
+        default_workdir=workdir,
+        limits=_limits(_table(data, "limits", {"cpus", "memory_mib", "processes", "disk_mib"})),
+        env=_env(_table(data, "env", None)),
     )
 
 
-def recipe_names(recipes: Path) -> Sequence[str]:
-    """List the names of all recipes, sorted."""
-    return sorted(path.parent.name for path in recipes.glob("*/recipe.toml"))
+def _files(layers: list[Path]) -> tuple[RecipeFile, ...]:
+    found: dict[PurePosixPath, bytes] = {}
+    total = 0
+    for layer in layers:
+        if not layer.is_dir():
+            raise _Wrong(f"include: there is no folder {layer.name!r}")
+        root = layer / "files"
+        for path in sorted(root.rglob("*")):
+            if path.is_symlink():
+                # A wheel cannot hold them.
+                raise _Wrong(f"{path} is a link; make it in the script 'setup'")
+            if path.is_dir():
+                continue
+            if not path.is_file():
+                raise _Wrong(f"{path} is not a file")
+            total += path.stat().st_size
+            if total > MOST_BYTES or len(found) >= MOST_FILES:
+                raise _Wrong(f"files: more than {MOST_FILES} files or {MOST_BYTES} bytes")
+            found[PurePosixPath(path.relative_to(root).as_posix())] = path.read_bytes()
+    return tuple(RecipeFile(path=path, content=content) for path, content in sorted(found.items()))
 
 
-class _Reader:
-    """Reads checked values; an error names the file and the key."""
-
-    def __init__(self, path: Path, table: Mapping[str, Any]) -> None:
-        self._path = path
-        self._table = table
-
-    def only(self, keys: set[str]) -> None:
-        if unknown := sorted(set(self._table) - keys):
-            raise _wrong(self._path, f"unknown key {unknown[0]!r}; there are {', '.join(sorted(keys))}")
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self._table.get(key, default)
-        if not isinstance(value, str) or "\0" in value or "\n" in value:
-            raise _wrong(self._path, f"{key} must be a line of text")
-        return value
-
-    def words(self, key: str) -> tuple[str, ...]:
-        value = self._table.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            raise _wrong(self._path, f"{key} must be a list of texts")
-        return tuple(value)
-
-    def mapping(self, key: str) -> dict[str, str]:
-        value = self._table.get(key, {})
-        if not isinstance(value, dict) or not all(isinstance(word, str) for word in value.values()):
-            raise _wrong(self._path, f"{key} must be a table of texts")
-        return value
-
-
-def _overlay(path: Path, recipes: Path, word: str) -> Path:
-    overlay = recipes / word
-    if not _NAME.fullmatch(word) or not overlay.is_dir():
-        raise _wrong(path, f"overlays: there is no folder {word!r} beside the recipes")
-    return overlay
-
-
-def _limits(path: Path, table: Any) -> Limits:
-    if not isinstance(table, dict) or set(table) != _LIMITS:
-        raise _wrong(path, f"limits must have exactly {', '.join(sorted(_LIMITS))}")
-    for key, value in table.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise _wrong(path, f"limits.{key} must be a number above 0")
+def _limits(table: Mapping[str, Any]) -> Limits:
     return Limits(
-        cpus=float(table["cpus"]),
-        memory_bytes=int(table["memory_mib"]) * MIB,
-        processes=int(table["processes"]),
-        disk_bytes=int(table["disk_mib"]) * MIB,
+        cpus=_number(table, "cpus", 2, least=0.05),
+        memory_bytes=int(_number(table, "memory_mib", 1024, least=16)) * MIB,
+        processes=int(_number(table, "processes", 1024, least=16)),
+        disk_bytes=int(_number(table, "disk_mib", 10240, least=16)) * MIB,
     )
 
 
-def _wrong(path: Path, what: str) -> InvalidArgumentError:
-    return InvalidArgumentError(f"The recipe {path.parent.name} is not right: {what}", details=str(path))
+def _env(table: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    for key, value in table.items():
+        _match(key, _ENV_NAME, "env")
+        # It also goes to /etc/environment, where a line is a variable and quotes are read in several ways.
+        if not isinstance(value, str) or re.search(r"[\x00-\x1f\x7f'\"\\#$]", value):
+            raise _Wrong(f"env.{key} must be a text without quotes, '#', '$' and control characters")
+    return tuple(sorted(table.items()))
+
+
+def _number(table: Mapping[str, Any], key: str, default: float, *, least: float) -> float:
+    value = table.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 2**40:
+        raise _Wrong(f"limits.{key} must be a number of at least {least}")
+    return value
+
+
+def _table(data: Mapping[str, Any], key: str, known: set[str] | None) -> Mapping[str, Any]:
+    value = data.get(key, {})
+    if not isinstance(value, dict):
+        raise _Wrong(f"{key} must be a table")
+    if known is not None and (unknown := sorted(set(value) - known)):
+        raise _Wrong(f"unknown key '{key}.{unknown[0]}'")
+    return value
+
+
+def _text(data: Mapping[str, Any], key: str, default: str) -> str:
+    value = data.get(key, default)
+    if not isinstance(value, str):
+        raise _Wrong(f"{key} must be a text")
+    return value
+
+
+def _texts(data: Mapping[str, Any], key: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
+    value = data.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise _Wrong(f"{key} must be a list of texts")
+    return tuple(_match(item, pattern, key) for item in value)
+
+
+def _match(value: str, pattern: re.Pattern[str], key: str) -> str:
+    if not pattern.fullmatch(value):
+        raise _Wrong(f"{key}: {value[:64]!r} is not allowed")
+    return value
