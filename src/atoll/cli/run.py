@@ -24,8 +24,9 @@ class _Run(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--" in args:
             before = args[: args.index("--")]
-            _, words, _ = self.make_parser(ctx).parse_args(list(before))
-            if not words:
+            given, _, _ = self.make_parser(ctx).parse_args(list(before))
+            # What was not given is a mark of click's own, and neither a tuple nor text.
+            if not isinstance(given.get("words"), tuple) and not isinstance(given.get("code"), str):
                 ctx.meta[_COMMAND] = args[len(before) + 1 :]
                 args = before
         return super().parse_args(ctx, args)
@@ -85,10 +86,8 @@ def _program(
 ) -> tuple[Path | None, list[str]]:
     """Return the file to upload, if there is one, and what to run."""
     if command is not None:
-        if code is not None or not command:
-            raise click.UsageError(
-                "give a command behind --" if code is None else "give -c or a command, not both"
-            )
+        if not command:
+            raise click.UsageError("give a command behind --")
         return None, command
     if code is not None:
         return None, ["python3", "-c", code, *words]
@@ -122,15 +121,9 @@ async def _run(
         cpus=cpus,
         memory_mb=memory_mb,
     )
-    async with sandbox:
+    async with sandbox, streaming.explained(sandbox):
         command = words if file is None else await _upload(sandbox, file, words[1:], user)
-        if tty:
-            cols, rows = streaming.terminal_size()
-            handle = await sandbox.pty.create(cols, rows, cmd=command, user=user, timeout=timeout)
-        else:
-            handle = await sandbox.commands.run(
-                command, background=True, stdin=True, user=user, timeout=timeout
-            )
+        handle = await streaming.start(sandbox, command, terminal=tty, user=user, timeout=timeout)
         return await streaming.stream(sandbox, handle, terminal=tty)
 
 

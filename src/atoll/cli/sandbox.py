@@ -93,7 +93,10 @@ def info(sandbox_id: str, as_json: bool) -> None:
         ("created", output.moment(found.created_at)),
         ("started", output.moment(found.started_at)),
         ("ended", output.moment(found.ended_at)),
-        ("deadline", f"{output.moment(found.deadline)} ({output.left(found.deadline)})"),
+        (
+            "deadline",
+            "-" if found.ended_at else f"{output.moment(found.deadline)} ({output.left(found.deadline)})",
+        ),
         ("internet", "yes" if found.internet else "no"),
         ("metadata", " ".join(f"{key}={value}" for key, value in found.metadata.items()) or "-"),
         (
@@ -120,7 +123,10 @@ def kill(sandbox_ids: tuple[str, ...]) -> int:
     code = 0
     for sandbox_id in sandbox_ids:
         try:
-            Sandbox.get(sandbox_id).kill()
+            found = Sandbox.get(sandbox_id)
+            reason = found.info().end_reason
+            if reason or not found.kill():
+                raise NotFoundError(f"Sandbox {sandbox_id} had ended before: {reason or 'killed'}.")
             click.echo(sandbox_id)
         except AtollError as error:
             output.tell_error(error)
@@ -148,9 +154,13 @@ def exec_(sandbox_id: str, command: tuple[str, ...], env: tuple[str, ...], **wis
     if wishes["tty"] and not streaming.has_terminal():
         raise click.UsageError("--tty needs a terminal on both ends")
     variables = options.environment(env)
+    # Behind the id nothing is an option of ours; the two dashes are for those who like to be clear.
+    words = [*command[1:]] if command[0] == "--" else [*command]
+    if not words:
+        raise click.UsageError("give a command")
 
     async def work() -> int:
-        return await _exec(sandbox_id, [*command], variables, **wishes)
+        return await _exec(sandbox_id, words, variables, **wishes)
 
     try:
         return streaming.run_until_signal(work)
@@ -174,20 +184,15 @@ async def _exec(
 ) -> int:
     found = await AsyncSandbox.get(sandbox_id)
     try:
-        if tty:
-            cols, rows = streaming.terminal_size()
-            handle = await found.pty.create(
-                cols, rows, cmd=command, user=user, cwd=cwd, env=env, timeout=timeout
+        async with streaming.explained(found):
+            handle = await streaming.start(
+                found, command, terminal=tty, user=user, cwd=cwd, env=env, timeout=timeout
             )
-        else:
-            handle = await found.commands.run(
-                command, background=True, stdin=True, user=user, cwd=cwd, env=env, timeout=timeout
-            )
-        try:
-            return await streaming.stream(found, handle, terminal=tty)
-        except BaseException:
-            # Who gives up here must not leave it running there.
-            await async_undo(handle.kill)
-            raise
+            try:
+                return await streaming.stream(found, handle, terminal=tty)
+            except BaseException:
+                # Who gives up here must not leave it running there.
+                await async_undo(handle.kill)
+                raise
     finally:
         await found.close()

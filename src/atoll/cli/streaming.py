@@ -16,7 +16,15 @@ import tty
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from atoll import AsyncCommandHandle, AsyncSandbox, AtollError, Stream
+from atoll import (
+    AsyncCommandHandle,
+    AsyncSandbox,
+    AtollError,
+    InternalError,
+    NotFoundError,
+    Stream,
+    UnavailableError,
+)
 
 # Bytes that a pipe takes without blocking once it says that it takes any: PIPE_BUF.
 _PIPE_PIECE = 4096
@@ -68,12 +76,23 @@ async def _until(add: Callable[..., Any], remove: Callable[[int], Any], fd: int)
         remove(fd)
 
 
+async def start(
+    sandbox: AsyncSandbox, command: list[str], *, terminal: bool, **wishes: Any
+) -> AsyncCommandHandle:
+    """Start a command, with an input, or on a terminal of the size of ours."""
+    if terminal:
+        cols, rows = terminal_size()
+        return await sandbox.pty.create(cols, rows, cmd=command, **wishes)
+    handle: AsyncCommandHandle = await sandbox.commands.run(command, background=True, stdin=True, **wishes)
+    return handle
+
+
 async def stream(sandbox: AsyncSandbox, handle: AsyncCommandHandle, *, terminal: bool) -> int:
     """
     Connect a command to our file descriptors until it ends; return its code.
 
     Raises:
-        AtollError: the sandbox, or the connection, ended before the command; the message says which.
+        AtollError: the sandbox, or the connection, ended before the command.
         BrokenPipeError: nobody reads our output any more.
     """
     async with contextlib.AsyncExitStack() as stack:
@@ -85,12 +104,10 @@ async def stream(sandbox: AsyncSandbox, handle: AsyncCommandHandle, *, terminal:
         try:
             async for piece in handle:
                 await write_all(2 if piece.stream is Stream.STDERR else 1, piece.data)
-        except AtollError as error:
-            await _explain(sandbox, error)
-            raise
         finally:
             for helper in helpers:
                 helper.cancel()
+            await handle.disconnect()
     assert handle.exit_code is not None
     return handle.exit_code
 
@@ -123,13 +140,18 @@ async def _nothing() -> AsyncIterator[bytes]:
     yield b""
 
 
-async def _explain(sandbox: AsyncSandbox, error: AtollError) -> None:
-    """Add why the sandbox ended, if it has: the connection's end alone says little."""
-    with contextlib.suppress(AtollError):
-        info = await sandbox.info()
-        if info.end_reason:
-            error.message = f"The sandbox {sandbox.id} ended: {info.end_reason}."
-            error.resolution = None
+@contextlib.asynccontextmanager
+async def explained(sandbox: AsyncSandbox) -> AsyncIterator[None]:
+    """Say why the sandbox ended, if it has: the connection's end alone says little."""
+    try:
+        yield
+    except (NotFoundError, UnavailableError, InternalError) as error:
+        reason = None
+        with contextlib.suppress(AtollError):
+            reason = (await sandbox.info()).end_reason
+        if reason is None:
+            raise
+        raise NotFoundError(f"The sandbox {sandbox.id} ended: {reason}.") from error
 
 
 @contextlib.contextmanager

@@ -107,7 +107,7 @@ def _is_up_already(home: Path, listen: str | None) -> int:
     if listen is not None and url != f"http://{exports.reachable(listen)}":
         raise FailedPreconditionError(
             f"Atoll is up already, at {url}.",
-            resolution="`sudo atoll down` ends it; then start it with --listen. Another --home can be another one.",
+            resolution="`sudo atoll down` ends it. Or use another --home, beside it.",
         )
     output.note(f"Atoll is up already, at {url}.")
     for line in exports.lines(home):
@@ -124,16 +124,8 @@ def _prepare(home: "Home", settings: "Settings", show: output.Steps) -> None:
 def _start(home: "Home", listen: str, *, detach: bool) -> subprocess.Popen[bytes]:
     """Start the server in a session of its own, and wait until it says that it is ready."""
     words = home.path / "logs" / "server.err"
-    command = [
-        sys.executable,
-        "-m",
-        "atoll.server.main",
-        "serve",
-        "--home",
-        str(home.path),
-        "--listen",
-        listen,
-    ]
+    module = [sys.executable, "-m", "atoll.server.main"]
+    command = [*module, "serve", "--home", str(home.path), "--listen", listen]
     with words.open("wb") as errors:
         server = subprocess.Popen(
             command,

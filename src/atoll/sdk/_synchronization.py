@@ -160,13 +160,15 @@ async def async_whole(work: Callable[[], Awaitable[T]], drop: Callable[[T], Awai
 
 
 def close_stream(stream: Any) -> None:
-    """End a generator that reads from a connection, which closes that."""
-    stream.close()
+    """End a generator that reads from a connection, which closes that; how that goes is of no interest."""
+    with contextlib.suppress(Exception):
+        stream.close()
 
 
 async def async_close_stream(stream: Any) -> None:
-    """End a generator that reads from a connection, which closes that."""
-    await stream.aclose()
+    """End a generator that reads from a connection, which closes that; how that goes is of no interest."""
+    with contextlib.suppress(Exception):
+        await stream.aclose()
 
 
 class Alongside:

@@ -117,6 +117,7 @@ class AsyncCommands:
         except BaseException:
             if handle.exit_code is None:
                 await async_undo(handle.kill)
+            await async_undo(handle.disconnect)
             raise
 
     async def list(self) -> list[ProcessInfo]:

@@ -118,6 +118,7 @@ class Commands:
         except BaseException:
             if handle.exit_code is None:
                 undo(handle.kill)
+            undo(handle.disconnect)
             raise
 
     def list(self) -> list[ProcessInfo]:
