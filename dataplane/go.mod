@@ -8,6 +8,7 @@ require (
 	github.com/fsnotify/fsnotify v1.10.1
 	github.com/miekg/dns v1.1.73 // name server and resolver's client; CoreDNS's own, BSD
 	github.com/rs/cors v1.11.1
+	go.uber.org/goleak v1.3.0 // tests: goroutines left behind; Uber, MIT
 	golang.org/x/sys v0.49.0
 	golang.org/x/time v0.15.0 // rate limits; the Go project's, BSD
 	google.golang.org/protobuf v1.36.12
@@ -15,7 +16,6 @@ require (
 
 require (
 	github.com/BurntSushi/toml v1.4.1-0.20240526193622-a339e1f7089c // indirect
-	go.uber.org/goleak v1.3.0 // indirect
 	golang.org/x/exp/typeparams v0.0.0-20231108232855-2478ac86f678 // indirect
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/net v0.59.0 // indirect

@@ -38,7 +38,10 @@ func (e *Edge) adminServer() *http.Server {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, _ *http.Request) {
+		// Whole before we begin to end, which closes this connection too.
+		w.Header().Set("Content-Length", "0")
 		w.WriteHeader(http.StatusAccepted)
+		_ = http.NewResponseController(w).Flush()
 		e.Stop()
 	})
 	return &http.Server{Handler: mux, ReadHeaderTimeout: e.config.Limits.HeaderTime}
