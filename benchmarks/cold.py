@@ -8,9 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from e2b import Sandbox
-
 import stats
+from e2b import Sandbox
 from home import CACHE, Home
 
 SAMPLES = 30
@@ -32,6 +31,8 @@ def create_to_first_command(home: Home, tool: Path) -> list[stats.Figure]:
             sandbox.kill()
             assert output == "hi\n"
             raw.append(raw_run(bundle, Path(directory), number))
+        # runsc leaves one mount behind for each state directory.
+        subprocess.run(["umount", f"{directory}/state/null-netns"], check=False)
     ours, raw = ours[2:], raw[2:]
     ratio = stats.median(ours) / stats.median(raw)
     return [
@@ -54,7 +55,7 @@ def raw_bundle(directory: Path) -> Path:
         "process": {
             "user": {"uid": 1000, "gid": 1000}, "args": COMMAND, "cwd": "/home/user",
             "env": ["PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/home/user"],
-            "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
         },
         "root": {"path": str(rootfs)},
         "hostname": "raw",

@@ -74,7 +74,9 @@ def running_home() -> Iterator[Home]:
         listen = f"127.0.0.1:{probe.getsockname()[1]}"
     try:
         subprocess.run([ATOLL, "up", "--home", path, "--listen", listen, "--detach"], check=True, env=env)
-        lines = subprocess.run([ATOLL, "env", "--home", path], check=True, capture_output=True, text=True).stdout
+        lines = subprocess.run(
+            [ATOLL, "env", "--home", path], check=True, capture_output=True, text=True
+        ).stdout
         words = dict(word.split("=", 1) for word in shlex.split(lines) if "=" in word)
         os.environ.update(words)
         yield Home(path=path, url=words["ATOLL_API_URL"], key=words["ATOLL_API_KEY"])

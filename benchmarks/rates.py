@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 
 import httpx
-from e2b import Sandbox
-
 import stats
+from e2b import Sandbox
 from home import Home, pss_of
 
 SAMPLES = 30
-IDLE_SANDBOXES = 4
+# So many share the pages of the programs, as on a machine in use.
+IDLE_SANDBOXES = 20
 IDLE_SECONDS = 30
 API_REQUESTS = 4000
 API_CLIENTS = 8

@@ -10,13 +10,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
-
 import cold
 import rates
 import stats
 import transfer
 from home import Home, running_home
+from rich.console import Console
 
 ROOT = Path(__file__).parents[1]
 Benchmark = Callable[[Home, Path], list[stats.Figure]]

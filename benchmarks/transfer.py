@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from e2b import Sandbox
-
 import stats
+from e2b import Sandbox
 from home import Home
 
 SIZE = 100_000_000
@@ -20,7 +19,9 @@ def up_and_down(home: Home, tool: Path) -> list[stats.Figure]:
     with tempfile.TemporaryDirectory(prefix="atoll-bench-files-") as directory, plain(tool, directory) as url:
         source = Path(directory) / "source"
         source.write_bytes(b"0123456789abcdef" * (SIZE // 16))
-        sandbox = Sandbox.create("base", timeout=900, api_key=home.key, api_url=home.url, sandbox_url=home.url)
+        sandbox = Sandbox.create(
+            "base", timeout=900, api_key=home.key, api_url=home.url, sandbox_url=home.url
+        )
         try:
             headers = [
                 f"E2b-Sandbox-Id: {sandbox.sandbox_id}", "E2b-Sandbox-Port: 49983",

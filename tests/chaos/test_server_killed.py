@@ -17,7 +17,6 @@ from typing import Any
 import httpx
 import pytest
 from e2b import Sandbox
-
 from support.home import LiveHome, fresh_home
 
 ROUNDS = 6

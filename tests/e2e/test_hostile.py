@@ -160,11 +160,12 @@ def test_a_client_that_reads_nothing_harms_nobody(
 ) -> None:
     host, port = client_options["api_url"].removeprefix("http://").split(":")
     victim.commands.run("head -c 300000000 /dev/zero > /tmp/large", timeout=100)
+    token = victim.connection_config.sandbox_headers["X-Access-Token"]
     with socket.create_connection((host, int(port))) as rude:
         rude.sendall(
             b"GET /files?path=/tmp/large HTTP/1.1\r\nHost: localhost\r\n"
             + f"E2b-Sandbox-Id: {victim.sandbox_id}\r\nE2b-Sandbox-Port: 49983\r\n".encode()
-            + f"X-Access-Token: {victim.connection_config.sandbox_headers.get('X-Access-Token', '')}\r\n\r\n".encode()
+            + f"X-Access-Token: {token}\r\n\r\n".encode()
         )
         assert lives(neighbour)
         assert lives(victim)
@@ -172,8 +173,12 @@ def test_a_client_that_reads_nothing_harms_nobody(
 
 def test_rubbish_at_the_door_is_refused(neighbour: Sandbox, client_options: dict[str, Any]) -> None:
     host, port = client_options["api_url"].removeprefix("http://").split(":")
-    for rubbish in (b"\x00" * 4096, b"GET / HTTP/9.9\r\n\r\n", b"POST /x HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-                    b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 100_000 + b"\r\n"):  # fmt: skip
+    for rubbish in (
+        b"\x00" * 4096,
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 100_000 + b"\r\n",
+    ):
         with socket.create_connection((host, int(port)), timeout=20) as door:
             try:
                 door.sendall(rubbish)
