@@ -1,4 +1,4 @@
-"""From the call of create to the first command's output, nothing warm, beside raw `runsc run` of that command."""
+"""From the call of create to the first output, nothing warm, beside raw `runsc run` of the same command."""
 
 import json
 import os
@@ -38,8 +38,8 @@ def create_to_first_command(home: Home, tool: Path) -> list[stats.Figure]:
     return [
         stats.Figure(
             name="cold create → first command", unit="ms", median=stats.median(ours), p95=stats.p95(ours),
-            raw=stats.median(raw), raw_p95=stats.p95(raw), target="≤ 1.4 × raw", score=ratio, met=ratio <= 1.4,
-            samples=len(ours),
+            raw=stats.median(raw), raw_p95=stats.p95(raw), target="≤ 1.4 × raw", score=ratio,
+            met=ratio <= 1.4, samples=len(ours),
         )
     ]  # fmt: skip
 
@@ -70,7 +70,7 @@ def raw_bundle(directory: Path) -> Path:
 
 
 def raw_run(bundle: Path, directory: Path, number: int) -> float:
-    """Run it once in a sandbox of its own, with gVisor's network and an overlay on disk; return milliseconds."""
+    """Run it once, with gVisor's network and an overlay on disk; return milliseconds."""
     (runsc,) = newest(CACHE / "runsc", "*/runsc")
     overlay = directory / f"overlay-{number}"
     overlay.mkdir()

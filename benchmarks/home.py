@@ -34,7 +34,7 @@ class Home:
     key: str
 
     def processes(self, sandbox_id: str) -> list[psutil.Process]:
-        """Find every process of the host that belongs to a sandbox: they all carry its id in their arguments."""
+        """Find every process of the host that belongs to a sandbox: its id is in their arguments."""
         found = [process for process in psutil.process_iter(["cmdline"])
                  if any(sandbox_id in word for word in process.info["cmdline"] or ())]  # fmt: skip
         stubs = [child for process in found for child in process.children(recursive=True)]

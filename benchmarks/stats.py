@@ -58,8 +58,9 @@ def show(figures: Sequence[Figure]) -> None:
         table.add_column(column, justify="left" if column in {"what", "unit", "target", ""} else "right")
     for figure in figures:
         table.add_row(
-            figure.name, number(figure.median), number(figure.p95), number(figure.raw), number(figure.raw_p95),
-            figure.unit, number(figure.score), figure.target, "met" if figure.met else "missed",
+            figure.name, number(figure.median), number(figure.p95), number(figure.raw),
+            number(figure.raw_p95), figure.unit, number(figure.score), figure.target,
+            "met" if figure.met else "missed",
         )  # fmt: skip
     Console(width=160).print(table)
 

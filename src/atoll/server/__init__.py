@@ -1,0 +1,1 @@
+"""The server: see ARCHITECTURE.md for its floors."""

@@ -1,0 +1,1 @@
+"""One file for each program or kernel facility. Knows nothing of sandboxes."""

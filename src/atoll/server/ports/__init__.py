@@ -1,0 +1,1 @@
+"""What control needs of the world: Protocols whose docstrings are the contract."""
