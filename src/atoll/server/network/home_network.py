@@ -91,14 +91,15 @@ def teardown(home_id: str, *, slots_dir: Path, run_dir: Path = RUN_DIR) -> tuple
             maker.remove(number)
     finally:
         maker.close_thread()
+    # Before the fence: a server that still runs does not put up the fence of a home without a range.
+    with translated("give the address range up"), Netlink() as netlink:
+        ranges.release(home_id, netlink, run_dir=run_dir)
     with translated("load the packet filter's library"):
         nftables = Nftables()
     try:
         fence.take_down(names, nftables)
     finally:
         nftables.close()
-    with translated("give the address range up"), Netlink() as netlink:
-        ranges.release(home_id, netlink, run_dir=run_dir)
     making.unprepare(run_dir)
     Records(slots_dir).clear()
     return tuple(HostSettings(home_id, run_dir=run_dir).release())

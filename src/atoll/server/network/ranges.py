@@ -75,6 +75,11 @@ def release(home_id: str, netlink: Netlink, *, run_dir: Path) -> None:
             netlink.delete_unreachable(network, protocol=ROUTE_PROTOCOL, priority=names.route_priority)
 
 
+def is_claimed(home_id: str, netlink: Netlink) -> bool:
+    """Say whether this home claims a range, which it does from its first start until it is taken down."""
+    return bool(_own_claims(Names(home_id), netlink))
+
+
 def choose(supernet: IPv4Network, prefix_length: int, taken: dict[Network, str]) -> IPv4Network:
     """
     Pick the first range that overlaps nothing.

@@ -219,9 +219,6 @@ def _hooks(rules: Rules, ours: str) -> str:
     type filter hook forward priority filter; policy accept;
     iifname {ours} goto judge_out
     oifname {ours} goto judge_in
-    # Not ours any more, or not yet: to a sandbox that is gone.
-    ip daddr {v4} drop
-    ip6 daddr {v6} drop
   }}
   chain judge_out {{
     # Here addresses are as other tables have left them.

@@ -21,8 +21,9 @@ from atoll.server.domain.errors import AtollError, ResourceExhaustedError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.limits import EgressPolicy
 from atoll.server.host import netns
+from atoll.server.host.netlink import Netlink
 from atoll.server.host.nftables import Nftables
-from atoll.server.network import making, uplink
+from atoll.server.network import making, ranges, uplink
 from atoll.server.network.fence import Fence
 from atoll.server.network.host_watch import HostWatch
 from atoll.server.network.kernel_errors import translated
@@ -276,8 +277,11 @@ class SlotPool(Slots):
                     log.warning("the fence could not be looked after", error=str(error))
 
     def _check_fence(self) -> None:
-        with translated("look at the host's network"):
-            host = uplink.read_now()
+        with translated("look at the host's network"), Netlink() as netlink:
+            if not ranges.is_claimed(self._names.home_id, netlink):
+                # The home is being taken down: what is removed now is to stay removed.
+                return
+            host = uplink.read(netlink)
         if host.on_link != self._fence.on_link:
             log.info("the host's links changed", on_link=[str(network) for network in host.on_link])
             self._fence.put_up_again(host.on_link)
