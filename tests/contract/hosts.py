@@ -4,18 +4,36 @@ The runtimes that tests/contract/test_runtime.py runs on, each on a host of its 
 A new runtime gets a function here, and an entry in ``HOSTS``.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
+from atoll.server.control.clock import SystemClock
 from atoll.server.domain.ids import SandboxId, TemplateId
 from atoll.server.domain.limits import Limits
+from atoll.server.domain.machine import Machine
+from atoll.server.guests.client import HttpGuest
+from atoll.server.host.pidfd import Pidfd
+from atoll.server.images.library import TemplateLibrary
+from atoll.server.main.gvisor_host import program
+from atoll.server.network import home_network
+from atoll.server.network.names import AddressRange
+from atoll.server.network.slots import SlotPool
 from atoll.server.ports.runtime import Runtime
 from atoll.server.runtimes.fake.runtime import FakeRuntime
+from atoll.server.runtimes.gvisor.places import Places
+from atoll.server.runtimes.gvisor.record import Record
+from atoll.server.runtimes.gvisor.release import RunscRelease
+from atoll.server.runtimes.gvisor.runtime import GVisorRuntime
 
+# Shared with other tests, so that templates and runsc are made once.
+CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
 TEMPLATE = TemplateId("base-000000000000")
 LIMITS = Limits(cpus=0.5, memory_bytes=128 * 1024**2, processes=128, disk_bytes=64 * 1024**2)
 
@@ -55,11 +73,73 @@ async def fake_host(directory: Path) -> AsyncIterator[RuntimeHost]:
     yield RuntimeHost(make=make, template=TEMPLATE, end=end, end_unseen=end_unseen)
 
 
+class _SlottedRuntime(GVisorRuntime):
+    """Opens and closes its own slots, as a server's main does."""
+
+    def __init__(self, home_id: str, addresses: AddressRange, directory: Path, places: Places) -> None:
+        self._slots = SlotPool(
+            home_id,
+            addresses,
+            slots_dir=directory / "slots",
+            run_dir=home_network.RUN_DIR,
+            dns_port=5353,
+            ready=1,
+        )
+        self._guest = HttpGuest(clock=SystemClock())
+        super().__init__(
+            places=places,
+            templates=TemplateLibrary(CACHE / "templates"),
+            slots=self._slots,
+            guest=self._guest,
+        )
+
+    async def open(self) -> Sequence[Machine]:
+        await self._slots.open()
+        return await super().open()
+
+    async def close(self) -> None:
+        await super().close()
+        await self._slots.close()
+        await self._guest.close()
+
+
 @asynccontextmanager
 async def gvisor_host(directory: Path) -> AsyncIterator[RuntimeHost]:
-    """Give a home with slots, a template and runsc."""
-    pytest.skip("gVisor's host is not put together here yet: it needs slots and a built template")
-    yield  # type: ignore[unreachable]
+    """Give a home with slots, the minimal template and runsc; nothing of it is left on the machine."""
+    # runsc's sockets are in it: a short path.
+    directory = Path(tempfile.mkdtemp(prefix="atc-"))
+    home_id = secrets.token_hex(3)
+    guestd = program("atoll-guestd")
+    template = await TemplateLibrary(CACHE / "templates").ensure("minimal")
+    runsc = await RunscRelease(CACHE / "runsc", probe=guestd).ensure()
+    places = Places(
+        home_id=home_id,
+        sandboxes=directory / "sandboxes",
+        runsc_state=directory / "runsc-state",
+        runsc=runsc,
+        guestd=guestd,
+    )
+    prepared = await asyncio.to_thread(home_network.prepare, home_id)
+
+    def make() -> GVisorRuntime:
+        return _SlottedRuntime(home_id, prepared.addresses, directory, places)
+
+    async def end(runtime: Runtime, sandbox_id: SandboxId) -> None:
+        await end_unseen(sandbox_id)
+
+    async def end_unseen(sandbox_id: SandboxId) -> None:
+        record = Record.read(places.directory(sandbox_id).path)
+        assert record is not None
+        assert record.sentry is not None
+        with Pidfd.open(record.sentry.pid, start_time=record.sentry.start_time) as sentry:
+            await sentry.kill(patience_s=10)
+
+    try:
+        yield RuntimeHost(make=make, template=template.id, end=end, end_unseen=end_unseen)
+    finally:
+        await asyncio.to_thread(make().remove_shared)
+        await asyncio.to_thread(home_network.teardown, home_id, slots_dir=directory / "slots")
+        shutil.rmtree(directory)
 
 
 HOSTS: dict[str, Callable[[Path], AbstractAsyncContextManager[RuntimeHost]]] = {

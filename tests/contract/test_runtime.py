@@ -98,10 +98,11 @@ async def test_machines_outlive_the_object_and_the_next_one_finds_them(host: Run
 
     successor = host.make()
     found = await successor.open()
-
-    assert sorted(found, key=str) == sorted(machines, key=str)
-    assert (await successor.usage(machines[0].sandbox_id)).memory_bytes > 0
-    await successor.close()
+    try:
+        assert sorted(found, key=str) == sorted(machines, key=str)
+        assert (await successor.usage(machines[0].sandbox_id)).memory_bytes > 0
+    finally:
+        await successor.close()
 
 
 async def test_a_found_machine_is_watched_again(host: RuntimeHost) -> None:
@@ -221,11 +222,12 @@ async def test_a_machine_that_ended_unseen_is_no_machine_but_remains(host: Runti
 
     successor = host.make()
     found = await successor.open()
-
-    assert list(found) == []
-    assert list(await successor.remains()) == [machine.sandbox_id]
-    await successor.destroy(machine.sandbox_id)
-    await successor.close()
+    try:
+        assert list(found) == []
+        assert list(await successor.remains()) == [machine.sandbox_id]
+        await successor.destroy(machine.sandbox_id)
+    finally:
+        await successor.close()
 
 
 async def test_what_is_not_there_has_no_usage(host: RuntimeHost) -> None:

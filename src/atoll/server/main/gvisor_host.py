@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import structlog
+from typing_extensions import override
 
 from atoll.server.control.clock import SystemClock
 from atoll.server.domain.errors import FailedPreconditionError
+from atoll.server.domain.ids import SandboxId
 from atoll.server.edge.process import EdgeOptions, EdgeProcess
 from atoll.server.guests.client import HttpGuest
 from atoll.server.images.library import TemplateLibrary
@@ -20,6 +22,7 @@ from atoll.server.main.parts import HostParts, Purpose
 from atoll.server.network import home_network
 from atoll.server.network.names import GATEWAY, AddressRange
 from atoll.server.network.slots import SlotPool
+from atoll.server.ports.edge import Edge
 from atoll.server.runtimes.gvisor.places import Places
 from atoll.server.runtimes.gvisor.release import RunscRelease
 from atoll.server.runtimes.gvisor.runtime import GVisorRuntime
@@ -97,12 +100,20 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
         yield HostParts(
             runtime=runtime,
             guest=guest,
-            edge=edge,
+            edge=edge if purpose is Purpose.SERVE else _EndedEdge(),
             templates=templates,
             dns_servers=(str(GATEWAY),),
             watch=edge.watch,
             take_down=take_down,
         )
+
+
+class _EndedEdge(Edge):
+    """An edge that has ended, and so has forgotten everything."""
+
+    @override
+    async def forget(self, sandbox_id: SandboxId) -> None:
+        return
 
 
 def program(name: str) -> Path:

@@ -186,6 +186,12 @@ class GVisorRuntime(Runtime):
                 # The sentry follows.
                 sentry.close()
                 return None
+        if sentry.has_ended() or (gofer is not None and gofer.has_ended()):
+            # It ended while nobody looked, and nobody has waited for it yet.
+            for process in (sentry, gofer):
+                if process is not None:
+                    process.close()
+            return None
         directory = self._places.directory(record.sandbox_id)
         return Running(record=record, directory=directory, cgroup=cgroup, sentry=sentry, gofer=gofer)
 
