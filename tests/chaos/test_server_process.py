@@ -1,0 +1,160 @@
+"""A real server over fake machines is killed, stopped and taken down; the next one puts things right."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from atoll.server.runtimes.fake.runtime import DESTROY_PLACES, START_PLACES
+from atoll.server.settings.home import Home, open_home
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    # Its path must be short: sockets are in it.
+    return open_home(tmp_path_factory.mktemp("h"))
+
+
+def command(home: Home, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "support.fake_server", str(home.path), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])},
+    )
+
+
+@contextmanager
+def server(home: Home, *words: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    with command(home, *words) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n", process.stderr.read()
+        transport = httpx.HTTPTransport(uds=str(home.api_socket))
+        headers = {"X-API-Key": home.api_key()}
+        try:
+            with httpx.Client(
+                transport=transport, base_url="http://api", headers=headers, timeout=30
+            ) as client:
+                yield process, client
+        finally:
+            process.kill()
+
+
+def create(client: httpx.Client) -> str:
+    answer = client.post("/v2/sandboxes", json={"templateID": "base", "timeout": 300})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["sandboxID"])
+
+
+def running(client: httpx.Client) -> set[str]:
+    answer = client.get("/v2/sandboxes")
+    assert answer.status_code == 200, answer.text
+    return {row["sandboxID"] for row in answer.json()}
+
+
+def machines(home: Home) -> set[str]:
+    return {path.name for path in home.sandboxes.iterdir()}
+
+
+def test_sandboxes_live_on_when_the_server_stops_and_the_next_one_has_them(home: Home) -> None:
+    with server(home) as (process, client):
+        sandbox = create(client)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+    assert machines(home) == {sandbox}
+    assert not home.api_socket.exists()
+    with server(home) as (_, client):
+        assert running(client) == {sandbox}
+
+
+@pytest.mark.parametrize("place", [*START_PLACES, "configure"])
+def test_a_create_that_kill_9_cut_off_is_undone(home: Home, place: str) -> None:
+    with server(home) as (_, client):
+        kept = create(client)
+    with server(home, place) as (process, client):
+        with pytest.raises(httpx.TransportError):
+            create(client)
+        assert process.wait(timeout=30) == -signal.SIGKILL
+
+    with server(home) as (process, client):
+        assert running(client) == {kept}
+        client.delete(f"/sandboxes/{kept}").raise_for_status()
+        # Stopping waits for what is being removed.
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+    assert machines(home) == set()
+
+
+@pytest.mark.parametrize("place", ["forget", *DESTROY_PLACES])
+def test_a_kill_that_kill_9_cut_off_is_finished(home: Home, place: str) -> None:
+    with server(home) as (_, client):
+        kept, killed = create(client), create(client)
+    with server(home, place) as (process, client):
+        with pytest.raises(httpx.TransportError):
+            client.delete(f"/sandboxes/{killed}")
+        assert process.wait(timeout=30) == -signal.SIGKILL
+
+    with server(home) as (process, client):
+        assert running(client) == {kept}
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+    assert machines(home) == {kept}
+
+
+def test_one_home_has_one_server(home: Home) -> None:
+    with server(home) as (process, client), command(home) as second:
+        _, errors = second.communicate(timeout=30)
+
+        assert second.returncode == 1
+        assert f"process {process.pid}" in errors
+        assert running(client) == set()
+
+
+def test_taking_down_ends_server_and_sandboxes(home: Home) -> None:
+    with server(home) as (process, client):
+        create(client)
+        with command(home, "take-down") as taking_down:
+            _, errors = taking_down.communicate(timeout=60)
+
+        assert taking_down.returncode == 0, errors
+        assert process.wait(timeout=30) == 0
+    assert machines(home) == set()
+    assert (home.path / "taken-down").exists()
+    assert list(home.run.glob("*.sock")) == []
+
+
+def test_taking_down_works_when_the_database_is_damaged(home: Home) -> None:
+    with server(home) as (_, client):
+        create(client)
+    home.database.write_bytes(b"damaged" * 1000)
+    for extra in home.path.glob("atoll.db-*"):
+        extra.unlink()
+
+    with command(home, "take-down") as taking_down:
+        _, errors = taking_down.communicate(timeout=60)
+
+    assert taking_down.returncode == 0, errors
+    assert machines(home) == set()
+
+
+def test_the_log_has_one_json_object_a_line(home: Home) -> None:
+    with server(home) as (process, client):
+        create(client)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+    lines = [json.loads(line) for line in home.server_log.read_text().splitlines()]
+    assert {"server ready", "sandbox started", "server stopped"} <= {line["event"] for line in lines}
+    assert home.server_log.read_text().count(home.api_key()) == 0
