@@ -29,8 +29,12 @@ if TYPE_CHECKING:
     from atoll.server.settings import Settings
     from atoll.server.settings.home import Home
 
-# Programs and libraries that a server needs, and Debian's packages of them.
-_PACKAGES = {"mmdebstrap": "mmdebstrap", "nft": "nftables", "ip": "iproute2"}
+# Programs and files that a server needs, and Debian's packages of them. libnftables comes with nftables.
+_PACKAGES = {"mmdebstrap": "mmdebstrap", "nft": "nftables", "setpriv": "util-linux"}
+_FILES = {
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+    "/etc/ssl/certs/ca-certificates.crt": "ca-certificates",
+}
 # Seconds from the server's start until it says that it is ready: it adopts sandboxes, which takes some.
 _READY_TIMEOUT = 300.0
 # Seconds until a client is answered through the edge, after that.
@@ -80,12 +84,19 @@ def need_packages() -> None:
     Raises:
         FailedPreconditionError: something is missing.
     """
-    missing = [package for program, package in _PACKAGES.items() if not _program(program)]
+    missing = missing_packages()
     if missing:
         names = " ".join(missing)
         raise FailedPreconditionError(
             f"Missing Debian packages: {names}.", resolution=f"apt-get install --yes {names}"
         )
+
+
+def missing_packages() -> list[str]:
+    """List what Debian has to install."""
+    missing = [package for program, package in _PACKAGES.items() if not _program(program)]
+    missing += [package for file, package in _FILES.items() if not Path(file).exists()]
+    return missing
 
 
 def _program(name: str) -> str | None:
@@ -126,6 +137,9 @@ def _start(home: "Home", listen: str, *, detach: bool) -> subprocess.Popen[bytes
     words = home.path / "logs" / "server.err"
     module = [sys.executable, "-m", "atoll.server.main"]
     command = [*module, "serve", "--home", str(home.path), "--listen", listen]
+    if not detach:
+        # When somebody kills us, the server must not stay behind: systemd would start us again in vain.
+        command = ["setpriv", "--pdeathsig", "TERM", *command]
     with words.open("wb") as errors:
         server = subprocess.Popen(
             command,

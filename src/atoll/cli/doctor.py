@@ -1,0 +1,177 @@
+"""``atoll doctor``: looks at all that a server needs of this machine, and says what to do about it."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from atoll.cli import exports, machine, options, output
+from atoll.cli.machine import Check, fail, ok, warn
+from atoll.cli.server_here import need_server
+from atoll.cli.up import missing_packages
+from atoll.sdk.errors import AtollError
+
+_MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
+_COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
+# Controllers that limit sandboxes, as each version of cgroups calls them.
+_CONTROLLERS_V1 = ("cpu", "memory", "pids", "freezer")
+_CONTROLLERS_V2 = ("cpu", "memory", "pids")
+
+
+@click.command()
+@options.home
+@options.as_json
+def doctor(home: Path, as_json: bool) -> int:
+    """
+    Check this machine: can it run Atoll, and what stands in the way?
+
+    Exit codes: 0 nothing fails; 1 something does.
+    """
+    checks = [check for look in _looks(home) for check in _guarded(look)]
+    if as_json:
+        output.show_json(checks)
+    else:
+        for check in checks:
+            mark = click.style(_MARKS[check.status], fg=_COLORS[check.status])
+            click.echo(f"{mark} {check.name:12} {output.safe(check.message)}")
+            if check.resolution:
+                click.echo(f"  {'':12} → {output.safe(check.resolution)}")
+    return 1 if any(check.status == "fail" for check in checks) else 0
+
+
+def _looks(home: Path) -> list[Callable[[], Iterator[Check]]]:
+    return [
+        machine.kernel,
+        machine.container,
+        _rights,
+        _server,
+        _packages,
+        _control_groups,
+        _network,
+        _settings,
+        lambda: _runsc(home),
+        lambda: machine.disk(home),
+        machine.memory,
+        machine.resolver,
+        _authorities,
+        machine.proxies,
+        machine.kvm,
+        lambda: _up(home),
+    ]
+
+
+def _guarded(look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    """One look that fails must not hide the others."""
+    try:
+        yield from look()
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("atoll"):
+            raise
+        yield warn("server", f"not looked at: {error.name} is missing", "pip install 'atoll[server]'")
+    except Exception as error:
+        if not output.is_told(error):
+            raise
+        told = error if isinstance(error, AtollError) else None
+        text = str(error).splitlines()[0]
+        yield warn(getattr(look, "__name__", "check").strip("_<>"), text, (told and told.resolution) or "")
+
+
+def _rights() -> Iterator[Check]:
+    if os.geteuid() == 0:
+        yield ok("rights", "root")
+    else:
+        yield warn("rights", "not root: not everything can be looked at", "sudo atoll doctor")
+
+
+def _server() -> Iterator[Check]:
+    need_server()
+    from atoll.server.main.gvisor_host import program
+
+    for name in ("atoll-guestd", "atoll-edge"):
+        yield ok("programs", str(program(name)))
+
+
+def _packages() -> Iterator[Check]:
+    missing = missing_packages()
+    if missing:
+        yield fail("packages", f"missing: {' '.join(missing)}", f"apt-get install --yes {' '.join(missing)}")
+    else:
+        yield ok("packages", "all there")
+
+
+def _control_groups() -> Iterator[Check]:
+    from atoll.server.host import cgroup, cgroup_base
+
+    version = cgroup.version()
+    if version == 1:
+        missing = [name for name in _CONTROLLERS_V1 if not (cgroup_base.MOUNT / name).is_dir()]
+    else:
+        there = (cgroup_base.MOUNT / "cgroup.controllers").read_text().split()
+        missing = [name for name in _CONTROLLERS_V2 if name not in there]
+    if missing:
+        yield fail(
+            "cgroups",
+            f"version {version}, without {', '.join(missing)}",
+            "Limits do not hold without; the kernel's command line may switch them off (cgroup_disable=).",
+        )
+    else:
+        yield ok("cgroups", f"version {version}, all controllers")
+
+
+def _network() -> Iterator[Check]:
+    from atoll.server.network import findings
+
+    if os.geteuid() != 0:
+        yield warn("network", "not looked at: needs root", "sudo atoll doctor")
+        return
+    found = findings.look()
+    for one in found:
+        make = fail if one.serious else warn
+        yield make("network", f"{one.message}: {one.effect}", one.resolution)
+    if not found:
+        yield ok("network", "nftables works, and nothing stands in the way")
+
+
+def _settings() -> Iterator[Check]:
+    for name in ("vm.max_map_count", "net.ipv4.ip_forward"):
+        value = Path("/proc/sys", *name.split(".")).read_text().strip()
+        yield ok("settings", f"{name} = {value} (`atoll up` sets what it needs, `atoll down` puts it back)")
+
+
+def _runsc(home: Path) -> Iterator[Check]:
+    from atoll.server.main.gvisor_host import program
+    from atoll.server.runtimes.gvisor.release import VERSION, RunscRelease
+
+    cache = Path(os.environ.get("ATOLL_CACHE_DIR") or home)
+    try:
+        installed = RunscRelease(cache / "runsc", probe=program("atoll-guestd")).installed()
+    except PermissionError:
+        yield warn("runsc", f"{cache} is for root only", "sudo atoll doctor")
+        return
+    if VERSION in installed:
+        yield ok("runsc", f"{VERSION} at {installed[VERSION]}")
+    elif installed:
+        names = ", ".join(installed)
+        yield ok("runsc", f"{names}; this Atoll is made for {VERSION}, which `atoll up` gets if need be")
+    else:
+        yield ok("runsc", f"not installed yet; `atoll up` gets {VERSION} and tries it")
+
+
+def _authorities() -> Iterator[Check]:
+    from atoll.server.images.authorities import host_extras
+
+    count = len(host_extras())
+    if count:
+        yield ok(
+            "ca", f"{count} beyond the usual ones; sandboxes trust them too (--no-guest-ca: they do not)"
+        )
+    else:
+        yield ok("ca", "the usual ones")
+
+
+def _up(home: Path) -> Iterator[Check]:
+    try:
+        yield ok("server", f"up at {exports.api_url(home)}")
+    except AtollError as error:
+        yield ok("server", error.message)
