@@ -1,31 +1,20 @@
-"""The library finds what is built, whole builds only."""
+"""The library finds what is built, whole builds only; names mean the recipe as it is now."""
 
-import fcntl
-import json
-import os
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from atoll.server.domain.errors import InternalError, NotFoundError
+from atoll.server.domain.errors import FailedPreconditionError, NotFoundError
 from atoll.server.domain.ids import TemplateId
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.template import Template
-from atoll.server.images.library import TemplateLibrary
+from atoll.server.images.authorities import Authority
+from atoll.server.images.library import TemplateLibrary, make_order
+from atoll.server.images.manifest import write_manifest
+from atoll.server.images.recipe import load_recipe
 
-RECIPE = """
-name = "tiny"
-suite = "trixie"
-packages = []
-overlays = []
-[limits]
-cpus = 1
-memory_mib = 64
-processes = 10
-disk_mib = 100
-"""
+RECIPE = 'packages = []\n[env]\nA = "b"\n'
 
 
 @pytest.fixture
@@ -37,7 +26,6 @@ def recipes(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def builds(tmp_path: Path) -> Path:
-    (tmp_path / "builds").mkdir()
     return tmp_path / "builds"
 
 
@@ -46,93 +34,156 @@ def library(builds: Path, recipes: Path) -> TemplateLibrary:
     return TemplateLibrary(builds, recipes=recipes, guest_ca=False)
 
 
-def put(builds: Path, template_id: str, day: int) -> Template:
+def current_id(recipes: Path) -> str:
+    return make_order(load_recipe(recipes, "tiny"), ()).template.id
+
+
+def put(builds: Path, template_id: str, day: int, name: str = "tiny") -> Template:
+    """Write what a build would have left."""
     template = Template(
         id=TemplateId(template_id),
-        name="tiny",
+        name=name,
         built_at=datetime(2026, 1, day, tzinfo=UTC),
         limits=Limits(cpus=1.0, memory_bytes=1, processes=1, disk_bytes=1),
+        default_workdir="/srv",
         env=(("A", "b"),),
     )
-    (builds / template_id / "rootfs").mkdir(parents=True)
-    facts = asdict(template) | {"built_at": template.built_at.isoformat()}
-    (builds / template_id / "template.json").write_text(json.dumps(facts))
+    (builds / template_id / "rootfs" / "usr").mkdir(parents=True)
+    write_manifest(builds / template_id, template, "0" * 64)
     return template
 
 
-async def test_a_build_is_found_by_name_and_by_id(library: TemplateLibrary, builds: Path) -> None:
-    template = put(builds, "tiny-000000000001", 1)
+async def test_a_build_is_found_by_name_and_by_id(
+    library: TemplateLibrary, builds: Path, recipes: Path
+) -> None:
+    template = put(builds, current_id(recipes), 1)
 
     assert await library.get("tiny") == template
-    assert await library.get("tiny-000000000001") == template
+    assert await library.get(template.id) == template
     assert await library.list() == [template]
     assert await library.rootfs(template.id) == builds / template.id / "rootfs"
+    assert await library.ensure("tiny") == template
 
 
 async def test_the_recipe_as_it_is_now_wins_over_a_newer_build(
     library: TemplateLibrary, builds: Path, recipes: Path
 ) -> None:
-    from atoll.server.images.recipe import load_recipe
-
-    current = put(builds, load_recipe(recipes, "tiny").template_id(), 1)
+    current = put(builds, current_id(recipes), 1)
     put(builds, "tiny-000000000009", 9)
 
     assert await library.get("tiny") == current
+    assert await library.list() == [current]
 
 
-async def test_the_newest_build_wins_without_a_recipe(library: TemplateLibrary, builds: Path) -> None:
+async def test_the_newest_build_serves_while_the_recipe_has_none(
+    library: TemplateLibrary, builds: Path
+) -> None:
     put(builds, "tiny-000000000001", 1)
     newer = put(builds, "tiny-000000000002", 2)
 
     assert await library.get("tiny") == newer
+    assert await library.list() == [newer]
 
 
-@pytest.mark.parametrize("name", ["none", "", "../tiny", "tiny/../tiny", ".building-tiny-1"])
+async def test_a_build_whose_recipe_is_gone_is_listed_and_found_by_id(
+    library: TemplateLibrary, builds: Path
+) -> None:
+    old = put(builds, "old-000000000001", 1, name="old")
+
+    assert await library.list() == [old]
+    assert await library.get(old.id) == old
+
+
+@pytest.mark.parametrize(
+    "name", ["none", "", "../tiny", "tiny/../tiny", ".building-1", "a\x00b", "x" * 5000, "."]
+)
 async def test_what_is_not_built_is_not_found(library: TemplateLibrary, builds: Path, name: str) -> None:
     put(builds, "tiny-000000000001", 1)
 
     with pytest.raises(NotFoundError, match="not found"):
         await library.get(name)
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError, match="not found"):
         await library.rootfs(TemplateId(name))
 
 
-@pytest.mark.parametrize("damage", ["{", "{}", '{"name": "tiny", "limits": 3}'])
-async def test_a_damaged_build_is_refused_and_hides_no_other(
+async def test_nothing_is_built_yet(library: TemplateLibrary) -> None:
+    assert await library.list() == []
+    with pytest.raises(NotFoundError, match="template 'tiny' not found"):
+        await library.get("tiny")
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", "{}", '{"format": 2}', '{"format": 1, "id": "x", "name": "tiny", "limits": 3}']
+)
+async def test_a_damaged_build_is_refused_by_name_and_hides_no_other(
     library: TemplateLibrary, builds: Path, recipes: Path, damage: str
 ) -> None:
-    from atoll.server.images.recipe import load_recipe
-
     good = put(builds, "tiny-000000000001", 1)
-    bad = load_recipe(recipes, "tiny").template_id()
-    put(builds, bad, 2)
-    (builds / bad / "template.json").write_text(damage)
+    bad = put(builds, current_id(recipes), 2)
+    (builds / bad.id / "template.json").write_text(damage)
 
     assert await library.list() == [good]
-    with pytest.raises(InternalError, match=f"The template {bad} is damaged"):
-        await library.ensure("tiny")
+    for ask in (library.get("tiny"), library.get(bad.id), library.rootfs(bad.id), library.ensure("tiny")):
+        with pytest.raises(FailedPreconditionError, match=f"template '{bad.id}' is damaged"):
+            await ask
 
 
-async def test_interrupted_builds_are_removed_unless_somebody_builds(
-    library: TemplateLibrary, builds: Path
+async def test_half_a_build_is_refused_by_name(library: TemplateLibrary, builds: Path, recipes: Path) -> None:
+    bad = put(builds, current_id(recipes), 2)
+    (builds / bad.id / "rootfs" / "usr").rmdir()
+
+    with pytest.raises(FailedPreconditionError, match=f"template '{bad.id}' is damaged"):
+        await library.get("tiny")
+
+
+async def test_a_build_under_another_name_is_refused(library: TemplateLibrary, builds: Path) -> None:
+    put(builds, "tiny-000000000001", 1)
+    (builds / "tiny-000000000001").rename(builds / "tiny-000000000002")
+
+    with pytest.raises(FailedPreconditionError, match="template 'tiny-000000000002' is damaged"):
+        await library.get("tiny-000000000002")
+
+
+async def test_a_build_that_was_removed_is_not_found_any_more(
+    library: TemplateLibrary, builds: Path, recipes: Path
 ) -> None:
-    (builds / ".building-tiny-000000000001-abcd" / "rootfs").mkdir(parents=True)
-    (builds / ".building-tiny-000000000002-abcd" / "rootfs").mkdir(parents=True)
-    busy = os.open(builds / ".lock-tiny-000000000002", os.O_RDWR | os.O_CREAT)
-    fcntl.flock(busy, fcntl.LOCK_EX)
-    try:
-        await library.refresh()
-    finally:
-        os.close(busy)
+    template = put(builds, current_id(recipes), 1)
+    await library.get("tiny")
+    (builds / template.id).rename(builds / ".elsewhere")
 
-    assert [path.name for path in builds.glob(".building-*")] == [".building-tiny-000000000002-abcd"]
+    with pytest.raises(NotFoundError):
+        await library.rootfs(template.id)
 
 
-async def test_a_removed_build_is_gone(library: TemplateLibrary, builds: Path) -> None:
-    template = put(builds, "tiny-000000000001", 1)
+async def test_old_builds_are_removed_but_for_those_in_use(
+    library: TemplateLibrary, builds: Path, recipes: Path
+) -> None:
+    current = put(builds, current_id(recipes), 1)
+    used = put(builds, "tiny-000000000001", 2)
+    unused = put(builds, "tiny-000000000002", 3)
+    other = put(builds, "other-000000000001", 3, name="other")
 
-    await library.remove(template.id)
-    await library.remove(template.id)
+    assert await library.remove_old("tiny", {used.id}) == [unused.id]
+    assert sorted(path.name for path in builds.iterdir() if not path.name.startswith(".")) == sorted(
+        [current.id, used.id, other.id]
+    )
+    with pytest.raises(NotFoundError):
+        await library.get(unused.id)
 
-    assert await library.list() == []
-    assert not (builds / template.id).exists()
+
+def test_extra_authorities_make_another_template_and_tell_programs_where_they_are(recipes: Path) -> None:
+    recipe = load_recipe(recipes, "tiny")
+    plain = make_order(recipe, ()).template
+    trusting = make_order(recipe, (Authority("00", "pem"),)).template
+
+    assert plain.id != trusting.id
+    assert plain.env == (("A", "b"),)
+    assert {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"} < {key for key, _ in trusting.env}
+
+
+def test_a_recipe_may_say_where_authorities_are(recipes: Path) -> None:
+    (recipes / "tiny" / "recipe.toml").write_text('[env]\nSSL_CERT_FILE = "/mine"\n')
+
+    order = make_order(load_recipe(recipes, "tiny"), (Authority("00", "pem"),))
+
+    assert dict(order.template.env)["SSL_CERT_FILE"] == "/mine"

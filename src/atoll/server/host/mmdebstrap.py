@@ -107,7 +107,7 @@ async def bootstrap(request: Bootstrap, *, progress: Progress | None = None, tim
     # Both ends are needed, since apt and dpkg outlive a killed mmdebstrap.
     holder = ["setpriv", "--pdeathsig=KILL", "--", "unshare", "--mount", "--pid", "--fork",
               "--kill-child=KILL", "--mount-proc", "--"]  # fmt: skip
-    log.info("mmdebstrap starts", command=shlex.join(argv))
+    log.debug("mmdebstrap starts", command=shlex.join(argv))
     try:
         process = await asyncio.create_subprocess_exec(
             *holder,

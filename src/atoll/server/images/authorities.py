@@ -83,7 +83,7 @@ def _is_certificate(authority: Authority) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cadata=ssl.PEM_cert_to_DER_cert(authority.pem))
-    except ssl.SSLError:
+    except (ssl.SSLError, ValueError):
         log.warning("not a certificate, passed over", fingerprint=authority.fingerprint)
         return False
     return True
