@@ -68,7 +68,11 @@ def pss_of(pid: int) -> int:
 def running_home() -> Iterator[Home]:
     """Start a server in a home of its own, and take all of it down afterwards."""
     path = Path(tempfile.mkdtemp(prefix="atoll-bench-"))
-    env = {**os.environ, "ATOLL_CACHE_DIR": str(CACHE)}
+    env = {
+        **os.environ,
+        "ATOLL_CACHE_DIR": str(CACHE),
+        "ATOLL_TEMPLATES_BUILT_AT_START": "base,minimal",
+    }
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         listen = f"127.0.0.1:{probe.getsockname()[1]}"

@@ -48,7 +48,8 @@ class LiveHome:
 
     @property
     def env(self) -> dict[str, str]:
-        return {"ATOLL_CACHE_DIR": str(CACHE)}
+        # The tests use the small template beside the one that a server starts with.
+        return {"ATOLL_CACHE_DIR": str(CACHE), "ATOLL_TEMPLATES_BUILT_AT_START": "base,minimal"}
 
     def start(self) -> None:
         """Start the server, or start it again, and wait until it answers."""
