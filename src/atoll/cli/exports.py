@@ -27,6 +27,8 @@ def api_url(home: Path) -> str:
                 f"There is no home of Atoll at {home}.",
                 resolution="`sudo atoll up` makes one; --home names another.",
             )
+        if not socket.exists():
+            raise UnavailableError(f"Atoll is not up in {home}.", resolution="`sudo atoll up` starts it.")
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=_TIMEOUT) as client:
             listen = client.get("http://edge/v1/status").raise_for_status().json()["listen"]
     except PermissionError as error:

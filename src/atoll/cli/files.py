@@ -6,6 +6,7 @@ Names that come from a sandbox are a stranger's: none may lead out of the direct
 
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,9 +44,9 @@ def parse_place(word: str) -> Place | None:
 def ls(place: str, long: bool, as_json: bool) -> None:
     """List a directory of a sandbox; without PATH, its user's home."""
     found = parse_place(place) or Place(place, ".")
-    sandbox = Sandbox.get(found.sandbox_id)
-    entry = sandbox.files.stat(found.path)
-    entries = sandbox.files.list(found.path) if entry.type is FileType.DIRECTORY else [entry]
+    with closing(Sandbox.get(found.sandbox_id)) as sandbox:
+        entry = sandbox.files.stat(found.path)
+        entries = sandbox.files.list(found.path) if entry.type is FileType.DIRECTORY else [entry]
     entries.sort(key=lambda one: one.name)
     if as_json:
         output.show_json(entries)
@@ -80,12 +81,13 @@ def cp(source: str, destination: str, user: str | None) -> None:
     here, there = parse_place(source), parse_place(destination)
     if (here is None) == (there is None):
         raise click.UsageError("one of SOURCE and DESTINATION must be SANDBOX:PATH")
-    with output.steps() as show:
+    place = there or here
+    assert place is not None
+    with closing(Sandbox.get(place.sandbox_id)) as sandbox, output.steps() as show:
         if there is not None:
-            copied = Upload(Sandbox.get(there.sandbox_id), user, show).copy(Path(source), there.path)
+            copied = Upload(sandbox, user, show).copy(Path(source), there.path)
         else:
-            assert here is not None
-            copied = Download(Sandbox.get(here.sandbox_id), user, show).copy(here.path, Path(destination))
+            copied = Download(sandbox, user, show).copy(place.path, Path(destination))
     output.note(f"{copied} {'file' if copied == 1 else 'files'} copied")
 
 

@@ -1,6 +1,6 @@
 """``atoll sandbox``: create, list, look at, use and end sandboxes."""
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import click
@@ -42,10 +42,11 @@ def create(
         cpus=cpus,
         memory_mb=memory_mb,
     )
-    if as_json:
-        output.show_json(made.info())
-    else:
-        click.echo(made.id)
+    with closing(made):
+        if as_json:
+            output.show_json(made.info())
+        else:
+            click.echo(made.id)
 
 
 @sandbox.command("list")
@@ -77,11 +78,11 @@ def list_(status: str | None, metadata: tuple[str, ...], as_json: bool) -> None:
 @options.as_json
 def info(sandbox_id: str, as_json: bool) -> None:
     """Show all about a sandbox; works for some days after its end."""
-    named = Sandbox.get(sandbox_id)
-    found, usage = named.info(), None
-    if found.ended_at is None:
-        with suppress(NotFoundError):
-            usage = named.usage()
+    with closing(Sandbox.get(sandbox_id)) as named:
+        found, usage = named.info(), None
+        if found.ended_at is None:
+            with suppress(NotFoundError):
+                usage = named.usage()
     if as_json:
         output.show_json({"sandbox": found, "usage": usage})
         return
@@ -123,10 +124,10 @@ def kill(sandbox_ids: tuple[str, ...]) -> int:
     code = 0
     for sandbox_id in sandbox_ids:
         try:
-            found = Sandbox.get(sandbox_id)
-            reason = found.info().end_reason
-            if reason or not found.kill():
-                raise NotFoundError(f"Sandbox {sandbox_id} had ended before: {reason or 'killed'}.")
+            with closing(Sandbox.get(sandbox_id)) as found:
+                reason = found.info().end_reason
+                if reason or not found.kill():
+                    raise NotFoundError(f"Sandbox {sandbox_id} had ended before: {reason or 'killed'}.")
             click.echo(sandbox_id)
         except AtollError as error:
             output.tell_error(error)

@@ -1,0 +1,241 @@
+"""Listings, files and errors of the command line."""
+
+import json
+import os
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from fakes.live_cloud import LiveCloud
+
+from atoll import InvalidArgumentError
+from atoll.cli import exports, files, main, options, output
+
+Invoke = Callable[..., Result]
+Atoll = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture
+def sandbox_id(invoke: Invoke) -> str:
+    return invoke("sandbox", "create", "-m", "job=a b").stdout.strip()
+
+
+def test_create_list_info_kill(invoke: Invoke, sandbox_id: str) -> None:
+    listed = json.loads(invoke("sandbox", "list", "--json").stdout)
+    table = invoke("sandbox", "list").stdout.splitlines()
+    info = json.loads(invoke("sandbox", "info", sandbox_id, "--json").stdout)
+    text = invoke("sandbox", "info", sandbox_id).stdout
+    killed = invoke("sandbox", "kill", sandbox_id)
+
+    assert [one["id"] for one in listed] == [sandbox_id]
+    assert table[0].split()[:3] == ["ID", "TEMPLATE", "STATUS"]
+    assert table[1].split()[:3] == [sandbox_id, "base", "running"]
+    assert info["sandbox"]["metadata"] == {"job": "a b"}
+    assert f"id         {sandbox_id}" in text
+    assert killed.stdout.strip() == sandbox_id
+    assert json.loads(invoke("sandbox", "list", "--json").stdout) == []
+    assert "status     killed: killed" in invoke("sandbox", "info", sandbox_id).stdout
+
+
+def test_list_filters(invoke: Invoke, sandbox_id: str) -> None:
+    assert len(json.loads(invoke("sandbox", "list", "-m", "job=a b", "--json").stdout)) == 1
+    assert json.loads(invoke("sandbox", "list", "-m", "job=other", "--json").stdout) == []
+    assert invoke("sandbox", "list", "-m", "nonsense").exit_code == 2
+
+
+def test_templates_are_listed(invoke: Invoke) -> None:
+    assert json.loads(invoke("template", "list", "--json").stdout)[0]["name"] == "base"
+    assert invoke("template", "list").stdout.splitlines()[1].split()[0] == "base"
+
+
+def test_a_directory_goes_in_and_comes_out_as_it_was(
+    invoke: Invoke, sandbox_id: str, tmp_path: Path, cloud: LiveCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "data").write_bytes(os.urandom(100_000))
+    (source / "sub" / "deep").write_text("x")
+    (source / "link").symlink_to("/etc/passwd")
+
+    into = invoke("cp", str(source), f"{sandbox_id}:/there")
+    out = invoke("cp", f"{sandbox_id}:/there", str(tmp_path / "back"))
+
+    assert into.exit_code == out.exit_code == 0
+    assert "not copied, a link" in into.stderr
+    assert "2 files copied" in out.stderr
+    back = tmp_path / "back"
+    assert sorted(str(path.relative_to(back)) for path in back.rglob("*")) == ["data", "sub", "sub/deep"]
+    assert (back / "data").read_bytes() == (source / "data").read_bytes()
+
+
+def test_a_file_goes_into_a_directory_that_is_there(
+    invoke: Invoke, sandbox_id: str, tmp_path: Path, cloud: LiveCloud
+) -> None:
+    (cloud.daemon.root / "dir").mkdir()
+    one = tmp_path / "one"
+    one.write_text("1")
+
+    invoke("cp", str(one), f"{sandbox_id}:/dir")
+    invoke("cp", f"{sandbox_id}:/dir/one", str(tmp_path / "two"))
+    listed = invoke("ls", f"{sandbox_id}:/dir")
+    long = invoke("ls", "-l", f"{sandbox_id}:/dir/one")
+
+    assert (cloud.daemon.root / "dir" / "one").read_text() == "1"
+    assert (tmp_path / "two").read_text() == "1"
+    assert listed.stdout == "one\n"
+    assert " 1 " in long.stdout
+    assert json.loads(invoke("ls", "--json", f"{sandbox_id}:/dir").stdout)[0]["name"] == "one"
+
+
+def test_a_copy_keeps_no_setuid_and_leaves_no_half_file(
+    invoke: Invoke, sandbox_id: str, tmp_path: Path, cloud: LiveCloud
+) -> None:
+    there = cloud.daemon.root / "program"
+    there.write_bytes(b"x" * 100_000)
+    there.chmod(0o755)
+    invoke("cp", f"{sandbox_id}:/program", str(tmp_path / "whole"))
+    cloud.daemon.cut_after = 100
+
+    cut = invoke("cp", f"{sandbox_id}:/program", str(tmp_path / "half"))
+
+    assert stat.S_IMODE((tmp_path / "whole").stat().st_mode) == 0o755
+    assert isinstance(cut.exception, Exception)
+    assert [path.name for path in tmp_path.iterdir() if "half" in path.name] == []
+
+
+@pytest.mark.parametrize("args", [("cp", "a", "b"), ("cp", "i1:a", "i2:b"), ("ls",), ("cp", "a")])
+def test_wrong_usage_is_said(invoke: Invoke, args: tuple[str, ...]) -> None:
+    assert invoke(*args).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\0"])
+def test_a_name_from_a_sandbox_cannot_lead_elsewhere(name: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        files.safe_name(name)
+
+
+def test_a_place_is_told_from_a_path() -> None:
+    assert files.parse_place("iabc:/x") == files.Place("iabc", "/x")
+    assert files.parse_place("iabc:") == files.Place("iabc", ".")
+    assert files.parse_place("./a:b") is None
+    assert files.parse_place("a.txt:b") is None
+    assert files.parse_place("plain") is None
+
+
+def test_names_of_strangers_do_not_reach_the_terminal_as_they_are() -> None:
+    assert output.safe("a\x1b[31mb\nc\x00") == "a\\x1b[31mb\\nc\\x00"
+    assert output.safe("grüße 漢字") == "grüße 漢字"
+
+
+def test_errors_have_three_parts_and_a_code(atoll: Atoll) -> None:
+    done = atoll("sandbox", "info", "i" + "a" * 20)
+
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"atoll: Sandbox")
+    assert b"Traceback" not in done.stderr
+
+
+def test_without_a_server_named_the_error_says_what_to_do(
+    atoll: Atoll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ATOLL_API_URL")
+
+    done = atoll("sandbox", "list")
+
+    assert done.returncode == 1
+    assert b"atoll env" in done.stderr
+
+
+def test_a_fault_of_ours_is_said_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("atoll.cli.exports.lines", fail)
+
+    assert main.run(["env"]) == 70
+    words = capfd.readouterr().err
+    assert "ZeroDivisionError" in words
+    assert "Traceback" not in words
+
+
+def test_env_without_a_home_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["env", "--home", str(tmp_path / "none")]) == 1
+    assert "There is no home of Atoll" in capfd.readouterr().err
+
+
+def test_env_of_a_home_that_is_not_up_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "home.json").write_text("{}")
+
+    assert main.run(["env", "--home", str(tmp_path)]) == 1
+    assert "is not up" in capfd.readouterr().err
+
+
+def test_down_without_a_home_has_nothing_to_do(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["down", "--home", str(tmp_path / "none")]) == 0
+    assert "nothing to do" in capfd.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_up_needs_root(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+    for verb in ("up", "down"):
+        assert main.run([verb, "--home", str(tmp_path / "none")]) == 1
+        assert f"sudo atoll {verb}" in capfd.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_up_names_missing_packages_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("atoll.cli.up._program", lambda name: None)
+    monkeypatch.setattr("atoll.cli.up._FILES", {})
+
+    # A home's path is short: sockets are in it. pytest's is not.
+    with tempfile.TemporaryDirectory(prefix="atoll-test-") as home:
+        assert main.run(["up", "--home", home]) == 1
+
+    words = capfd.readouterr().err.splitlines()
+    assert words[0] == "atoll: Missing Debian packages: mmdebstrap nftables util-linux."
+
+
+def test_up_refuses_a_home_whose_path_is_too_long(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["up", "--home", str(tmp_path / ("x" * 100))]) == 1
+    assert "too long" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("127.0.0.1:1", "127.0.0.1:1"),
+        ("0.0.0.0:2", "127.0.0.1:2"),
+        (":3", "127.0.0.1:3"),
+        ("[::]:4", "[::1]:4"),
+    ],
+)
+def test_an_address_to_listen_on_becomes_one_to_connect_to(listen: str, address: str) -> None:
+    assert exports.reachable(listen) == address
+
+
+def test_variables_take_their_value_from_here_when_they_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERE", "value")
+
+    assert options.environment(("A=", "HERE", "B=c=d")) == {"A": "", "HERE": "value", "B": "c=d"}
+
+
+def test_every_verb_has_help() -> None:
+    for name in main.cli.list_commands(None):  # type: ignore[arg-type]
+        command = main.cli.get_command(None, name)  # type: ignore[arg-type]
+        assert command is not None
+        assert command.help, name
+        for sub in getattr(command, "commands", {}).values():
+            assert sub.help, f"{name} {sub.name}"
