@@ -1,0 +1,201 @@
+"""Homes come up, go down and leave nothing, whatever happened in between."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from support.home import ATOLL, LiveHome, free_address
+
+from atoll import Sandbox
+
+HOST_SETTINGS = Path("/run/atoll/host-settings.json")
+
+
+def left_of(home: LiveHome) -> dict[str, list[str]]:
+    """List what of a home is on the machine outside of its directory."""
+    tag, path = home.id, str(home.path)
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+    settings = HOST_SETTINGS.read_text() if HOST_SETTINGS.exists() else ""
+    lines = {
+        process.pid: " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
+    }
+    return {
+        "processes": [line for pid, line in lines.items() if path in line and pid != os.getpid()],
+        "namespaces": [p.name for p in Path("/run/netns").glob(f"*{tag}*")]
+        if Path("/run/netns").is_dir()
+        else [],
+        "links": [p.name for p in Path("/sys/class/net").glob(f"at{tag}-*")],
+        "cgroups": [str(p) for p in Path("/sys/fs/cgroup").glob(f"**/atoll-{tag}")],
+        "tables": [line for line in tables.splitlines() if tag in line],
+        "mounts": [
+            line for line in Path("/proc/self/mounts").read_text().splitlines() if path in line or tag in line
+        ],
+        "holders": [tag] if tag in settings else [],
+    }
+
+
+@pytest.fixture
+def bare() -> Iterator[LiveHome]:
+    """A home that is not up yet."""
+    path = Path(tempfile.mkdtemp(prefix="atoll-test-"))
+    home = LiveHome(path=path, listen=free_address())
+    try:
+        yield home
+    finally:
+        home.down()
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def sandbox_in(home: LiveHome) -> Sandbox:
+    exports = home.exports
+    return Sandbox.create("minimal", api_url=exports["ATOLL_API_URL"], api_key=exports["ATOLL_API_KEY"])
+
+
+def foreground(home: LiveHome) -> "subprocess.Popen[str]":
+    """Start ``atoll up`` in the foreground and wait for its lines."""
+    command = [ATOLL, "up", "--home", str(home.path), "--listen", home.listen]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **home.env}
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "E2B_API_KEY" in line:
+            return process
+    raise AssertionError(process.stderr.read() if process.stderr else "")
+
+
+def test_down_leaves_files_only(bare: LiveHome) -> None:
+    bare.start()
+    sandbox_in(bare).close()
+    assert all(left_of(bare)[name] for name in ("processes", "namespaces", "links", "cgroups", "tables"))
+
+    bare.down()
+
+    assert left_of(bare) == {name: [] for name in left_of(bare)}
+    assert (bare.path / "key").exists()
+
+
+def test_down_leaves_nothing_after_the_server_was_killed(bare: LiveHome) -> None:
+    bare.start()
+    sandbox_in(bare).close()
+    os.kill(bare.server_pid(), signal.SIGKILL)
+
+    bare.down()
+
+    assert left_of(bare) == {name: [] for name in left_of(bare)}
+
+
+def test_down_leaves_nothing_after_server_and_edge_were_killed(bare: LiveHome) -> None:
+    bare.start()
+    sandbox_in(bare).close()
+    server, edge = bare.server_pid(), bare.edge_pid()
+    os.kill(server, signal.SIGKILL)
+    os.kill(edge, signal.SIGKILL)
+
+    bare.down()
+    bare.down()
+
+    assert left_of(bare) == {name: [] for name in left_of(bare)}
+
+
+def test_host_settings_are_as_before(bare: LiveHome) -> None:
+    def settings() -> dict[str, str]:
+        names = ("vm/max_map_count", "net/ipv4/ip_forward")
+        return {name: (Path("/proc/sys") / name).read_text() for name in names}
+
+    others = json.loads(HOST_SETTINGS.read_text()) if HOST_SETTINGS.exists() else {}
+    before = settings()
+    bare.start()
+    bare.down()
+
+    assert settings() == before or others
+
+
+def test_the_same_home_comes_up_again_with_the_same_key(bare: LiveHome) -> None:
+    bare.start()
+    first = bare.exports
+    bare.down()
+
+    bare.start()
+
+    assert bare.exports == first
+
+
+def test_two_homes_live_side_by_side(home: LiveHome, bare: LiveHome) -> None:
+    bare.start()
+    mine = sandbox_in(bare)
+    theirs = sandbox_in(home)
+    try:
+        assert mine.commands.run("echo mine").stdout == "mine\n"
+        assert theirs.commands.run("echo theirs").stdout == "theirs\n"
+        mine.close()
+        bare.down()
+
+        assert theirs.commands.run("echo still").stdout == "still\n"
+    finally:
+        theirs.kill()
+        theirs.close()
+
+
+def test_ctrl_c_takes_everything_down(bare: LiveHome) -> None:
+    process = foreground(bare)
+    sandbox_in(bare).close()
+
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=60)
+
+    assert process.returncode == 0, words
+    assert left_of(bare) == {name: [] for name in left_of(bare)}
+
+
+def test_sigterm_ends_the_server_only_and_the_next_one_takes_over(bare: LiveHome) -> None:
+    process = foreground(bare)
+    sandbox = sandbox_in(bare)
+    handle = sandbox.commands.run("for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done", background=True)
+
+    process.terminate()
+    _, words = process.communicate(timeout=120)
+    output = handle.wait().stdout
+    bare.start()
+
+    assert process.returncode == 0, words
+    assert output == "1\n2\n3\n4\n5\n6\n"
+    assert sandbox.commands.run("echo after").stdout == "after\n"
+    sandbox.close()
+
+
+def test_a_killed_up_leaves_no_server_behind_unseen(bare: LiveHome) -> None:
+    process = foreground(bare)
+    server = psutil.Process(bare.server_pid())
+
+    process.kill()
+    process.communicate(timeout=60)
+
+    assert psutil.wait_procs([server], timeout=60)[1] == []
+
+
+def test_a_port_that_is_taken_is_said(bare: LiveHome, home: LiveHome) -> None:
+    started = time.monotonic()
+
+    done = bare.atoll("up", "--home", str(bare.path), "--listen", home.listen, "--detach")
+
+    assert done.returncode == 1
+    assert home.listen in done.stderr or "address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - started < 60
+
+
+def test_env_is_for_a_shell_to_evaluate(home: LiveHome) -> None:
+    script = f'eval "$({ATOLL} env --home {home.path})"; echo $E2B_API_URL $ATOLL_API_URL'
+
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60)
+
+    assert done.stdout == f"http://{home.listen} http://{home.listen}\n"
