@@ -42,13 +42,14 @@ def claim(
     Args:
         home_id: who claims.
         netlink: to the host's namespace.
-        wanted: the range that this home had before; None: any free one.
+        wanted: the range that this home had before; None: any free one. While the home has no slot,
+            another one will do if this is taken.
         supernet: where to look for a free one.
         prefix_length: how wide it is to be.
         run_dir: the directory that all homes of this machine share.
 
     Raises:
-        FailedPreconditionError: what is wanted collides with something on this host.
+        FailedPreconditionError: what is wanted, and used by slots, collides with something on this host.
         ResourceExhaustedError: nothing is free in the supernet.
         InvalidArgumentError: the lengths do not fit together.
     """
@@ -60,6 +61,9 @@ def claim(
         )
     with locked_file.locked(run_dir / LOCK_NAME):
         taken = _taken(names, netlink)
+        if wanted and _collisions(wanted, taken) and not _has_slots(names, netlink):
+            # Somebody took it while this home was down; nothing of ours lives at its addresses.
+            wanted = None
         chosen = _check(wanted, taken) if wanted else choose(supernet, prefix_length, taken)
         result = AddressRange.of(home_id, chosen)
         for network in (result.v4, result.v6):
@@ -112,6 +116,10 @@ def _check(wanted: IPv4Network, taken: dict[Network, str]) -> IPv4Network:
             resolution="remove what collides; or, when no sandbox runs, the range from the home's home.json",
         )
     return wanted
+
+
+def _has_slots(names: Names, netlink: Netlink) -> bool:
+    return any(names.number(link.name) is not None for link in netlink.links())
 
 
 def _collisions(network: IPv4Network, taken: dict[Network, str]) -> list[str]:
