@@ -207,8 +207,8 @@ def make_order(recipe: Recipe, authorities: tuple[Authority, ...]) -> Order:
     digest = recipe.digest(str(BUILDER_VERSION), os.uname().machine, *fingerprints)
     env = dict(recipe.env)
     if authorities:
-        # Programs that use the system's list need nothing: pip, curl, git, Debian's Node. These bring one of
-        # their own: httpx and what is built with rustls; requests and what is built on it; Node from elsewhere.
+        # Programs that use the system's list need nothing: pip, curl, git, Debian's Node. These bring one
+        # of their own: httpx and what is built with rustls; requests and its kin; Node from elsewhere.
         env.setdefault("SSL_CERT_FILE", GUEST_BUNDLE)
         env.setdefault("REQUESTS_CA_BUNDLE", GUEST_BUNDLE)
         env.setdefault("NODE_EXTRA_CA_CERTS", GUEST_EXTRAS)
