@@ -13,18 +13,27 @@ from pathlib import Path
 import cold
 import rates
 import stats
+import template_build
 import transfer
 from home import Home, running_home
 from rich.console import Console
 
 ROOT = Path(__file__).parents[1]
 Benchmark = Callable[[Home, Path], list[stats.Figure]]
+
+
+def template(home: Home, tool: Path) -> list[stats.Figure]:
+    """Build the minimal template, which needs no server."""
+    return template_build.minimal_template()
+
+
 BENCHMARKS: dict[str, Benchmark] = {
     "cold": cold.create_to_first_command,
     "exec": rates.exec_round_trip,
     "files": transfer.up_and_down,
     "idle": rates.idle_costs,
     "api": rates.api_requests,
+    "template": template,
 }
 
 
