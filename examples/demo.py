@@ -96,6 +96,21 @@ class Stopwatch:
         print(f"  {'all of it':24} {sum(took for _, took in self.steps) * 1000:9.1f} ms")
 
 
+def run_to_its_end(command: list[str | Path], env: dict[str, str]) -> str:
+    """Run `atoll up`; when we are given up meanwhile, so is it, and it cleans up before we go on."""
+    # In a session of its own: Ctrl-C reaches it once, from here.
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        output, _ = process.communicate()
+    except BaseException:
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+        raise
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return output
+
+
 @contextmanager
 def atoll(watch: Stopwatch) -> Iterator[dict[str, str]]:
     """Start Atoll in a home of its own; end it, and remove all of it, whatever happens."""
@@ -107,7 +122,7 @@ def atoll(watch: Stopwatch) -> Iterator[dict[str, str]]:
     try:
         with watch.step("start Atoll"):
             command = [ATOLL, "up", "--home", home, "--listen", listen, "--detach"]
-            lines = subprocess.run(command, check=True, env=env, stdout=subprocess.PIPE, text=True).stdout
+            lines = run_to_its_end(command, env)
         yield dict(word.split("=", 1) for word in shlex.split(lines) if "=" in word)
     finally:
         # A second Ctrl-C must not leave half of it.

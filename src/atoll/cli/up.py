@@ -61,6 +61,8 @@ def up(home: Path, listen: str | None, detach: bool, guest_ca: bool | None) -> i
     """
     need_root("up")
     need_server()
+    # Until it stands, being ended is as being interrupted: nothing half-made stays.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if guest_ca is not None:
         os.environ["ATOLL_TEMPLATES_GUEST_CA"] = "true" if guest_ca else "false"
     opened, settings = _open(home, listen)
