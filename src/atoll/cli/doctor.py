@@ -68,7 +68,7 @@ def _guarded(look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("atoll"):
             raise
-        yield warn("server", f"not looked at: {error.name} is missing", "pip install 'atoll[server]'")
+        # Only SDK and command line are installed: `_server` has said so.
     except Exception as error:
         if not output.is_told(error):
             raise
