@@ -25,6 +25,7 @@ type Groups struct {
 
 	mu        sync.Mutex
 	next      uint64
+	share     uint32              // processes of one command; 0: not bounded
 	leftovers map[string]struct{} // of commands that ended and left somebody running
 }
 
@@ -40,6 +41,7 @@ func NewGroups(name string, mounts ...string) (*Groups, error) {
 		return nil, fmt.Errorf("no cgroup for commands: %w", err)
 	}
 	enablePids(hierarchy, path)
+	_ = os.WriteFile(filepath.Join(path, "cgroup.subtree_control"), []byte("+pids"), 0) // SetMax says if it is missing.
 	dir, err := os.OpenRoot(path)
 	if err != nil {
 		return nil, fmt.Errorf("no cgroup for commands: %w", err)
@@ -84,6 +86,7 @@ func enablePids(hierarchy, path string) {
 }
 
 // SetMax bounds the processes and threads of all commands together; 0 lifts the bound.
+// One command, from now on, gets less than all: a fork bomb leaves room for the command that looks at it.
 func (g *Groups) SetMax(processes uint32) error {
 	value := "max"
 	if processes > 0 {
@@ -96,6 +99,9 @@ func (g *Groups) SetMax(processes uint32) error {
 	if err != nil {
 		return fmt.Errorf("processes cannot be limited here: %w", err)
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.share = processes - min(processes/limits.ProcessReserve, processes)
 	return nil
 }
 
@@ -119,12 +125,15 @@ type Group struct {
 func (g *Groups) New() (*Group, error) {
 	g.mu.Lock()
 	g.next++
-	name := "c" + strconv.FormatUint(g.next, 10)
+	name, share := "c"+strconv.FormatUint(g.next, 10), g.share
 	g.mu.Unlock()
 	if err := g.dir.Mkdir(name, 0o755); err != nil {
 		return nil, err
 	}
 	dir, err := g.dir.Open(name)
+	if err == nil && share > 0 {
+		err = writeControl(g.dir, name+"/pids.max", strconv.FormatUint(uint64(share), 10))
+	}
 	if err != nil {
 		_ = g.dir.Remove(name)
 		return nil, err
@@ -171,6 +180,15 @@ func (g *Group) Close() {
 func (g *Groups) remove(name string) bool {
 	err := g.dir.Remove(name)
 	return err == nil || errors.Is(err, fs.ErrNotExist)
+}
+
+// Inhabited reports whether somebody runs in the group, which its command has left.
+func (g *Group) Inhabited() bool {
+	g.all.Sweep()
+	g.all.mu.Lock()
+	defer g.all.mu.Unlock()
+	_, left := g.all.leftovers[g.name]
+	return left
 }
 
 // Sweep removes the groups of ended commands whose last process has ended since.

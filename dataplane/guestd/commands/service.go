@@ -266,7 +266,7 @@ func wrapWrite(what string, err error) error {
 
 // SendSignal asks the main process to end, or ends the command with all its descendants.
 func (s *Service) SendSignal(_ context.Context, req *connect.Request[process.SendSignalRequest]) (*connect.Response[process.SendSignalResponse], error) {
-	command, err := s.running(req.Msg.GetProcess())
+	command, err := s.signalled(req.Msg)
 	if err != nil {
 		return nil, err
 	}
@@ -285,6 +285,22 @@ func (s *Service) SendSignal(_ context.Context, req *connect.Request[process.Sen
 		return nil, connect.NewError(connect.CodeInternal, fmt.Errorf("error sending signal: %w", err))
 	}
 	return connect.NewResponse(&process.SendSignalResponse{}), nil
+}
+
+// signalled finds who gets a signal: a command that runs, or for SIGKILL also one that ended and left somebody running.
+func (s *Service) signalled(req *process.SendSignalRequest) (*Command, error) {
+	command, err := s.running(req.GetProcess())
+	if err == nil || req.GetSignal() != process.Signal_SIGNAL_SIGKILL {
+		return command, err
+	}
+	matches, selectErr := selector(req.GetProcess())
+	if selectErr != nil {
+		return nil, selectErr
+	}
+	if ended := s.table.RunningOrEnded(matches); ended != nil && ended.group.Inhabited() {
+		return ended, nil
+	}
+	return nil, err
 }
 
 // CloseStdin ends a command's standard input.

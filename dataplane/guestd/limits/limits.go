@@ -58,6 +58,8 @@ const (
 const (
 	// Commands bounds commands that run at once; the process limit (1,024 by default) is reached first.
 	Commands = 2048
+	// ProcessReserve is the part of the process limit, one in so many, that no single command can take.
+	ProcessReserve = 8
 	// Arguments bounds the number of arguments; their bytes are the kernel's to refuse.
 	Arguments = 64 << 10
 	// OutputChunk and TerminalChunk are the most bytes of one output event, as E2B's daemon sends them.
