@@ -73,6 +73,9 @@ def sales() -> str:
     return "\n".join(lines) + "\n"
 
 
+HELD = (signal.SIGINT, signal.SIGTERM)
+
+
 class Stopwatch:
     """Remembers how long each step took."""
 
@@ -99,8 +102,18 @@ class Stopwatch:
 def run_to_its_end(command: list[str | Path], env: dict[str, str]) -> str:
     """Run `atoll up`; when we are given up meanwhile, so is it, and it cleans up before we go on."""
     # In a session of its own: Ctrl-C reaches it once, from here.
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    # An interruption inside of Popen would lose the process that it has just started.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    process = subprocess.Popen(
+        command,
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD),  # noqa: PLW1509  no threads yet
+    )
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
         output, _ = process.communicate()
     except BaseException:
         process.send_signal(signal.SIGINT)

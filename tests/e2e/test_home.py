@@ -59,6 +59,12 @@ def sandbox_in(home: LiveHome) -> Sandbox:
     return Sandbox.create("minimal", api_url=exports["ATOLL_API_URL"], api_key=exports["ATOLL_API_KEY"])
 
 
+def servers(home: LiveHome) -> list[int]:
+    """Find the processes that are, or will be, the server of a home."""
+    lines = {process.pid: process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])}
+    return [pid for pid, words in lines.items() if "atoll.server.main" in words and str(home.path) in words]
+
+
 def foreground(home: LiveHome) -> "subprocess.Popen[str]":
     """Start ``atoll up`` in the foreground and wait for its lines."""
     command = [ATOLL, "up", "--home", str(home.path), "--listen", home.listen]
@@ -180,6 +186,22 @@ def test_a_killed_up_leaves_no_server_behind_unseen(bare: LiveHome) -> None:
     process.communicate(timeout=60)
 
     assert psutil.wait_procs([server], timeout=60)[1] == []
+
+
+def test_down_ends_a_server_that_is_only_starting(bare: LiveHome) -> None:
+    command = [ATOLL, "up", "--home", str(bare.path), "--listen", bare.listen, "--detach"]
+    up = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **bare.env}
+    )
+    # As early as can be: the server's process is there, and knows nothing of its home yet.
+    while not servers(bare):
+        time.sleep(0.005)
+    up.kill()
+    up.wait()
+
+    bare.down()
+
+    assert left_of(bare) == {name: [] for name in left_of(bare)}
 
 
 def test_a_port_that_is_taken_is_said(bare: LiveHome, home: LiveHome) -> None:

@@ -1,13 +1,19 @@
 """``atoll down``: ends server, edge and sandboxes of a home, and leaves nothing of them but files."""
 
 import asyncio
+import contextlib
 import os
+import select
+import signal
 from pathlib import Path
 
 import click
 
 from atoll.cli import options, output
 from atoll.cli.server_here import need_root, need_server
+
+# Seconds that a server gets for its end: it waits for creates and kills under way.
+_END_TIMEOUT = 120.0
 
 
 @click.command()
@@ -21,6 +27,7 @@ def down(home: Path) -> None:
     """
     need_root("down")
     need_server()
+    _end_starting(home.absolute())
     from atoll.server.main import gvisor_host, logs, stopping
     from atoll.server.settings.home import find_home
     from atoll.server.settings.loading import load
@@ -37,3 +44,30 @@ def down(home: Path) -> None:
         show(f"ending everything of {found.path}", None)
         asyncio.run(stopping.take_down(found, settings, gvisor_host.gvisor_host))
     output.note("Atoll is down.")
+
+
+def _end_starting(home: Path) -> None:
+    """End a server that has not got as far as its lock: nothing else knows of it."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if _serves(process, home):
+                held = os.pidfd_open(int(process.name))
+                try:
+                    # Between the two the process may have ended, and its number be another's.
+                    if _serves(process, home):
+                        _end(held)
+                finally:
+                    os.close(held)
+
+
+def _serves(process: Path, home: Path) -> bool:
+    words = (process / "cmdline").read_bytes().split(b"\0")
+    wanted = [b"atoll.server.main", b"serve", b"--home", os.fsencode(home)]
+    return any(words[start : start + len(wanted)] == wanted for start in range(len(words)))
+
+
+def _end(held: int) -> None:
+    for number, patience in ((signal.SIGTERM, _END_TIMEOUT), (signal.SIGKILL, 10.0)):
+        signal.pidfd_send_signal(held, number)
+        if select.select([held], [], [], patience)[0]:
+            return

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -142,6 +142,7 @@ def _start(home: "Home", listen: str, *, detach: bool) -> subprocess.Popen[bytes
     if not detach:
         # When somebody kills us, the server must not stay behind: systemd would start us again in vain.
         command = ["setpriv", "--pdeathsig", "TERM", *command]
+    let_go = _hold_signals()
     with words.open("wb") as errors:
         server = subprocess.Popen(
             command,
@@ -153,8 +154,9 @@ def _start(home: "Home", listen: str, *, detach: bool) -> subprocess.Popen[bytes
             start_new_session=True,
             cwd="/",
         )
-    assert server.stdout is not None
     try:
+        let_go()
+        assert server.stdout is not None
         if not _says_ready(server.stdout):
             raise UnavailableError(
                 "The server did not start.",
@@ -165,6 +167,25 @@ def _start(home: "Home", listen: str, *, detach: bool) -> subprocess.Popen[bytes
         _end(server)
         raise
     return server
+
+
+def _hold_signals() -> Callable[[], None]:
+    """
+    Hold SIGINT and SIGTERM back, until what this returns is called, which then raises KeyboardInterrupt.
+
+    An interruption inside of Popen loses the process that it has just started.
+    """
+    caught: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda which, _: caught.append(which)) for number in numbers}
+
+    def let_go() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if caught:
+            raise KeyboardInterrupt
+
+    return let_go
 
 
 def _says_ready(stdout: IO[bytes]) -> bool:
