@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def safe(text: object) -> str:
@@ -104,7 +105,7 @@ def left(until: datetime) -> str:
 class Steps:
     """Shows what is being done: a bar on a terminal, else one line for each new step."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: "Progress | None") -> None:
         self._progress = progress
         self._task = None if progress is None else progress.add_task("", total=None)
         self._last = ""
@@ -125,6 +126,10 @@ def steps() -> Iterator[Steps]:
     if not sys.stderr.isatty():
         yield Steps(None)
         return
+    # Rich takes a tenth of a second to load, which most verbs need not wait for.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
