@@ -60,10 +60,6 @@ class Cgroup(ABC):
         """Let the kernel end processes when the group needs more than ``size`` bytes. Swap does not add."""
 
     @abstractmethod
-    def set_memory_mark(self, size: int) -> None:
-        """Say at which use, in bytes, ``watch_memory`` calls."""
-
-    @abstractmethod
     def set_cpus(self, cores: float) -> None:
         """Give the group so much time of processors, in cores, at least 0.01."""
 
@@ -88,11 +84,25 @@ class Cgroup(ABC):
         """Read the processor time that the group used since it was made."""
 
     @abstractmethod
-    def watch_memory(self, crossed: Callable[[], None]) -> Callable[[], None]:
+    async def watch_memory(self, near: int, most: int, crossed: Callable[[], None]) -> Callable[[], None]:
         """
-        Have ``crossed`` called in this loop when use passes the mark; returns what ends the watch.
+        Have ``crossed`` called in this loop when use grows past a mark; returns what ends the watch.
 
         The kernel may call too often, and it tells crossings only: not that use stays above.
+
+        Args:
+            near: the mark where the kernel can tell any, in bytes.
+            most: the mark where it also slows down who allocates beyond it; above ``near``.
+        """
+
+    @abstractmethod
+    def stop_at_wall(self, reached: Callable[[], None]) -> Callable[[], None]:
+        """
+        Have the kernel let processes wait at the wall, where it can, rather than end them; returns the end.
+
+        ``reached`` is called in this loop when some wait, and they wait until the wall is set higher, or
+        memory is given back. After the end of the watch they still wait. Version 2 cannot: there the mark of
+        ``watch_memory`` slows them down before.
         """
 
     @abstractmethod

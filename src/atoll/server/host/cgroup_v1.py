@@ -21,6 +21,7 @@ from atoll.server.host.cgroup_base import (
     read_text,
     write_text,
 )
+from atoll.server.host.threads import finish_in_thread
 
 # What we set or read. runsc asks for a processor set too, and copies the parent's into it.
 _CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "freezer", "cpuset")
@@ -39,7 +40,6 @@ class CgroupV1(Cgroup):
         self._cpuacct = join(mount / "cpuacct", path)
         self._pids = join(mount / "pids", path)
         self._freezer = join(mount / "freezer", path)
-        self._mark = 0
 
     def directories(self) -> list[Path]:
         """List the group's directory of every hierarchy; "cpu" and "cpu,cpuacct" may be one and the same."""
@@ -73,10 +73,6 @@ class CgroupV1(Cgroup):
         for file in files:
             write_text(file, str(size))
 
-    def set_memory_mark(self, size: int) -> None:
-        """Remember it: version 1 is told with the watch."""
-        self._mark = size
-
     def set_cpus(self, cores: float) -> None:
         """Set the quota for each period."""
         write_text(self._cpu / "cpu.cfs_period_us", str(_PERIOD_US))
@@ -104,32 +100,39 @@ class CgroupV1(Cgroup):
         """Read cpuacct.usage, in nanoseconds."""
         return int(read_text(self._cpuacct / "cpuacct.usage")) / 1e9
 
-    def watch_memory(self, crossed: Callable[[], None]) -> Callable[[], None]:
-        """Have the kernel count up an event descriptor at each crossing of the mark, up and down."""
-        loop = asyncio.get_running_loop()
+    async def watch_memory(self, near: int, most: int, crossed: Callable[[], None]) -> Callable[[], None]:
+        """Have the kernel count up an event descriptor when the usage crosses ``near``, up or down."""
         event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-        def called() -> None:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(event)
-            crossed()
-
-        def end() -> None:
-            loop.remove_reader(event)
-            os.close(event)
-
         try:
-            with _kernel(f"open {self._memory}/memory.usage_in_bytes"):
-                usage = os.open(self._memory / "memory.usage_in_bytes", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                write_text(self._memory / "cgroup.event_control", f"{event} {usage} {self._mark}")
-            finally:
-                os.close(usage)
+            # Waits for a grace period of RCU: 10 ms.
+            await finish_in_thread(self._ask_for_events, event, "memory.usage_in_bytes", str(near))
+        except BaseException:
+            os.close(event)
+            raise
+        return _call_on(event, crossed)
+
+    def stop_at_wall(self, reached: Callable[[], None]) -> Callable[[], None]:
+        """Switch the kernel's killer off in the group, and have it count up an event descriptor instead."""
+        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            self._ask_for_events(event, "memory.oom_control", "")
+            write_text(self._memory / "memory.oom_control", "1")
+            waiting = read_fields(self._memory / "memory.oom_control").get("under_oom", 0)
         except CgroupError:
             os.close(event)
             raise
-        loop.add_reader(event, called)
-        return end
+        if waiting:
+            # Since before: an earlier server did not see it.
+            os.eventfd_write(event, 1)
+        return _call_on(event, reached)
+
+    def _ask_for_events(self, event: int, name: str, argument: str) -> None:
+        with _kernel(f"open {self._memory / name}"):
+            file = os.open(self._memory / name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            write_text(self._memory / "cgroup.event_control", f"{event} {file} {argument}")
+        finally:
+            os.close(file)
 
     def pids(self) -> list[int]:
         """Union over the hierarchies: a start that was cut off can have joined some and not others."""
@@ -170,6 +173,23 @@ class CgroupV1(Cgroup):
             for name in ("cpuset.cpus", "cpuset.mems"):
                 if not read_text(level / name).strip():
                     write_text(level / name, read_text(parent / name).strip())
+
+
+def _call_on(event: int, call: Callable[[], None]) -> Callable[[], None]:
+    """Have ``call`` called in this loop when the descriptor counts; returns what ends that, and closes it."""
+    loop = asyncio.get_running_loop()
+
+    def called() -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(event)
+        call()
+
+    def end() -> None:
+        loop.remove_reader(event)
+        os.close(event)
+
+    loop.add_reader(event, called)
+    return end
 
 
 @contextlib.contextmanager

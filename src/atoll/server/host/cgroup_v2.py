@@ -66,10 +66,6 @@ class CgroupV2(Cgroup):
             with contextlib.suppress(CgroupError):
                 write_text(self._directory / name, value)
 
-    def set_memory_mark(self, size: int) -> None:
-        """Set memory.high: the kernel counts an event, and slows down who allocates above it."""
-        write_text(self._directory / "memory.high", str(size))
-
     def set_cpus(self, cores: float) -> None:
         """Set cpu.max."""
         write_text(self._directory / "cpu.max", f"{max(1000, round(cores * _PERIOD_US))} {_PERIOD_US}")
@@ -95,9 +91,14 @@ class CgroupV2(Cgroup):
         """Read cpu.stat, in microseconds."""
         return read_fields(self._directory / "cpu.stat").get("usage_usec", 0) / 1e6
 
-    def watch_memory(self, crossed: Callable[[], None]) -> Callable[[], None]:
-        """Wait for changes of memory.events."""
+    async def watch_memory(self, near: int, most: int, crossed: Callable[[], None]) -> Callable[[], None]:
+        """Set memory.high to ``most``: the kernel counts events beyond it, and slows allocations down."""
+        write_text(self._directory / "memory.high", str(most))
         return watch_file(self._directory / "memory.events", crossed)
+
+    def stop_at_wall(self, reached: Callable[[], None]) -> Callable[[], None]:
+        """Do nothing: see ``memory.high``."""
+        return lambda: None
 
     def pids(self) -> list[int]:
         """Read cgroup.procs."""

@@ -31,17 +31,21 @@ _MOST_PANIC = 2000
 class EndWatch:
     """Watches machines; must be told before one is destroyed."""
 
-    def __init__(self, ended: Callable[[MachineEnded], None]) -> None:
+    def __init__(
+        self, ended: Callable[[MachineEnded], None], *, is_short_of_memory: Callable[[SandboxId], bool]
+    ) -> None:
         """
         Args:
             ended: told once for each machine that ends by itself.
+            is_short_of_memory: asked about a machine that just ended.
         """
         self._ended = ended
+        self._is_short_of_memory = is_short_of_memory
         self._watched: dict[SandboxId, _Watched] = {}
 
     def add(self, running: Running) -> None:
         """Begin to watch."""
-        self._watched[running.record.sandbox_id] = _Watched(running, self._tell)
+        self._watched[running.record.sandbox_id] = _Watched(running, self._tell, self._is_short_of_memory)
 
     def remove(self, sandbox_id: SandboxId) -> None:
         """Stop watching; nothing is told any more."""
@@ -65,9 +69,15 @@ class EndWatch:
 
 
 class _Watched:
-    def __init__(self, running: Running, tell: Callable[[MachineEnded], None]) -> None:
+    def __init__(
+        self,
+        running: Running,
+        tell: Callable[[MachineEnded], None],
+        is_short_of_memory: Callable[[SandboxId], bool],
+    ) -> None:
         self._running = running
         self._tell = tell
+        self._is_short_of_memory = is_short_of_memory
         self._loop = asyncio.get_running_loop()
         self._late: asyncio.TimerHandle | None = None
         self._gofer_first = False
@@ -95,11 +105,12 @@ class _Watched:
 
     def _sentry_ended(self) -> None:
         running = self._running
-        reason, detail = judge(running, gofer_first=self._gofer_first)
+        short = self._is_short_of_memory(running.record.sandbox_id)
+        reason, detail = judge(running, gofer_first=self._gofer_first, short_of_memory=short)
         self._tell(MachineEnded(sandbox_id=running.record.sandbox_id, reason=reason, detail=detail))
 
 
-def judge(running: Running, *, gofer_first: bool) -> tuple[EndReason, str]:
+def judge(running: Running, *, gofer_first: bool, short_of_memory: bool) -> tuple[EndReason, str]:
     """Say why a machine ended, from what is left of it."""
     try:
         kills, refused = running.cgroup.out_of_memory_kills(), running.cgroup.refused_processes()
@@ -113,6 +124,9 @@ def judge(running: Running, *, gofer_first: bool) -> tuple[EndReason, str]:
     if _size(running.directory.final_metrics):
         return EndReason.GUEST_ENDED, "the first process ended, and gVisor's sentry after it, in good order"
     panic = _tail(running.directory.panic_log)
+    if short_of_memory:
+        # At the wall the kernel refuses memory for a new thread, say, and the sentry gives up.
+        return EndReason.OOM, f"gVisor's sentry ended at the host's memory wall; {panic}"
     if refused:
         return EndReason.PROCESS_LIMIT, f"the host refused {refused} processes or threads; {panic}"
     return EndReason.RUNTIME_ENDED, f"gVisor's sentry ended first: it was killed, or crashed; {panic}"

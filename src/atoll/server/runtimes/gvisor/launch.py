@@ -201,15 +201,22 @@ class Launcher:
         for pid in cgroup.pids():
             if pid != sentry.identity.pid and (gofer := _hold_gofer(pid)) is not None:
                 break
-        record = replace(record, sentry=sentry.identity, gofer=gofer.identity if gofer is not None else None)
+        record = replace(
+            record,
+            sentry=sentry.identity,
+            gofer=gofer.identity if gofer is not None else None,
+            ready_at=_ticks_now(),
+        )
         return Running(record=record, directory=directory, cgroup=cgroup, sentry=sentry, gofer=gofer)
 
     def _set_limits(self, spec: MachineSpec, cgroup: Cgroup) -> None:
-        promise = spec.limits.memory_bytes
-        cgroup.set_memory_wall(promise + self._options.memory_reserve_bytes)
-        cgroup.set_memory_mark(promise)
+        cgroup.set_memory_wall(spec.limits.memory_bytes + self._options.memory_reserve_bytes)
         # Last: a start under a small quota takes twice as long.
         cgroup.set_cpus(spec.limits.cpus)
+
+
+def _ticks_now() -> int:
+    return round(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")) + 1
 
 
 def _hold_gofer(pid: int) -> Pidfd | None:

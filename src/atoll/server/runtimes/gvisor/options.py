@@ -12,8 +12,11 @@ class GVisorOptions:
 
     Attributes:
         memory_reserve_bytes: the host's wall stands so much above the promised memory. It holds the sentry
-            itself (some 30 MB) and what allocators get between the crossing and the kill: at 1 GB/s up to
-            60 MB were seen.
+            itself (some 30 MB), and what programs take until one is killed: 10 to 30 MB on a quiet machine.
+        memory_wall_step_bytes: on cgroup v1 programs wait at the wall until it is set so much higher, and one
+            of them is killed. They take 1.5 GB in each second that a busy host lets the server wait for the
+            processor, so the wall alone would fall under load.
+        memory_wall_steps: how often the wall is set higher; then the machine has its end.
         outer_processes_factor: the host's limit on processes, as a multiple of the limit inside. The host
             counts the sentry's threads and a stub process or thread for each thread inside; reaching this
             limit ends the sandbox, so it only stands behind gVisor's own, which refuses a fork and no more.
@@ -27,18 +30,23 @@ class GVisorOptions:
         probe_timeout_s: how long a sandbox may take to answer whether it lives; milliseconds when it does.
         kill_timeout_s: how long killed processes may take to be gone; freeing a gigabyte takes 0.1 s.
         remove_timeout_s: how long control groups may stay busy after that.
-        memory_look_s: pause between looks at the memory of the sandboxes that are near their promise, since
-            a crossing is not always reported; one look reads two small files.
-        memory_near: what "near" is: the part of the promise that, once exceeded, has a sandbox looked at so.
-        memory_survey_s: pause between looks at all sandboxes; some 20 µs for each.
+        memory_near: the part of the promise that, once exceeded, has a sandbox looked at again and again. The
+            kernel tells when it is exceeded, but not when the cache of files holds the use there for good.
+        memory_growth: how fast memory can grow, in bytes per second: the next look is taken before it could
+            have reached the promise. One program filled 1.5 GB/s.
+        memory_look_s: the shortest pause between looks at one sandbox. A look takes 50 µs, so one that stays
+            right below its promise costs 1 % of a core.
+        memory_survey_s: pause between looks at all sandboxes, the longest for each.
         memory_kills_a_look: processes killed one after another before use is looked at from the start again;
             beyond, the guest does not get its memory down, and the wall decides.
         memory_kill_pause_s: how long a killed process may take to give its memory back before the next is
-            killed; 20-70 ms were seen.
+            killed, unless memory grows meanwhile; 20-70 ms were seen on a quiet machine.
         events: events that nobody has read yet; more would mean that nobody reads.
     """
 
     memory_reserve_bytes: int = 128 * MIB
+    memory_wall_step_bytes: int = 16 * MIB
+    memory_wall_steps: int = 24
     outer_processes_factor: int = 4
     outer_processes_base: int = 256
     shm_bytes: int = 64 * MIB
@@ -48,9 +56,10 @@ class GVisorOptions:
     probe_timeout_s: float = 2.0
     kill_timeout_s: float = 20.0
     remove_timeout_s: float = 5.0
-    memory_look_s: float = 0.1
-    memory_near: float = 0.75
+    memory_near: float = 0.6
+    memory_growth: int = 2048 * MIB
+    memory_look_s: float = 0.005
     memory_survey_s: float = 1.0
     memory_kills_a_look: int = 64
-    memory_kill_pause_s: float = 0.1
+    memory_kill_pause_s: float = 0.3
     events: int = 10_000

@@ -30,6 +30,8 @@ class Record:
         address: the slot's; None before there is one.
         sentry: the process that isolates; None until it is known to run.
         gofer: the process that opens files for it.
+        ready_at: when guestd was ready, in clock ticks since the machine's start: of the sandbox's processes,
+            those that were there by then run guestd, and later ones run commands.
     """
 
     sandbox_id: SandboxId
@@ -39,6 +41,7 @@ class Record:
     address: str | None = None
     sentry: ProcessId | None = None
     gofer: ProcessId | None = None
+    ready_at: int = 0
 
     def write(self, directory: Path) -> None:
         """Put this in place of what is written in a sandbox's directory."""

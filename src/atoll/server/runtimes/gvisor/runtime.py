@@ -7,8 +7,9 @@ ending.py (sees ends), memory.py (keeps promises of memory) and record.py (what 
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 from typing_extensions import override
@@ -65,14 +66,15 @@ class GVisorRuntime(Runtime):
         self._remover = Remover(places=places, runsc=self._runsc, slots=slots, options=self._options)
         self._events: asyncio.Queue[MachineEvent] = asyncio.Queue(self._options.events)
         self._running: dict[SandboxId, Running] = {}
-        self._ends = EndWatch(self._tell)
         self._memory = MemoryWatch(
             guest=guest,
             options=self._options,
             killed=self._tell,
             wall_fell=self._wall_fell,
             no_answer=self._no_answer,
+            spawn=self._spawn,
         )
+        self._ends = EndWatch(self._tell, is_short_of_memory=self._memory.is_short)
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -90,7 +92,7 @@ class GVisorRuntime(Runtime):
         for path in await asyncio.to_thread(directories, self._places.sandboxes):
             if running := self._adopt(path):
                 self._watch(running)
-        self._start_task(self._memory.run(self._group), "memory of machines")
+        self._spawn(self._memory.run(), "memory of machines")
         return [_machine(running) for running in self._running.values()]
 
     @override
@@ -209,15 +211,13 @@ class GVisorRuntime(Runtime):
             # Nobody reads. An end that is lost here is found by the next open.
             log.warning("an event is lost", event_type=type(event).__name__, sandbox_id=event.sandbox_id)
 
-    def _wall_fell(self, running: Running, kills: int) -> None:
-        # The kernel took some of its processes; the others would hang on for nothing.
+    def _wall_fell(self, running: Running, how: str) -> None:
+        # Told before its processes end, which would be told as another end.
+        self._ends.ended_otherwise(running, EndReason.OOM, f"at the host's memory wall: {how}")
         running.cgroup.kill_once()
-        self._ends.ended_otherwise(
-            running, EndReason.OOM, f"the kernel killed {kills} processes at the host's memory wall"
-        )
 
     def _no_answer(self, running: Running) -> None:
-        self._start_task(self._end_if_hung(running), "probe")
+        self._spawn(self._end_if_hung(running), "probe")
 
     async def _end_if_hung(self, running: Running) -> None:
         sandbox_id = running.record.sandbox_id
@@ -229,11 +229,12 @@ class GVisorRuntime(Runtime):
             )
             running.cgroup.kill_once()
 
-    def _start_task(self, work: "asyncio._CoroutineLike[None]", name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         assert self._group is not None, "not open"
         task = self._group.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _machine(running: Running) -> Machine:
