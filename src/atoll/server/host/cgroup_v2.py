@@ -160,7 +160,7 @@ def take_back(mount: Path) -> None:
     leaf = mount / _OTHERS
     if not leaf.is_dir():
         return
-    if any(entry.is_dir() and entry.name != _OTHERS for entry in os.scandir(mount)):
+    if any(path.is_dir() and path.name != _OTHERS for path in list(mount.iterdir())):
         return
     given = read_text(mount / "cgroup.subtree_control").split()
     with contextlib.suppress(CgroupError, OSError):

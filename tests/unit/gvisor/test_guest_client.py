@@ -1,0 +1,215 @@
+"""Calls to guestd, which may be anybody."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from atoll.server.domain.errors import UnavailableError
+from atoll.server.domain.ids import SandboxId, TemplateId
+from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
+from atoll.server.guests.client import GuestLimits, HttpGuest
+from atoll.server.runtimes.fake.clock import START, FakeClock
+
+MACHINE = Machine(sandbox_id=SandboxId("i" + "a" * 20), address="127.0.0.1")
+CONFIGURATION = GuestConfiguration(
+    generation=3,
+    sandbox_id=MACHINE.sandbox_id,
+    template_id=TemplateId("t-000000000000"),
+    team_id="team",
+    hostname="h",
+    machine_id="0" * 32,
+    env=(("A", "1"), ("Ü", "日本")),
+    access_token="secret",
+    default_user="user",
+    default_workdir="",
+    processes=7,
+    memory_bytes=2**40,
+    address="10.0.0.2",
+    dns_servers=("169.254.1.1",),
+)
+LIMITS = GuestLimits(configure_timeout_s=1, kill_timeout_s=0.3, answer_bytes=1024)
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def guest_that(handler: Handler) -> AsyncIterator[HttpGuest]:
+    """Give a client whose guestd does what ``handler`` does with each connection."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await handler(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with HttpGuest(clock=FakeClock(), limits=LIMITS, port=port) as client:
+        yield client
+    server.close()
+
+
+def answering(body: str, status: str = "200 OK", seen: list[tuple[str, bytes]] | None = None) -> Handler:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = int(head.lower().partition("content-length: ")[2].partition("\r\n")[0])
+        request = await reader.readexactly(length)
+        if seen is not None:
+            seen.append((head, request))
+        data = body.encode()
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+        await writer.drain()
+
+    return handle
+
+
+async def test_a_configuration_arrives_whole() -> None:
+    seen: list[tuple[str, bytes]] = []
+    async with guest_that(answering('{"version": "1.0", "later": "unknown"}', seen=seen)) as guest:
+        await guest.configure(MACHINE, CONFIGURATION)
+
+    [(head, request)] = seen
+    assert head.startswith("POST /atoll.guest.v1.GuestService/Configure HTTP/1.1")
+    assert json.loads(request)["configuration"] == {
+        "version": 1,
+        "generation": "3",
+        "identity": {
+            "sandboxId": MACHINE.sandbox_id,
+            "templateId": "t-000000000000",
+            "teamId": "team",
+            "hostname": "h",
+            "machineId": "0" * 32,
+        },
+        "env": {"A": "1", "Ü": "日本"},
+        "accessToken": "secret",
+        "defaultUser": "user",
+        "time": START.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "limits": {"processes": 7, "memoryBytes": str(2**40)},
+        "network": {"address": "10.0.0.2", "dnsServers": ["169.254.1.1"]},
+    }
+
+
+async def test_the_killed_process_is_told_with_a_name_that_drives_no_terminal() -> None:
+    body = json.dumps({"pid": 9, "command": "\x1b[31mred\n" + "x" * 500, "residentBytes": "123"})
+    async with guest_that(answering(body)) as guest:
+        killed = await guest.kill_greediest(MACHINE)
+
+    assert killed == KilledProcess(pid=9, command="?[31mred?" + "x" * 191, resident_bytes=123)
+
+
+async def test_nothing_to_kill_is_pid_0() -> None:
+    async with guest_that(answering("{}")) as guest:
+        assert (await guest.kill_greediest(MACHINE)).pid == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "[]", "null", "{", "\x00", '{"pid": -1}', '{"pid": 1e300}', '{"pid": {}}', '{"residentBytes": "x"}',
+     '{"command": 5}', "[" * 500],
+)  # fmt: skip
+async def test_an_answer_that_is_none_is_an_error(body: str) -> None:
+    async with guest_that(answering(body)) as guest:
+        with pytest.raises(UnavailableError):
+            await guest.kill_greediest(MACHINE)
+
+
+async def test_a_refusal_is_an_error_with_its_words() -> None:
+    body = '{"code": "failed_precondition", "message": "generation 3 is not newer"}'
+    async with guest_that(answering(body, "400 Bad Request")) as guest:
+        with pytest.raises(UnavailableError) as caught:
+            await guest.configure(MACHINE, CONFIGURATION)
+
+    assert "not newer" in str(caught.value.details)
+    assert "secret" not in str(caught.value)
+
+
+async def test_an_answer_without_end_is_given_up_early() -> None:
+    sent = 0
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"400\r\n" + b"x" * 1024 + b"\r\n")
+            sent += 1024
+            await writer.drain()
+
+    async with guest_that(flood) as guest:
+        with pytest.raises(UnavailableError, match="1024 bytes"):
+            await guest.kill_greediest(MACHINE)
+
+    # What the sockets hold, and no more.
+    assert sent < 20_000_000
+
+
+async def test_headers_without_end_are_given_up() -> None:
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            writer.write(b"X-Header: " + b"x" * 1024 + b"\r\n")
+            await writer.drain()
+
+    async with guest_that(flood) as guest:
+        with pytest.raises(UnavailableError):
+            await guest.kill_greediest(MACHINE)
+
+
+async def test_silence_is_given_up_in_time() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with guest_that(silent) as guest:
+        with pytest.raises(UnavailableError, match=r"no answer in 0\.3 s"):
+            await guest.kill_greediest(MACHINE)
+
+
+async def test_drops_are_given_up_in_time() -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async with guest_that(drip) as guest:
+        with pytest.raises(UnavailableError, match=r"no answer in 0\.3 s"):
+            await guest.kill_greediest(MACHINE)
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    followed: list[tuple[str, bytes]] = []
+    async with guest_that(answering("{}", seen=followed)) as other:
+        port = other._port
+
+        async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(
+                f"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:{port}/\r\n".encode()
+            )
+            writer.write(b"Content-Length: 0\r\n\r\n")
+            await writer.drain()
+
+        async with guest_that(elsewhere) as guest:
+            with pytest.raises(UnavailableError, match="HTTP 307"):
+                await guest.configure(MACHINE, CONFIGURATION)
+
+    assert followed == []
+
+
+async def test_nobody_there_is_an_error() -> None:
+    async with HttpGuest(clock=FakeClock(), limits=LIMITS, port=1) as guest:
+        with pytest.raises(UnavailableError, match="does not answer"):
+            await guest.configure(MACHINE, CONFIGURATION)
+
+
+async def test_a_proxy_of_the_servers_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    async with guest_that(answering("{}")) as guest:
+        await guest.configure(MACHINE, CONFIGURATION)
