@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
 
 	"atoll.dev/dataplane/guestd"
 	"atoll.dev/dataplane/guestd/commands"
@@ -41,18 +42,24 @@ var (
 
 func TestMain(m *testing.M) {
 	name := fmt.Sprintf("atoll-guestd-test-%d", os.Getpid())
-	mounts := []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"}
-	var err error
+	own, err := os.MkdirTemp("", "atoll-cgroup") // Mounted only on a host that has no hierarchy: never over one of v1.
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	mounts := []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup", own}
 	if groups, err = commands.NewGroups(name, mounts...); err != nil {
 		fmt.Fprintln(os.Stderr, "these tests need root and a cgroup2 hierarchy:", err)
 		os.Exit(1)
 	}
 	reaper = commands.NewReaper(groups.Sweep)
 	code := m.Run()
-	groups.Sweep()
+	groups.Close()
 	for _, mount := range mounts {
 		_ = os.Remove(filepath.Join(mount, name))
 	}
+	_ = unix.Unmount(own, 0)
+	_ = os.Remove(own)
 	os.Exit(code)
 }
 

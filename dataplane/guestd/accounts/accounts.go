@@ -1,5 +1,5 @@
 // Package accounts knows the sandbox's users and how they spell paths.
-// /etc/passwd and /etc/group are read anew for each question: commands change them.
+// /etc/passwd and /etc/group are read anew whenever they have changed: commands change them.
 package accounts
 
 import (
@@ -28,30 +28,42 @@ type UnknownError struct{ Name string }
 
 func (e *UnknownError) Error() string { return fmt.Sprintf("invalid username: '%s'", e.Name) }
 
-// Lookup finds a user by name. The only error is *UnknownError.
+// Lookup finds a user by name. The only error is *UnknownError. Nobody changes what it returns.
 func Lookup(name string) (*User, error) {
+	stamp := currentStamp()
+	if u := found.get(name, stamp); u != nil {
+		return u, nil
+	}
+	u, err := lookup(name)
+	if err == nil {
+		found.put(name, stamp, u)
+	}
+	return u, err
+}
+
+func lookup(name string) (*User, error) {
 	if name == "" || len(name) > limits.NameBytes || strings.ContainsAny(name, ":\n\x00") {
 		return nil, &UnknownError{Name: name}
 	}
-	found, err := user.Lookup(name)
+	entry, err := user.Lookup(name)
 	if err != nil {
 		if name == "root" { // An image without /etc/passwd still has one.
 			return &User{Name: name, Home: "/root", Groups: []uint32{0}}, nil
 		}
 		return nil, &UnknownError{Name: name}
 	}
-	uid, uidErr := strconv.ParseUint(found.Uid, 10, 32)
-	gid, gidErr := strconv.ParseUint(found.Gid, 10, 32)
+	uid, uidErr := strconv.ParseUint(entry.Uid, 10, 32)
+	gid, gidErr := strconv.ParseUint(entry.Gid, 10, 32)
 	if uidErr != nil || gidErr != nil {
 		return nil, &UnknownError{Name: name}
 	}
-	u := &User{Name: name, Home: found.HomeDir, UID: uint32(uid), GID: uint32(gid)}
+	u := &User{Name: name, Home: entry.HomeDir, UID: uint32(uid), GID: uint32(gid)}
 	if !strings.HasPrefix(u.Home, "/") {
 		u.Home = "/"
 	}
-	ids, err := found.GroupIds()
+	ids, err := entry.GroupIds()
 	if err != nil { // No readable /etc/group: the primary group is all there is.
-		ids = []string{found.Gid}
+		ids = []string{entry.Gid}
 	}
 	for _, id := range ids {
 		if n, err := strconv.ParseUint(id, 10, 32); err == nil {

@@ -68,9 +68,10 @@ func (c *Command) watch(status <-chan syscall.WaitStatus, timeout time.Duration,
 		_ = f.SetReadDeadline(until)
 	}
 	c.pumps.Wait()
-	c.group.Close()
 	onEnd()
 	c.outputs.finish(endEvent(code, c.killed.Load()))
+	c.group.Close() // After the end was told: nobody waits for this.
+	c.group.all.Prepare()
 }
 
 // await returns the wait status, and kills everything when the timeout has passed.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,8 @@ type Groups struct {
 	next      uint64
 	share     uint32              // processes of one command; 0: not bounded
 	leftovers map[string]struct{} // of commands that ended and left somebody running
+	spare     *Group              // made when there was time, for the next command
+	closed    bool
 }
 
 // NewGroups uses the cgroup2 hierarchy at one of the mounts, or mounts one at the last of them.
@@ -76,6 +79,10 @@ func enablePids(hierarchy, path string) {
 		_, err := os.Stat(limit)
 		return err == nil
 	}
+	controllers, _ := os.ReadFile(filepath.Join(hierarchy, "cgroup.controllers"))
+	if !slices.Contains(strings.Fields(string(controllers)), "pids") {
+		return // SetMax says so to who wants a limit.
+	}
 	if _, err := os.Stat(limit); err == nil || enable() {
 		return
 	}
@@ -100,8 +107,10 @@ func (g *Groups) SetMax(processes uint32) error {
 		return fmt.Errorf("processes cannot be limited here: %w", err)
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.share = processes - min(processes/limits.ProcessReserve, processes)
+	g.mu.Unlock()
+	g.dropSpare()
+	g.Prepare()
 	return nil
 }
 
@@ -121,8 +130,62 @@ type Group struct {
 	dir  *os.File
 }
 
-// New makes an empty group.
+// New returns an empty group.
 func (g *Groups) New() (*Group, error) {
+	g.mu.Lock()
+	spare := g.spare
+	g.spare = nil
+	g.mu.Unlock()
+	if spare != nil {
+		return spare, nil
+	}
+	return g.make()
+}
+
+// Prepare makes the group of the next command, so that its start does not have to.
+func (g *Groups) Prepare() {
+	g.mu.Lock()
+	needless := g.spare != nil || g.closed
+	g.mu.Unlock()
+	if needless {
+		return
+	}
+	group, err := g.make()
+	if err != nil {
+		return // The next start will say why.
+	}
+	g.mu.Lock()
+	unwanted := g.spare
+	if g.spare = group; g.closed {
+		g.spare, unwanted = nil, group
+	}
+	g.mu.Unlock()
+	if unwanted != nil {
+		unwanted.Close()
+	}
+}
+
+// Close removes what is empty. Commands that run go on; no group is prepared any more.
+func (g *Groups) Close() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.dropSpare()
+	g.Sweep()
+}
+
+// dropSpare removes a group that was made under another limit.
+func (g *Groups) dropSpare() {
+	g.mu.Lock()
+	spare := g.spare
+	g.spare = nil
+	g.mu.Unlock()
+	if spare != nil {
+		spare.Close()
+	}
+}
+
+func (g *Groups) make() (*Group, error) {
 	g.mu.Lock()
 	g.next++
 	name, share := "c"+strconv.FormatUint(g.next, 10), g.share
@@ -182,14 +245,8 @@ func (g *Groups) remove(name string) bool {
 	return err == nil || errors.Is(err, fs.ErrNotExist)
 }
 
-// Inhabited reports whether somebody runs in the group, which its command has left.
-func (g *Group) Inhabited() bool {
-	g.all.Sweep()
-	g.all.mu.Lock()
-	defer g.all.mu.Unlock()
-	_, left := g.all.leftovers[g.name]
-	return left
-}
+// Inhabited reports whether somebody runs in the group of a command that has ended. An empty one is removed.
+func (g *Group) Inhabited() bool { return !g.all.remove(g.name) }
 
 // Sweep removes the groups of ended commands whose last process has ended since.
 func (g *Groups) Sweep() {

@@ -54,6 +54,11 @@ const (
 	ClockSkew = time.Second
 )
 
+// Users.
+//
+// CachedUsers bounds the users that are remembered between calls.
+const CachedUsers = 64
+
 // Commands.
 const (
 	// Commands bounds commands that run at once; the process limit (1,024 by default) is reached first.

@@ -1,0 +1,143 @@
+package commands
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"atoll.dev/dataplane/guestd/limits"
+)
+
+func TestAReaderWhoLeavesHoldsNobodyUp(t *testing.T) {
+	var f fanout
+	s, err := f.subscribe(startEvent(1), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		for range 10 * limits.SubscriberQueue {
+			f.publish(stdoutEvent([]byte("x")))
+		}
+	}()
+
+	s.Leave()
+
+	select {
+	case <-published:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the command waits for a reader who left")
+	}
+}
+
+func TestAReaderWhoReadsLosesNothing(t *testing.T) {
+	var f fanout
+	s, err := f.subscribe(startEvent(1), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const events = 20 * limits.SubscriberQueue
+	go func() {
+		for i := range events {
+			f.publish(stdoutEvent([]byte{byte(i)}))
+		}
+		f.finish(endEvent(0, nil))
+	}()
+
+	<-s.Events() // start
+	for i := range events {
+		if got := (<-s.Events()).GetData().GetStdout(); len(got) != 1 || got[0] != byte(i) {
+			t.Fatalf("event %d is %v", i, got)
+		}
+	}
+	if (<-s.Events()).GetEnd() == nil {
+		t.Error("the end is not the last")
+	}
+}
+
+func TestReadersAreBounded(t *testing.T) {
+	var f fanout
+	for range limits.Subscribers {
+		if _, err := f.subscribe(nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	if _, err := f.subscribe(nil, nil); !errors.Is(err, errTooManyReaders) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTheGreediestIsFoundAndNeverOurselves(t *testing.T) {
+	proc := t.TempDir()
+	for pid, pages := range map[int]int{1: 9000, 7: 8000, 20: 10, 21: 500, 22: 499} {
+		dir := filepath.Join(proc, fmt.Sprint(pid))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "statm"), fmt.Appendf(nil, "%d %d 0 0 0 0 0\n", pages*2, pages), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(proc, "30"), 0o755); err != nil { // It has just ended.
+		t.Fatal(err)
+	}
+
+	victim, err := greediest(proc, 7)
+
+	if err != nil || victim.PID != 21 || victim.Resident != 500*uint64(os.Getpagesize()) {
+		t.Errorf("%v %v", victim, err)
+	}
+}
+
+func TestAKilledProcessIsToldOfOnlyInAnEndThatFailed(t *testing.T) {
+	why := "killed: out of memory"
+	const exit137, exit0, killed = 137 << 8, 0, 9 // as wait4 encodes them
+
+	for status, want := range map[int]string{exit137: why, exit0: "", killed: why} {
+		if got := endEvent(syscall.WaitStatus(status), &why).GetEnd().GetError(); got != want {
+			t.Errorf("%d: %q", status, got)
+		}
+	}
+	if got := endEvent(syscall.WaitStatus(killed), nil).GetEnd(); got.GetError() != "signal: killed" || got.GetExitCode() != -1 {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestAProgramIsFoundInThePathOfItsCommand(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "tool"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "data"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	found, err := findProgram("tool", "/", "/nowhere:"+dir)
+	if err != nil || found != filepath.Join(dir, "tool") {
+		t.Errorf("%q %v", found, err)
+	}
+	if _, err := findProgram("data", "/", dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that cannot be run was found: %v", err)
+	}
+}
+
+func FuzzCheckEnv(f *testing.F) {
+	f.Add("A", "b")
+	f.Add("", "")
+	f.Add("A=B", "\x00")
+	f.Fuzz(func(t *testing.T, key, value string) {
+		ok := CheckEnv(map[string]string{key: value}) == nil
+		entry := environ(map[string]string{key: value})[0]
+		name, rest, found := strings.Cut(entry, "=")
+		if ok && (!found || name != key || rest != value || strings.ContainsRune(entry, 0)) {
+			t.Errorf("%q=%q would arrive as %q=%q", key, value, name, rest)
+		}
+	})
+}
