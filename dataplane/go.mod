@@ -3,15 +3,15 @@ module atoll.dev/dataplane
 go 1.26.0
 
 require (
-	connectrpc.com/connect v1.21.1
-	github.com/creack/pty v1.1.24
-	github.com/fsnotify/fsnotify v1.10.1
+	connectrpc.com/connect v1.21.1 // E2B's wire protocol, server and client; Apache-2.0
+	github.com/creack/pty v1.1.24 // terminals of commands; MIT
+	github.com/fsnotify/fsnotify v1.10.1 // inotify for watchers; BSD
 	github.com/miekg/dns v1.1.73 // name server and resolver's client; CoreDNS's own, BSD
-	github.com/rs/cors v1.11.1
+	github.com/rs/cors v1.11.1 // pages call the daemon from any origin; MIT
 	go.uber.org/goleak v1.3.0 // tests: goroutines left behind; Uber, MIT
-	golang.org/x/sys v0.49.0
+	golang.org/x/sys v0.49.0 // cgroups, pidfds, xattrs, mounts; the Go project's, BSD
 	golang.org/x/time v0.15.0 // rate limits; the Go project's, BSD
-	google.golang.org/protobuf v1.36.12
+	google.golang.org/protobuf v1.36.12 // generated messages and their JSON; BSD
 )
 
 require (
