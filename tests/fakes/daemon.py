@@ -5,6 +5,7 @@ Enough of guestd's promises to try the SDK against; a directory is its whole fil
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -45,6 +46,7 @@ class FakeProcesses(Process):
         self.root = root
         self.running: dict[int, Running] = {}
         self.headers: dict[str, str] = {}
+        self._pumps: set[asyncio.Task[None]] = set()
 
     def _find(self, selector: ps.ProcessSelector | None) -> Running:
         pid = selector.selector.value if selector and selector.selector else 0
@@ -77,12 +79,18 @@ class FakeProcesses(Process):
         one = Running(config, process)
         self.running[process.pid] = one
         pump = asyncio.create_task(self._pump(one, pty=request.pty is not None))
-        try:
-            async for event in self._listen(one, ctx.timeout_ms):
-                yield ps.StartResponse(event=event)
-        finally:
-            if process.returncode is not None:
-                await pump
+        self._pumps.add(pump)
+        pump.add_done_callback(self._pumps.discard)
+        async for event in self._listen(one, ctx.timeout_ms):
+            yield ps.StartResponse(event=event)
+
+    async def close(self) -> None:
+        """End every command and wait until nothing of it is open."""
+        for pid in list(self.running):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        if self._pumps:
+            await asyncio.wait(set(self._pumps), timeout=10)
 
     async def connect(self, request: ps.ConnectRequest, ctx: Any) -> AsyncIterator[ps.ConnectResponse]:
         async for event in self._listen(self._find(request.process), ctx.timeout_ms):

@@ -53,7 +53,10 @@ def live_cloud(directory: Path) -> Iterator[LiveCloud]:
         server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="critical", ws="none"))
         made.append((LiveCloud(url, control, daemon, asyncio.get_running_loop()), server))
         ready.set()
-        await server.serve(sockets=[listener])
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            await daemon.processes.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="live-cloud")
     thread.start()
