@@ -11,7 +11,7 @@ from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import EndReason
 
-# The word for "at once".
+# What "at once" means here.
 SOON_S = 1.0
 
 
