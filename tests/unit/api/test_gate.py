@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.server.api.app import PublicAddress, build_private, build_public
-from atoll.server.api.gate import Gate
+from atoll.server.api.e2b.form import render
+from atoll.server.api.gate import Dialect, Gate
 from atoll.server.api.limits import ApiLimits
 from atoll.server.domain.ids import new_sandbox_id
 
@@ -316,3 +317,39 @@ async def test_the_edge_is_told_where_a_sandbox_is_without_a_key() -> None:
 async def test_the_private_routes_are_not_on_the_public_side() -> None:
     async with caller(public(FakeControl()), **{"X-API-Key": KEY}) as client:
         assert (await client.get(f"/v1/routes/{new_sandbox_id()}")).status_code == 404
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_a_call_ends_with_its_caller_unless_it_was_answered(answered: bool) -> None:
+    scope = {"type": "http", "method": "POST", "path": "/v2/sandboxes", "headers": []}
+    gone, ended, sent = asyncio.Event(), [], []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if answered:
+            await send({"type": "http.response.start", "status": 201, "headers": []})
+        gone.set()
+        try:
+            await asyncio.sleep(0.05 if answered else 20)
+            ended.append("by itself")
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    messages = [{"type": "http.request", "body": b"{}", "more_body": False}]
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    control = FakeControl()
+    open_to_all = Dialect(app=app, open_prefixes=("/",), render=render)
+    await Gate((open_to_all,), control.authenticate, ApiLimits())(scope, receive, send)
+
+    assert ended == ["by itself" if answered else "cancelled"]
+    assert sent == (["http.response.start"] if answered else [])

@@ -3,6 +3,8 @@ The one way in: every request passes here before a dialect sees it.
 
 Bounds its size and time, asks who calls, gives it an id, and turns what a dialect let through into an answer.
 Whatever path is not named as open needs a key, one that does not exist too.
+A call with a body ends when its caller goes away, like one that takes too long: verbs undo what they were
+doing when they are cancelled, so that nothing is left of which nobody knows.
 """
 
 import asyncio
@@ -23,6 +25,9 @@ from atoll.server.domain.errors import Code, DeadlineExceededError
 log = structlog.get_logger(__name__)
 
 Authenticate = Callable[[str | None], Awaitable[Actor]]
+
+# Nothing is left of these; they are most of all calls, and the watch costs some.
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +67,15 @@ class Gate:
         passage.request_id = request_id
         scope.setdefault("state", {})["request_id"] = request_id
         try:
-            async with asyncio.timeout(self._limits.request_seconds):
+            async with asyncio.timeout(self._limits.request_seconds) as bound:
                 refusal = await self._admit(scope, dialect, passage)
                 if refusal is None:
-                    await dialect.app(scope, passage.receive, passage.send)
+                    await self._serve(dialect, scope, passage, bound)
                     return
         except TimeoutError as error:
+            if passage.abandoned:
+                log.info("call ended: its caller went away", request_id=request_id, path=scope["path"][:256])
+                return
             late = DeadlineExceededError(f"the call took longer than {self._limits.request_seconds:g} s")
             late.__cause__ = error
             refusal = answer_to(late, request_id)
@@ -75,6 +83,19 @@ class Gate:
             refusal = answer_to(error, request_id)
         if not passage.answering:
             await dialect.render(refusal)(scope, receive, passage.send)
+
+    async def _serve(
+        self, dialect: Dialect, scope: Scope, passage: "_Passage", bound: asyncio.Timeout
+    ) -> None:
+        if scope["method"] in _SAFE:
+            await dialect.app(scope, passage.receive, passage.send)
+            return
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(passage.watch(bound), name="watch for the caller's leaving")
+            try:
+                await dialect.app(scope, passage.receive, passage.send)
+            finally:
+                watching.cancel()
 
     def _dialect_of(self, path: str) -> Dialect:
         for dialect in self.dialects:
@@ -119,7 +140,9 @@ class _Passage:
         self._send = send
         self._most_bytes = most_bytes
         self._received = 0
+        self._whole = asyncio.Event()
         self.answering = False
+        self.abandoned = False
         self.too_long = f"the body is longer than {most_bytes} bytes"
 
     async def receive(self) -> Message:
@@ -128,7 +151,18 @@ class _Passage:
         if self._received > self._most_bytes:
             # Starlette's own exception: FastAPI lets no other through while it reads a body.
             raise HTTPException(413, self.too_long)
+        if not message.get("more_body", False):
+            self._whole.set()
         return message
+
+    async def watch(self, bound: asyncio.Timeout) -> None:
+        """End the call when its caller leaves before it is answered; until then, the app reads."""
+        await self._whole.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self.answering:
+            self.abandoned = True
+            bound.reschedule(asyncio.get_running_loop().time())
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
