@@ -17,6 +17,9 @@ import (
 )
 
 // watchers counts all watchers and keeps those of clients that poll.
+//
+// A stream ends with its client. A client that polls may be gone without a word: its watcher stays until another
+// needs the room, so that nothing has to look for it in an idle guest.
 type watchers struct {
 	mu     sync.Mutex
 	count  int
@@ -26,7 +29,7 @@ type watchers struct {
 func (w *watchers) reserve() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.count >= limits.Watchers {
+	if w.count >= limits.Watchers && !w.evictLocked() {
 		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("a sandbox has at most %d watchers", limits.Watchers))
 	}
 	w.count++
@@ -37,6 +40,62 @@ func (w *watchers) release() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.count--
+}
+
+// add keeps the watcher of a client that polls; its room was reserved.
+func (w *watchers) add(id string, p *polledWatcher) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p.asked = time.Now()
+	w.polled[id] = p
+}
+
+// get finds a watcher for its client, who is still there.
+func (w *watchers) get(id string) (*polledWatcher, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p, ok := w.polled[id]
+	if !ok {
+		return nil, noSuchWatcher(id)
+	}
+	p.asked = time.Now()
+	return p, nil
+}
+
+func (w *watchers) remove(id string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.polled[id]; !ok {
+		return noSuchWatcher(id)
+	}
+	w.removeLocked(id)
+	return nil
+}
+
+// removeLocked stops a watcher and gives its room back.
+func (w *watchers) removeLocked(id string) {
+	w.polled[id].cancel()
+	delete(w.polled, id)
+	w.count--
+}
+
+// evictLocked removes the watcher that was not asked for longest, if that is long enough for its client to be gone.
+func (w *watchers) evictLocked() bool {
+	oldest, since := "", time.Now().Add(-limits.WatcherUnasked)
+	for id, p := range w.polled {
+		if p.asked.Before(since) {
+			oldest, since = id, p.asked
+		}
+	}
+	if oldest == "" {
+		return false
+	}
+	w.removeLocked(oldest)
+	return true
+}
+
+func noSuchWatcher(id string) error {
+	return connect.NewError(connect.CodeNotFound, fmt.Errorf("watcher with id %s not found", id))
 }
 
 // WatchDir streams what happens in a directory.
@@ -80,6 +139,7 @@ func keepAlive(header http.Header) time.Duration {
 // polledWatcher keeps the latest events for a client that asks for them.
 type polledWatcher struct {
 	cancel context.CancelFunc
+	asked  time.Time // when its client was last heard of; the lock of all watchers guards it
 	mu     sync.Mutex
 	events []*filesystem.FilesystemEvent
 	err    error
@@ -125,11 +185,9 @@ func (s *Service) CreateWatcher(ctx context.Context, req *connect.Request[filesy
 	running, cancel := context.WithCancel(context.Background()) // It outlives this request.
 	id := rand.Text()
 	p := &polledWatcher{cancel: cancel}
-	s.watchers.mu.Lock()
-	s.watchers.polled[id] = p
-	s.watchers.mu.Unlock()
+	s.watchers.add(id, p)
 	go func() {
-		defer s.watchers.release()
+		// It keeps its room, so that its client hears of a failure.
 		if err := watch.run(running, p.put, 0, nil); err != nil && !errors.Is(err, context.Canceled) {
 			p.fail(err)
 		}
@@ -137,18 +195,9 @@ func (s *Service) CreateWatcher(ctx context.Context, req *connect.Request[filesy
 	return connect.NewResponse(&filesystem.CreateWatcherResponse{WatcherId: id}), nil
 }
 
-func (s *Service) watcher(id string) (*polledWatcher, error) {
-	s.watchers.mu.Lock()
-	defer s.watchers.mu.Unlock()
-	if p, ok := s.watchers.polled[id]; ok {
-		return p, nil
-	}
-	return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("watcher with id %s not found", id))
-}
-
 // GetWatcherEvents hands out what was collected since the last call.
 func (s *Service) GetWatcherEvents(_ context.Context, req *connect.Request[filesystem.GetWatcherEventsRequest]) (*connect.Response[filesystem.GetWatcherEventsResponse], error) {
-	p, err := s.watcher(req.Msg.GetWatcherId())
+	p, err := s.watchers.get(req.Msg.GetWatcherId())
 	if err != nil {
 		return nil, err
 	}
@@ -161,13 +210,8 @@ func (s *Service) GetWatcherEvents(_ context.Context, req *connect.Request[files
 
 // RemoveWatcher stops collecting.
 func (s *Service) RemoveWatcher(_ context.Context, req *connect.Request[filesystem.RemoveWatcherRequest]) (*connect.Response[filesystem.RemoveWatcherResponse], error) {
-	p, err := s.watcher(req.Msg.GetWatcherId())
-	if err != nil {
+	if err := s.watchers.remove(req.Msg.GetWatcherId()); err != nil {
 		return nil, err
 	}
-	s.watchers.mu.Lock()
-	delete(s.watchers.polled, req.Msg.GetWatcherId())
-	s.watchers.mu.Unlock()
-	p.cancel()
 	return connect.NewResponse(&filesystem.RemoveWatcherResponse{}), nil
 }

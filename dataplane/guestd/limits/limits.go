@@ -119,6 +119,9 @@ const (
 	RequestBytes = 5 << 20
 	// Watchers bounds watchers of both kinds together.
 	Watchers = 128
+	// WatcherUnasked is how long a polled watcher must not have been asked before another may take its room:
+	// one that is gone says nothing, and only when all are taken is it looked for.
+	WatcherUnasked = time.Minute
 	// WatchedDirectories bounds the directories of one recursive watcher: the kernel's old default per user.
 	WatchedDirectories = 8192
 	// WatcherEvents is how many events wait for a client that polls; the oldest go first.
