@@ -1,0 +1,141 @@
+"""The released command line of E2B against a real home."""
+
+import json
+import os
+import pty
+import select
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from e2b import Sandbox
+from support import javascript
+
+E2B = javascript.FOLDER / "node_modules" / "@e2b" / "cli" / "dist" / "index.js"
+
+
+class Cli:
+    """Runs it."""
+
+    def __init__(self, node: str, client_options: dict[str, Any]) -> None:
+        self._command = [node, str(E2B)]
+        self._env = javascript.environment(client_options)
+
+    def run(self, *words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        command = [*self._command, *words]
+        return subprocess.run(
+            command, env=self._env, input=stdin, capture_output=True, text=True, timeout=120
+        )
+
+    def in_terminal(self, *words: str, type: bytes, until: bytes) -> tuple[bytes, int]:
+        """Run it in a terminal, type, and return what it showed and how it ended."""
+        outer, inner = pty.openpty()
+        process = subprocess.Popen(
+            [*self._command, *words], env=self._env, stdin=inner, stdout=inner, stderr=inner
+        )
+        os.close(inner)
+        seen, typed, limit = b"", False, time.monotonic() + 60
+        try:
+            while time.monotonic() < limit:
+                if select.select([outer], [], [], 0.2)[0]:
+                    try:
+                        seen += os.read(outer, 65536)
+                    except OSError:  # it closed its side
+                        break
+                if not typed and until in seen:
+                    os.write(outer, type)
+                    typed = True
+            return seen, process.wait(timeout=30)
+        finally:
+            process.kill()
+            os.close(outer)
+
+
+@pytest.fixture(scope="module")
+def cli(client_options: dict[str, Any]) -> Cli:
+    node = javascript.node()
+    javascript.install()
+    return Cli(node, client_options)
+
+
+@pytest.fixture
+def made(cli: Cli, client_options: dict[str, Any]) -> Iterator[str]:
+    """Create a sandbox with the command line, and find it by its listing."""
+    before = {one["sandboxId"] for one in json.loads(cli.run("sandbox", "list", "-f", "json").stdout)}
+    done = cli.run("sandbox", "create", "base", "--detach", "--timeout", "300")
+    assert done.returncode == 0, done.stderr
+    after = {one["sandboxId"] for one in json.loads(cli.run("sandbox", "list", "-f", "json").stdout)}
+    (sandbox_id,) = after - before
+    assert sandbox_id in done.stdout
+    yield sandbox_id
+    Sandbox.kill(sandbox_id, **client_options)
+
+
+def test_a_sandbox_is_described_and_killed_once(cli: Cli, made: str) -> None:
+    info = json.loads(cli.run("sandbox", "info", "-f", "json", made).stdout)
+    table = cli.run("sandbox", "list").stdout
+    metrics = cli.run("sandbox", "metrics", made)
+    killed = [cli.run("sandbox", "kill", made) for _ in range(2)]
+
+    assert (info["sandboxId"], info["state"], info["name"]) == (made, "running", "base")
+    assert made in table
+    assert metrics.returncode == 0
+    assert "CPU" in metrics.stdout
+    assert "has been killed" in killed[0].stdout
+    assert "wasn't found" in killed[1].stdout + killed[1].stderr
+
+
+def test_exec_carries_streams_and_the_exit_code(cli: Cli, made: str) -> None:
+    plain = cli.run("sandbox", "exec", made, "sh", "-c", "echo out; echo err >&2; exit 3")
+    fed = cli.run(
+        *("sandbox", "exec", "-u", "root", "-c", "/tmp", "-e", "A=b", made, "--"),
+        *("sh", "-c", "id -u; pwd; echo $A; cat"),
+        stdin="fed\n",
+    )
+    background = cli.run("sandbox", "exec", "-b", made, "touch", "/tmp/touched")
+    waited = cli.run("sandbox", "exec", made, "sh", "-c", "until [ -e /tmp/touched ]; do sleep 0.1; done")
+
+    assert (plain.stdout, plain.returncode) == ("out\n", 3)
+    assert plain.stderr.startswith("err\n")
+    assert (fed.stdout, fed.returncode) == ("0\n/tmp\nb\nfed\n", 0)
+    assert (background.returncode, waited.returncode) == (0, 0)
+
+
+def test_connect_opens_a_terminal_and_leaves_the_sandbox(cli: Cli, made: str) -> None:
+    seen, code = cli.in_terminal(
+        "sandbox", "connect", made, type=b"echo $((6*7))0; id -un; exit\n", until=b"user@"
+    )
+
+    assert code == 0, seen
+    assert b"420" in seen
+    assert cli.run("sandbox", "exec", made, "true").returncode == 0
+
+
+def test_create_opens_a_terminal_in_a_sandbox_that_lives_on(cli: Cli, client_options: dict[str, Any]) -> None:
+    seen, code = cli.in_terminal(
+        "sandbox", "create", "base", type=b"echo $E2B_SANDBOX_ID; exit\n", until=b"user@"
+    )
+
+    sandbox_id = next(word for word in seen.decode().split() if len(word) == 21 and word.startswith("i"))
+    assert code == 0, seen
+    assert Sandbox.kill(sandbox_id, **client_options)
+
+
+def test_what_is_not_there_yet_is_said(cli: Cli, made: str) -> None:
+    paused = cli.run("sandbox", "pause", made)
+    logs = cli.run("sandbox", "logs", made)
+    unknown = cli.run("sandbox", "create", "no-such-template", "--detach")
+
+    assert paused.returncode != 0
+    assert "not available" in paused.stderr
+    assert "not available" in logs.stderr
+    assert "template 'no-such-template' not found" in unknown.stderr
+
+
+def test_templates_are_listed(cli: Cli) -> None:
+    listed = cli.run("template", "list")
+
+    assert listed.returncode == 0
+    assert "base" in listed.stdout
