@@ -109,5 +109,5 @@ if __name__ == "__main__":
     asyncio.run(concurrent())
     sys.stdout.write(f"e2b {version('e2b')} is content\n")
     sys.stdout.flush()
-    # A thread of the client's transport may abort the process when the interpreter ends under it: seen once in ten.
+    # A thread of the client's transport may abort the process when the interpreter ends: seen once in ten.
     os._exit(0)
