@@ -51,6 +51,13 @@ func badAnswer(t target) *problem {
 	}
 }
 
+func badBody(t target) *problem {
+	return &problem{SandboxID: t.id, Message: unreadableBody, Port: t.port, Code: http.StatusBadRequest, definite: true}
+}
+
+// unreadableBody is the client's fault, on whichever side of the edge it was found.
+const unreadableBody = "The request's body ended early or is not framed as HTTP has it"
+
 func tooManyRequests(t target) *problem {
 	return &problem{
 		SandboxID: t.id, Message: "Too many connections to the sandbox", Port: t.port,

@@ -102,6 +102,10 @@ func explainAPI(w http.ResponseWriter, r *http.Request, err error, log *slog.Log
 	case r.Context().Err() != nil:
 		// The client is gone. Returning would be an answer of 200.
 		panic(http.ErrAbortHandler)
+	case sent && body.unreadable():
+		// Nobody knows where the next request begins: net/http would take what follows for it.
+		w.Header().Set("Connection", "close")
+		writeAPIError(w, http.StatusBadRequest, unreadableBody)
 	case errors.Is(err, errServerAway):
 		log.Error("request not forwarded: the server does not answer", "error", err)
 		w.Header().Set("Retry-After", "1")

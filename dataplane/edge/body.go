@@ -1,8 +1,10 @@
 package edge
 
 import (
+	"errors"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 )
@@ -68,7 +70,7 @@ func (b *clientBody) sendTrailersWith(out *http.Request) { b.out = out }
 func (b *clientBody) interrupt() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.ended || b.interrupted {
+	if b.ended || b.interrupted || b.broken != nil {
 		return
 	}
 	b.interrupted = true
@@ -88,6 +90,13 @@ func (b *clientBody) failure() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.broken
+}
+
+// unreadable says that the client's bytes were no body, or ended before it did.
+func (b *clientBody) unreadable() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.broken != nil && !b.interrupted && !errors.Is(b.broken, os.ErrDeadlineExceeded)
 }
 
 // leave bounds the time in which net/http reads what the client still sends after the answer.

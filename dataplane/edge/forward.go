@@ -86,6 +86,10 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, to target) {
 	}
 	switch {
 	case failure == nil:
+	case r.Context().Err() == nil && body.unreadable():
+		// Nobody knows where the next request begins: net/http would take what follows for it.
+		w.Header().Set("Connection", "close")
+		badBody(to).write(w, r)
 	case r.Context().Err() == nil || body.wasInterrupted():
 		f.explain(failure, to).write(w, r)
 	default:

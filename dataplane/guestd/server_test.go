@@ -417,6 +417,23 @@ func TestManyFilesInOneForm(t *testing.T) {
 	}
 }
 
+func TestAFormWithoutItsEndIsRefused(t *testing.T) {
+	d := configured(t)
+	path := filepath.Join(t.TempDir(), "cut")
+	for body, want := range map[string]int{
+		"zz": http.StatusBadRequest,
+		"--b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nabc":               http.StatusBadRequest,
+		"--b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nabc\r\n--b--\r\n":  http.StatusOK,
+		"--b\r\nContent-Disposition: form-data; name=\"other\"\r\n\r\nabc\r\n--b--\r\n": http.StatusOK,
+	} {
+		answer := d.request(t, "POST", "/files?path="+path, strings.NewReader(body),
+			map[string]string{"Content-Type": "multipart/form-data; boundary=b"})
+		if got := text(t, answer); answer.StatusCode != want {
+			t.Errorf("%q: %d %s", body, answer.StatusCode, got)
+		}
+	}
+}
+
 func TestBadPathsAreRefused(t *testing.T) {
 	d := configured(t)
 	dir := t.TempDir()

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"atoll.dev/dataplane/guestd/limits"
@@ -59,6 +60,37 @@ func TestAReaderWhoReadsLosesNothing(t *testing.T) {
 	if (<-s.Events()).GetEnd() == nil {
 		t.Error("the end is not the last")
 	}
+}
+
+func TestReadersWhoAreStuckHoldACommandUpOnceAndNotOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f fanout
+		cut := 0
+		for range limits.Subscribers {
+			if _, err := f.subscribe(nil, func() { cut++ }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		started := time.Now()
+		for range limits.SubscriberQueue {
+			f.publish(stdoutEvent([]byte("x")))
+		}
+		// One of them wakes up in time.
+		reads := f.readers()[10]
+		go func() {
+			time.Sleep(limits.SubscriberStall / 2)
+			<-reads.Events()
+		}()
+
+		f.publish(stdoutEvent([]byte("x")))
+
+		if took := time.Since(started); took != limits.SubscriberStall {
+			t.Errorf("the command was held up for %s", took)
+		}
+		if left := f.readers(); cut != limits.Subscribers-1 || len(left) != 1 || left[0] != reads {
+			t.Errorf("%d were cut off, %d are left", cut, len(left))
+		}
+	})
 }
 
 func TestReadersAreBounded(t *testing.T) {

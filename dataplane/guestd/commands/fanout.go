@@ -98,11 +98,10 @@ func (f *fanout) readers() []*Subscription {
 	return f.subs[:len(f.subs):len(f.subs)]
 }
 
-// publish hands an event to every reader. It blocks for limits.SubscriberStall at most for each.
+// publish hands an event to every reader. It blocks for limits.SubscriberStall at most, however many are stuck:
+// they all have the same time to make room.
 func (f *fanout) publish(event *process.ProcessEvent) {
-	for _, s := range f.readers() {
-		s.offer(event)
-	}
+	offer(f.readers(), event)
 }
 
 // finish hands out the last event; who subscribes later gets it at once.
@@ -112,34 +111,58 @@ func (f *fanout) finish(end *process.ProcessEvent) {
 	subs := f.subs
 	f.subs = nil
 	f.mu.Unlock()
+	offer(subs, end)
+}
+
+func offer(subs []*Subscription, event *process.ProcessEvent) {
+	var patience <-chan time.Time
 	for _, s := range subs {
-		s.offer(end)
+		if s.takes(event) {
+			continue
+		}
+		if patience == nil {
+			stall := time.NewTimer(limits.SubscriberStall)
+			defer stall.Stop()
+			patience = stall.C
+		}
+		select {
+		case s.events <- event:
+		case <-s.left:
+		case <-s.cut:
+		case <-patience:
+			patience = expired
+			s.cutOffNow()
+		}
 	}
 }
 
-func (s *Subscription) offer(event *process.ProcessEvent) {
+// expired is the patience left for the others when one reader has used it up.
+var expired = func() <-chan time.Time {
+	over := make(chan time.Time)
+	close(over)
+	return over
+}()
+
+// takes hands the event over if that needs no waiting, or if nobody waits for it any more.
+func (s *Subscription) takes(event *process.ProcessEvent) bool {
 	select {
 	case s.events <- event:
-		return
+		return true
 	case <-s.left:
-		return
+		return true
 	case <-s.cut:
-		return
+		return true
 	default:
+		return false
 	}
-	stall := time.NewTimer(limits.SubscriberStall)
-	defer stall.Stop()
-	select {
-	case s.events <- event:
-	case <-s.left:
-	case <-s.cut:
-	case <-stall.C:
-		s.cutOff.Do(func() {
-			close(s.cut)
-			s.owner.remove(s)
-			if s.onCut != nil {
-				s.onCut()
-			}
-		})
-	}
+}
+
+func (s *Subscription) cutOffNow() {
+	s.cutOff.Do(func() {
+		close(s.cut)
+		s.owner.remove(s)
+		if s.onCut != nil {
+			s.onCut()
+		}
+	})
 }

@@ -18,7 +18,7 @@ import (
 
 // Upload answers POST /files: one file as the body, or several as parts of a form.
 func Upload(w http.ResponseWriter, r *http.Request, caller *accounts.Caller) {
-	u := &upload{caller: caller, path: r.URL.Query().Get("path"), size: r.ContentLength, seen: map[string]struct{}{}}
+	u := &upload{caller: caller, path: r.URL.Query().Get("path"), size: r.ContentLength, seen: map[string]struct{}{}, written: []*Written{}}
 	if err := u.receive(r); err != nil {
 		answer(w, err)
 		return
@@ -85,8 +85,10 @@ func decoded(r *http.Request) (io.Reader, error) {
 
 func (u *upload) form(form *multipart.Reader) error {
 	for range limits.UploadParts {
-		part, err := form.NextRawPart() // Raw: the bytes are the file's, whatever a part says of its encoding.
-		if errors.Is(err, io.EOF) {
+		// Raw: the bytes are the file's, whatever a part says of its encoding.
+		part, err := form.NextRawPart()
+		// Bare: wrapped, it says that the form has no end.
+		if err == io.EOF {
 			return nil
 		}
 		if err != nil {

@@ -295,6 +295,16 @@ async def test_unknown_paths_and_methods_have_the_dialects_form() -> None:
     assert (method.status_code, method.json()["code"]) == (405, 405)
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+@pytest.mark.parametrize("path", ["/v1/", "/sandboxes/i/"])
+async def test_a_long_path_is_not_repeated(method: str, path: str) -> None:
+    async with caller(public(FakeControl()), **{"X-API-Key": KEY}) as client:
+        answer = await client.request(method, path + "a/" * 10_000)
+
+    assert answer.status_code == 404
+    assert len(answer.content) < 1000
+
+
 async def test_the_edge_is_told_where_a_sandbox_is_without_a_key() -> None:
     control = FakeControl()
     private = build_private(control, ApiLimits())

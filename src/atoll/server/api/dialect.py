@@ -22,6 +22,8 @@ Render = Callable[[Answer], JSONResponse]
 
 # A validation error names at most so many wrong fields.
 _MOST_COMPLAINTS = 5
+# An error repeats at most so many characters of a path.
+_MOST_PATH = 256
 
 
 class StrictRequest(Request):
@@ -70,15 +72,20 @@ def to_answer(error: Exception, request: Request) -> Answer:
         case RequestValidationError():
             return answer(Code.INVALID_ARGUMENT, _complaints(error, request), request_id)
         case HTTPException(status_code=405):
-            text = f"{request.method} is not possible on {request.url.path}"
+            text = f"{request.method} is not possible on {_path(request)}"
             return answer(Code.UNIMPLEMENTED, text, request_id, 405)
         case HTTPException(status_code=404):
-            return answer(Code.NOT_FOUND, f"no such path: {request.method} {request.url.path}", request_id)
+            return answer(Code.NOT_FOUND, f"no such path: {request.method} {_path(request)}", request_id)
         case HTTPException():
             code = CODE_OF_STATUS.get(error.status_code, Code.INTERNAL)
             return answer(code, str(error.detail), request_id, error.status_code)
         case _:
             return answer_to(error, request_id)
+
+
+def _path(request: Request) -> str:
+    """Repeat the path that was asked for, as far as it tells something."""
+    return request.url.path[:_MOST_PATH]
 
 
 def _complaints(error: RequestValidationError, request: Request) -> str:

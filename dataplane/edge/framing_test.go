@@ -1,0 +1,97 @@
+package edge
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// badBodies are what clients send instead of a body; the requests say that one follows.
+var badBodies = map[string]struct{ header, body string }{
+	"no chunk length":     {"Transfer-Encoding: chunked", "zz\r\n{}\r\n0\r\n\r\n"},
+	"endless length":      {"Transfer-Encoding: chunked", "fffffffffffffffffff\r\n{}"},
+	"endless extension":   {"Transfer-Encoding: chunked", "2;" + strings.Repeat("x", 100_000) + "\r\n{}\r\n0\r\n\r\n"},
+	"chunk without end":   {"Transfer-Encoding: chunked", "2\r\n{}zz0\r\n\r\n"},
+	"endless trailers":    {"Transfer-Encoding: chunked", "2\r\n{}\r\n0\r\n" + strings.Repeat("X: y\r\n", 20_000) + "\r\n"},
+	"negative length":     {"Transfer-Encoding: chunked", "-2\r\n{}\r\n0\r\n\r\n"},
+	"trailer without end": {"Transfer-Encoding: chunked", "2\r\n{}\r\n0\r\nX"},
+}
+
+func TestABodyThatIsNoneIsTheClientsFaultAndEndsItsConnection(t *testing.T) {
+	h := newHome(t)
+	reads := func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		fmt.Fprint(w, "read")
+	}
+	serveUnix(t, h.config.API, http.HandlerFunc(reads))
+	s := h.newSandbox()
+	s.serve(3000, reads)
+	places := map[string]string{"API": "", "sandbox": fmt.Sprintf("%s: %s\r\n%s: 3000\r\n", idHeader, s.id, portHeader)}
+
+	for place, headers := range places {
+		for name, bad := range badBodies {
+			t.Run(place+"/"+name, func(t *testing.T) {
+				conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+				// Behind the body comes what must not be taken for a request.
+				fmt.Fprintf(conn, "POST /x HTTP/1.1\r\nHost: x\r\n%s%s\r\n\r\n%s", headers, bad.header, bad.body)
+				fmt.Fprint(conn, "\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
+				_ = conn.(*net.TCPConn).CloseWrite()
+
+				// A reset after the answer says that we did not read the rest.
+				answers, _ := io.ReadAll(conn)
+
+				if !bytes.HasPrefix(answers, []byte("HTTP/1.1 400 ")) || bytes.Count(answers, []byte("HTTP/1.1 ")) != 1 {
+					t.Errorf("%.300q", answers)
+				}
+			})
+		}
+	}
+}
+
+func TestABodyThatTurnsOutToBeNoneAfterTheAnswerBeganEndsItsConnection(t *testing.T) {
+	h := newHome(t)
+	s := h.newSandbox()
+	var smuggled atomic.Bool
+	s.serve(3000, func(w http.ResponseWriter, r *http.Request) {
+		smuggled.Store(smuggled.Load() || r.URL.Path != "/x")
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		w.Header().Set("Content-Length", "2")
+		fmt.Fprint(w, "ok")
+		_ = http.NewResponseController(w).Flush()
+		_, _ = io.Copy(io.Discard, r.Body)
+	})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	headers := fmt.Sprintf("%s: %s\r\n%s: 3000\r\n", idHeader, s.id, portHeader)
+	fmt.Fprintf(conn, "POST /x HTTP/1.1\r\nHost: x\r\n%sTransfer-Encoding: chunked\r\n\r\n", headers)
+	answers := bufio.NewReader(conn)
+	response, err := http.ReadResponse(answers, nil)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatal(response, err)
+	}
+	_, _ = io.ReadAll(response.Body)
+
+	fmt.Fprintf(conn, "zz\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n%s\r\n", headers)
+
+	if rest, _ := io.ReadAll(answers); len(rest) > 0 || smuggled.Load() {
+		t.Errorf("%.200q", rest)
+	}
+}
