@@ -162,3 +162,18 @@ def test_quick_moves_leave_this_process_where_it_is() -> None:
         pass
 
     assert Path("/proc/self/cgroup").read_text() == before
+
+
+async def test_an_idle_group_may_use_later_what_it_left(group: Cgroup, processes: list) -> None:
+    """Without bursts, 30 ms of work are stopped after 20 for the rest of the period."""
+    group.set_cpus(0.2)
+    worker = run_in(
+        group,
+        "import time\n"
+        "time.sleep(1)\n"
+        "began, cpu = time.monotonic(), time.process_time()\n"
+        "while time.process_time() - cpu < 0.03: pass\n"
+        "print(time.monotonic() - began)",
+    )
+    processes.append(worker)
+    assert float(worker.communicate(timeout=30)[0]) < 0.08

@@ -116,6 +116,15 @@ def test_v1_gives_processor_time_as_a_quota(v1: Path, cores: float, quota: str) 
     assert (v1 / f"cpu{GROUP}/cpu.cfs_period_us").read_text() == "100000"
 
 
+def test_v1_lets_idle_time_be_used_later_where_the_kernel_can(v1: Path) -> None:
+    burst = v1 / f"cpu{GROUP}/cpu.cfs_burst_us"
+    burst.write_text("0")
+
+    CgroupV1(GROUP, v1).set_cpus(0.5)
+
+    assert burst.read_text() == "50000"
+
+
 def test_v1_lists_directories_of_all_hierarchies_since_runsc_joins_all(v1: Path) -> None:
     names = {path.relative_to(v1).parts[0] for path in CgroupV1(GROUP, v1).directories()}
 
@@ -243,6 +252,15 @@ def test_v2_gives_processor_time_and_kills_in_one_write(v2: Path) -> None:
     leaf = v2 / GROUP.lstrip("/")
     assert (leaf / "cpu.max").read_text().startswith("150000 100000")
     assert (leaf / "cgroup.kill").read_text() == "1"
+
+
+def test_v2_lets_idle_time_be_used_later_where_the_kernel_can(v2: Path) -> None:
+    burst = v2 / GROUP.lstrip("/") / "cpu.max.burst"
+    burst.write_text("0")
+
+    CgroupV2(GROUP, v2).set_cpus(1.5)
+
+    assert burst.read_text() == "150000"
 
 
 def test_only_a_member_is_killed() -> None:

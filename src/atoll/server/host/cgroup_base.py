@@ -61,7 +61,12 @@ class Cgroup(ABC):
 
     @abstractmethod
     def set_cpus(self, cores: float) -> None:
-        """Give the group so much time of processors, in cores, at least 0.01."""
+        """
+        Give the group so much time of processors, in cores, at least 0.01.
+
+        What an idle group leaves of one period it may use later, on top, where the kernel can (5.14 and
+        later): a command that takes 10 ms is not stopped for 90 because its first moments needed all cores.
+        """
 
     @abstractmethod
     def memory_resident(self) -> int:

@@ -74,9 +74,13 @@ class CgroupV1(Cgroup):
             write_text(file, str(size))
 
     def set_cpus(self, cores: float) -> None:
-        """Set the quota for each period."""
+        """Set the quota for each period, and as much for bursts."""
+        quota = str(max(1000, round(cores * _PERIOD_US)))
         write_text(self._cpu / "cpu.cfs_period_us", str(_PERIOD_US))
-        write_text(self._cpu / "cpu.cfs_quota_us", str(max(1000, round(cores * _PERIOD_US))))
+        write_text(self._cpu / "cpu.cfs_quota_us", quota)
+        burst = self._cpu / "cpu.cfs_burst_us"
+        if burst.exists():
+            write_text(burst, quota)
 
     def memory_resident(self) -> int:
         """Read rss and shmem: the sentry's memory file is shared memory, which "cache" counts too."""

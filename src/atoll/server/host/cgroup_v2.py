@@ -67,8 +67,12 @@ class CgroupV2(Cgroup):
                 write_text(self._directory / name, value)
 
     def set_cpus(self, cores: float) -> None:
-        """Set cpu.max."""
-        write_text(self._directory / "cpu.max", f"{max(1000, round(cores * _PERIOD_US))} {_PERIOD_US}")
+        """Set cpu.max, and as much for bursts."""
+        quota = max(1000, round(cores * _PERIOD_US))
+        write_text(self._directory / "cpu.max", f"{quota} {_PERIOD_US}")
+        burst = self._directory / "cpu.max.burst"
+        if burst.exists():
+            write_text(burst, str(quota))
 
     def memory_resident(self) -> int:
         """Read anon and shmem: the sentry's memory file is shared memory."""
