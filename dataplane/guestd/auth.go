@@ -68,7 +68,7 @@ func (s *Server) rpc(next http.Handler) http.Handler {
 			_ = errorWriter.Write(w, r, connect.NewError(connect.CodeUnauthenticated, err)) // The client may be gone.
 			return
 		}
-		ctx := commands.WithController(accounts.WithCaller(r.Context(), who), http.NewResponseController(w))
+		ctx, w := commands.WithStream(accounts.WithCaller(r.Context(), who), w)
 		r = r.WithContext(ctx)
 		r.Header.Del(commands.StartTimeoutHeader)
 		if r.URL.Path == "/process.Process/Start" && r.Header.Get(commands.TimeoutHeader) != "" {

@@ -20,7 +20,7 @@ const commandsCgroup = "atoll"
 
 const (
 	// garbagePercent trades a little CPU for a smaller idle guestd: there is one in every sandbox.
-	garbagePercent = 50
+	garbagePercent = 100
 	// heapSoft makes the collector work harder before guestd takes its sandbox's memory.
 	heapSoft = 96 << 20
 )

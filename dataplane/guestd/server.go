@@ -69,6 +69,7 @@ func newHTTPServer(handler http.Handler) *http.Server {
 func (s *Server) Serve(ctx context.Context, public, private net.Listener) error {
 	failed := make(chan error, 2)
 	go func() { failed <- s.public.Serve(public) }()
+	go s.rehearse()
 	go func() { failed <- s.private.Serve(onlyFrom(private, s.options.Gateways)) }()
 	var err error
 	select {

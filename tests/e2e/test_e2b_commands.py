@@ -109,6 +109,18 @@ def test_kill_ends_the_command_with_all_its_descendants(sandbox: Sandbox) -> Non
     assert not sandbox.commands.kill(handle.pid)
 
 
+def test_killing_a_command_that_has_ended_does_not_reach_the_next(sandbox: Sandbox) -> None:
+    """The next command gets the control group of one that left it empty."""
+    ended = sandbox.commands.run("true", background=True)
+    ended.wait()
+    nexts = [sandbox.commands.run("sleep 60", background=True) for _ in range(3)]
+
+    assert not sandbox.commands.kill(ended.pid)
+
+    assert {command.pid for command in nexts} <= {process.pid for process in sandbox.commands.list()}
+    assert all(sandbox.commands.kill(command.pid) for command in nexts)
+
+
 def test_what_a_command_left_running_lives_on(sandbox: Sandbox) -> None:
     sandbox.commands.run("sleep 4731 >/dev/null 2>&1 &")
 

@@ -114,8 +114,13 @@ func (c *Command) pump(f *os.File, chunk int, wrap func([]byte) *process.Process
 	_ = f.Close()
 }
 
+// chunks are shared by all pumps: most commands print little, and guestd's heap is small.
+var chunks = sync.Pool{New: func() any { return new([limits.OutputChunk]byte) }}
+
 func (c *Command) forward(f *os.File, chunk int, wrap func([]byte) *process.ProcessEvent) error {
-	buffer := make([]byte, chunk)
+	held := chunks.Get().(*[limits.OutputChunk]byte)
+	defer chunks.Put(held)
+	buffer := held[:chunk]
 	for {
 		n, err := f.Read(buffer)
 		if n > 0 {

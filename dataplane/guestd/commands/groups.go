@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -123,13 +122,6 @@ func writeControl(dir *os.Root, name, value string) error {
 	return errors.Join(err, f.Close())
 }
 
-// Group is the cgroup of one command.
-type Group struct {
-	all  *Groups
-	name string
-	dir  *os.File
-}
-
 // New returns an empty group.
 func (g *Groups) New() (*Group, error) {
 	g.mu.Lock()
@@ -204,49 +196,30 @@ func (g *Groups) make() (*Group, error) {
 	return &Group{all: g, name: name, dir: dir}, nil
 }
 
-// Name is the group's directory, unique for guestd's life.
-func (g *Group) Name() string { return g.name }
-
-// FD is what clone3 takes to start a process in the group.
-func (g *Group) FD() int { return int(g.dir.Fd()) }
-
-// Kill ends every process of the group and returns when none is left.
-// The kernel kills a whole tree at once, forks under way included; what is waited for is their end.
-func (g *Group) Kill() error {
-	for try := range limits.KillTries {
-		if err := writeControl(g.all.dir, g.name+"/cgroup.kill", "1"); err != nil {
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-				return nil // The group is gone, so nobody is in it.
-			}
-			return err
-		}
-		members, err := g.all.dir.ReadFile(g.name + "/cgroup.procs")
-		if err != nil || len(members) == 0 {
-			return nil
-		}
-		time.Sleep(min(time.Duration(try+1)*limits.KillPause, limits.KillPauseMost))
+// reuse keeps the group of a command that ended for the next one, under the limit that a new one would have.
+// It reports whether it does: not if somebody runs there still, or if there is one already.
+func (g *Groups) reuse(name string, dir *os.File) bool {
+	count, err := g.dir.ReadFile(name + "/pids.current")
+	if err != nil || strings.TrimSpace(string(count)) != "0" {
+		return false
 	}
-	return errors.New("processes do not end after SIGKILL")
-}
-
-// Close gives the group back when it is empty, and remembers it for Sweep otherwise.
-func (g *Group) Close() {
-	_ = g.dir.Close()
-	if g.all.remove(g.name) {
-		return
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.spare != nil || g.closed || g.share == 0 {
+		return false
 	}
-	g.all.mu.Lock()
-	defer g.all.mu.Unlock()
-	g.all.leftovers[g.name] = struct{}{}
+	// A command that was root may have set it lower.
+	if writeControl(g.dir, name+"/pids.max", strconv.FormatUint(uint64(g.share), 10)) != nil {
+		return false
+	}
+	g.spare = &Group{all: g, name: name, dir: dir}
+	return true
 }
 
 func (g *Groups) remove(name string) bool {
 	err := g.dir.Remove(name)
 	return err == nil || errors.Is(err, fs.ErrNotExist)
 }
-
-// Inhabited reports whether somebody runs in the group of a command that has ended. An empty one is removed.
-func (g *Group) Inhabited() bool { return !g.all.remove(g.name) }
 
 // Sweep removes the groups of ended commands whose last process has ended since.
 func (g *Groups) Sweep() {

@@ -101,6 +101,9 @@ func forward(ctx context.Context, owned *Command, sub *Subscription, silence tim
 		if event.GetEnd() != nil && owned != nil && owned.Expired() {
 			return connect.NewError(connect.CodeDeadlineExceeded, context.DeadlineExceeded)
 		}
+		if event.GetEnd() != nil {
+			endWithNext(ctx)
+		}
 		if err := send(event); err != nil {
 			return err
 		}
@@ -108,22 +111,6 @@ func forward(ctx context.Context, owned *Command, sub *Subscription, silence tim
 			return nil
 		}
 	}
-}
-
-type controllerKey struct{}
-
-// WithController gives streams the means to end a write that hangs.
-func WithController(ctx context.Context, controller *http.ResponseController) context.Context {
-	return context.WithValue(ctx, controllerKey{}, controller)
-}
-
-// abort returns what makes a write to this request's client fail at once.
-func abort(ctx context.Context) func() {
-	controller, ok := ctx.Value(controllerKey{}).(*http.ResponseController)
-	if !ok {
-		return nil
-	}
-	return func() { _ = controller.SetWriteDeadline(time.Unix(1, 0)) }
 }
 
 // startTimeout reads how long the command may run; 0 for ever.
