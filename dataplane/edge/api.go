@@ -17,7 +17,7 @@ type apiForwarder struct {
 	proxy  *httputil.ReverseProxy
 }
 
-func newAPIForwarder(socket string, limits *Limits, log *slog.Logger) *apiForwarder {
+func newAPIForwarder(socket string, limits *Limits, newcomers *newcomers, log *slog.Logger) *apiForwarder {
 	return &apiForwarder{limits: limits, proxy: &httputil.ReverseProxy{
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			pr.Out.URL.Scheme, pr.Out.URL.Host = "http", "api"
@@ -33,6 +33,10 @@ func newAPIForwarder(socket string, limits *Limits, log *slog.Logger) *apiForwar
 		Transport:     newAPITransport(socket, limits),
 		FlushInterval: -1,
 		BufferPool:    buffers,
+		ModifyResponse: func(answer *http.Response) error {
+			newcomers.saw(answer)
+			return nil
+		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			explainAPI(w, r, err, log)
 		},

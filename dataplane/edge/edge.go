@@ -41,12 +41,13 @@ type Edge struct {
 	config  Config
 	started time.Time
 
-	routes  *routes
-	forward *forwarder
-	api     *apiForwarder
-	public  *http.Server
-	admin   *http.Server
-	names   *names
+	routes    *routes
+	newcomers *newcomers
+	forward   *forwarder
+	api       *apiForwarder
+	public    *http.Server
+	admin     *http.Server
+	names     *names
 
 	addresses []string
 	open      atomic.Int64
@@ -66,7 +67,8 @@ func Start(ctx context.Context, config Config) (*Edge, error) {
 	limits := &e.config.Limits
 	e.routes = newRoutes(newControl(config.Control, limits).route, config.Range.Masked(), limits, config.Log)
 	e.forward = newForwarder(e.routes, limits, config.Log)
-	e.api = newAPIForwarder(config.API, limits, config.Log)
+	e.newcomers = newNewcomers(e.routes, limits)
+	e.api = newAPIForwarder(config.API, limits, e.newcomers, config.Log)
 	e.public = e.publicServer()
 	e.admin = e.adminServer()
 	if err := e.listen(ctx); err != nil {
@@ -137,6 +139,7 @@ func (e *Edge) close() {
 	}
 	// Their listeners are gone whatever these say.
 	_ = e.public.Close()
+	e.newcomers.stop()
 	e.routes.forgetAll()
 	_ = e.admin.Close()
 	e.serving.Wait()

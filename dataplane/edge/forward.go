@@ -81,7 +81,7 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, to target) {
 	// Once more if the route turned out to be old before anything was sent; at most once, so that a sandbox that
 	// comes and goes keeps nobody for long.
 	failure := f.try(w, r, to, body)
-	if errors.Is(failure, errForgotten) {
+	if errors.Is(failure, errForgotten) && !body.wasInterrupted() {
 		failure = f.try(w, r, to, body)
 	}
 	switch {
@@ -118,11 +118,21 @@ func (f *forwarder) try(w http.ResponseWriter, r *http.Request, to target, body 
 	defer context.AfterFunc(ctx, body.interrupt)()
 	defer under.release()
 	forwarded := r.WithContext(ctx)
-	if hasBody(r) {
+	switch {
+	case isSmallCall(r, to, f.limits):
+		if under.err = body.readWhole(r.ContentLength); under.err != nil {
+			return f.judge(r.Context(), under)
+		}
+	case hasBody(r):
 		forwarded.Body = body
 	}
 	f.proxy.ServeHTTP(w, forwarded)
 	return f.judge(r.Context(), under)
+}
+
+// isSmallCall: guestd answers a call when it has read all of it. Other programs may answer sooner.
+func isSmallCall(r *http.Request, to target, limits *Limits) bool {
+	return to.port == daemonPort && r.ContentLength > 0 && r.ContentLength <= limits.SmallCall && r.Header.Get("Expect") == ""
 }
 
 // judge says what a failure means: errForgotten only if nothing was sent.
@@ -180,6 +190,9 @@ func rewrite(pr *httputil.ProxyRequest) {
 	pr.Out.Host = pr.In.Host
 	pr.Out.Header.Del("X-Real-Ip")
 	pr.SetXForwarded()
+	if whole := under.body.whole(); whole != nil {
+		pr.Out.Body = whole
+	}
 	under.body.sendTrailersWith(pr.Out)
 }
 

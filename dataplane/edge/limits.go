@@ -24,6 +24,9 @@ type Limits struct {
 	// SandboxRequests is how many requests one sandbox may have in flight (429 above),
 	// so that one of them cannot take all of Connections.
 	SandboxRequests int
+	// SmallCall is the size up to which a call of guestd is read whole before it is handed on. Longer ones
+	// are files, and carried as they come.
+	SmallCall int64
 	// AnswerHeaderBytes bounds what a sandbox may send before its body, informational answers included.
 	AnswerHeaderBytes int64
 	// ConnectTime is how long a sandbox may take to accept a connection. It is on this machine: only one
@@ -33,6 +36,8 @@ type Limits struct {
 	TunnelTime time.Duration
 	// ConnectPauses are waited between the attempts at a port that is not open (yet): what E2B's proxy does.
 	ConnectPauses []time.Duration
+	// GreetTime bounds what is done for a new sandbox before its first request; it takes milliseconds.
+	GreetTime time.Duration
 	// IdlePerSandbox is how many unused connections are kept to one sandbox.
 	IdlePerSandbox int
 	// DaemonIdle is how long an unused connection to guestd is kept; guestd keeps its end longer.
@@ -90,12 +95,14 @@ func DefaultLimits() Limits {
 		Streams:      250,
 
 		SandboxRequests:   1024,
+		SmallCall:         16 << 10,
 		AnswerHeaderBytes: 256 << 10,
 		ConnectTime:       3 * time.Second,
 		TunnelTime:        3 * time.Second,
 		ConnectPauses: []time.Duration{
 			100 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond, 400 * time.Millisecond,
 		},
+		GreetTime:      2 * time.Second,
 		IdlePerSandbox: 16,
 		DaemonIdle:     60 * time.Second,
 		PortIdle:       time.Second,

@@ -87,14 +87,15 @@ class _Calls:
         self,
         actor: Caller,
         body: models.NewSandbox,
+        answer: Response,
         idempotency_key: Annotated[str | None, Header()] = None,
     ) -> models.Sandbox:
         if idempotency_key is not None:
             raise UnimplementedError("Idempotency-Key is not available yet; call without it")
-        return self._reachable(await self._control.create(actor, to_wish(body, version=2)))
+        return self._created(await self._control.create(actor, to_wish(body, version=2)), answer)
 
-    async def create_v1(self, actor: Caller, body: models.NewSandbox) -> models.Sandbox:
-        return self._reachable(await self._control.create(actor, to_wish(body, version=1)))
+    async def create_v1(self, actor: Caller, body: models.NewSandbox, answer: Response) -> models.Sandbox:
+        return self._created(await self._control.create(actor, to_wish(body, version=1)), answer)
 
     async def get(self, actor: Caller, sandbox_id: str) -> models.SandboxDetail:
         sandbox = await _running(self._control, actor, sandbox_id)
@@ -127,6 +128,11 @@ class _Calls:
         if seconds == 0:  # only asks how to reach it: no time to add
             return self._reachable(await _running(self._control, actor, untrusted_id))
         return self._reachable(await self._control.refresh(actor, untrusted_id, timedelta(seconds=seconds)))
+
+    def _created(self, sandbox: Sandbox, answer: Response) -> models.Sandbox:
+        # The edge reads it, and prepares for the first request.
+        answer.headers["Location"] = f"/sandboxes/{sandbox.id}"
+        return self._reachable(sandbox)
 
     def _reachable(self, sandbox: Sandbox) -> models.Sandbox:
         return from_sandbox(sandbox, self._control.access_token(sandbox.id), self._reach)

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 
 from atoll.server.api.cursor import decode_cursor, encode_cursor
 from atoll.server.api.dialect import Caller, route_class
@@ -49,9 +49,14 @@ class _Calls:
         self._control = control
         self._domain = domain
 
-    async def create_sandbox(self, actor: Caller, body: models.CreateSandbox) -> models.Sandbox:
+    async def create_sandbox(
+        self, actor: Caller, body: models.CreateSandbox, answer: Response
+    ) -> models.Sandbox:
         """Create a sandbox and wait until it takes commands."""
-        return self._owned(await self._control.create(actor, to_wish(body)))
+        sandbox = await self._control.create(actor, to_wish(body))
+        # The edge reads it, too, and prepares for the first request.
+        answer.headers["Location"] = f"/v1/sandboxes/{sandbox.id}"
+        return self._owned(sandbox)
 
     async def list_sandboxes(
         self,
