@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from atoll._gen.atoll.guest.v1 import guest_pb
 from atoll.server.domain.errors import UnavailableError
 from atoll.server.domain.ids import SandboxId, TemplateId
 from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
@@ -54,15 +55,14 @@ async def guest_that(handler: Handler) -> AsyncIterator[HttpGuest]:
     server.close()
 
 
-def answering(body: str, status: str = "200 OK", seen: list[tuple[str, bytes]] | None = None) -> Handler:
+def answering(body: bytes, status: str = "200 OK", seen: list[tuple[str, bytes]] | None = None) -> Handler:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         length = int(head.lower().partition("content-length: ")[2].partition("\r\n")[0])
         request = await reader.readexactly(length)
         if seen is not None:
             seen.append((head, request))
-        data = body.encode()
-        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         await writer.drain()
 
     return handle
@@ -70,12 +70,16 @@ def answering(body: str, status: str = "200 OK", seen: list[tuple[str, bytes]] |
 
 async def test_a_configuration_arrives_whole() -> None:
     seen: list[tuple[str, bytes]] = []
-    async with guest_that(answering('{"version": "1.0", "later": "unknown"}', seen=seen)) as guest:
+    of_a_later_version = guest_pb.ConfigureResponse(version="1.0").to_binary() + b"\xfa\x01\x01x"
+    async with guest_that(answering(of_a_later_version, seen=seen)) as guest:
         await guest.configure(MACHINE, CONFIGURATION)
 
     [(head, request)] = seen
     assert head.startswith("POST /atoll.guest.v1.GuestService/Configure HTTP/1.1")
-    assert json.loads(request)["configuration"] == {
+    assert "content-type: application/proto" in head.lower()
+    configuration = guest_pb.ConfigureRequest.from_binary(request).configuration
+    assert configuration is not None
+    assert json.loads(configuration.to_json()) == {
         "version": 1,
         "generation": "3",
         "identity": {
@@ -95,7 +99,9 @@ async def test_a_configuration_arrives_whole() -> None:
 
 
 async def test_the_killed_process_is_told_with_a_name_that_drives_no_terminal() -> None:
-    body = json.dumps({"pid": 9, "command": "\x1b[31mred\n" + "x" * 500, "residentBytes": "123"})
+    body = guest_pb.KillGreediestResponse(
+        pid=9, command="\x1b[31mred\n" + "x" * 500, resident_bytes=123
+    ).to_binary()
     async with guest_that(answering(body)) as guest:
         killed = await guest.kill_greediest(MACHINE)
 
@@ -103,23 +109,25 @@ async def test_the_killed_process_is_told_with_a_name_that_drives_no_terminal() 
 
 
 async def test_nothing_to_kill_is_pid_0() -> None:
-    async with guest_that(answering("{}")) as guest:
+    async with guest_that(answering(b"")) as guest:
         assert (await guest.kill_greediest(MACHINE)).pid == 0
 
 
 @pytest.mark.parametrize(
     "body",
-    ["", "[]", "null", "{", "\x00", '{"pid": -1}', '{"pid": 1e300}', '{"pid": {}}', '{"residentBytes": "x"}',
-     '{"command": 5}', "[" * 500],
+    [
+        b"{}", b"\x00", b"\x08", b"\x12\x06short", b"\x12\x02\xff\xfe", b"\x0d\x01", b"\x08" + b"\xff" * 11,
+        b"\x12\xff\xff\xff\xff\x0f", b"\x13" * 500, b"\x0b\x0b\x0b", b"\xff" * 500,
+    ],
 )  # fmt: skip
-async def test_an_answer_that_is_none_is_an_error(body: str) -> None:
+async def test_an_answer_that_is_none_is_an_error(body: bytes) -> None:
     async with guest_that(answering(body)) as guest:
         with pytest.raises(UnavailableError):
             await guest.kill_greediest(MACHINE)
 
 
 async def test_a_refusal_is_an_error_with_its_words() -> None:
-    body = '{"code": "failed_precondition", "message": "generation 3 is not newer"}'
+    body = b'{"code": "failed_precondition", "message": "generation 3 is not newer"}'
     async with guest_that(answering(body, "400 Bad Request")) as guest:
         with pytest.raises(UnavailableError) as caught:
             await guest.configure(MACHINE, CONFIGURATION)
@@ -184,7 +192,7 @@ async def test_drops_are_given_up_in_time() -> None:
 
 async def test_a_redirect_is_not_followed() -> None:
     followed: list[tuple[str, bytes]] = []
-    async with guest_that(answering("{}", seen=followed)) as other:
+    async with guest_that(answering(b"", seen=followed)) as other:
         port = other._port
 
         async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -211,5 +219,5 @@ async def test_nobody_there_is_an_error() -> None:
 async def test_a_proxy_of_the_servers_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
-    async with guest_that(answering("{}")) as guest:
+    async with guest_that(answering(b"")) as guest:
         await guest.configure(MACHINE, CONFIGURATION)

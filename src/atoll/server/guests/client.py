@@ -120,7 +120,7 @@ class HttpGuest(Guest):
         url = f"http://{machine.address}:{self._port}/{_SERVICE}/{method}"
         try:
             async with asyncio.timeout(timeout_s):
-                status, body = await self._post(url, request.to_json().encode())
+                status, body = await self._post(url, request.to_binary())
         except TimeoutError as error:
             raise _unavailable(machine, method, f"no answer in {timeout_s} s") from error
         except httpx.HTTPError as error:
@@ -129,12 +129,13 @@ class HttpGuest(Guest):
             raise _unavailable(machine, method, f"HTTP {status}: {_clean(body.decode(errors='replace'))}")
         try:
             # Anything can be in there: the parser's own errors are many.
-            return answer_type.from_json(body.decode(), ignore_unknown_fields=True)
+            return answer_type.from_binary(body)
         except Exception as error:
             raise _unavailable(machine, method, f"an answer that cannot be read: {error!r:.200}") from error
 
     async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
-        headers = {"content-type": "application/json"}
+        # Not JSON: guestd's first call in a new sandbox would be 2 ms slower.
+        headers = {"content-type": "application/proto"}
         async with self._client.stream("POST", url, content=body, headers=headers) as response:
             read = bytearray()
             async for chunk in response.aiter_raw():

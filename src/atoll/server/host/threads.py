@@ -1,11 +1,12 @@
-"""Blocking calls in a thread, from asyncio."""
+"""Blocking calls beside the event loop, and two things at once."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 async def finish_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -21,3 +22,18 @@ async def finish_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwar
     except asyncio.CancelledError:
         await asyncio.wait([done])
         raise
+
+
+async def both(one: Awaitable[T], other: Awaitable[U]) -> tuple[T, U]:
+    """
+    Do two things at once; return when both have ended, whatever happened.
+
+    Raises:
+        Exception: what one of them raised, the first one's before the other's. Neither is stopped by the
+            other's failure; both are when this is cancelled.
+    """
+    done = await asyncio.gather(one, other, return_exceptions=True)
+    for outcome in done:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return done  # type: ignore[return-value]  # checked above

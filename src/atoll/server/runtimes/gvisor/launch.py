@@ -31,7 +31,7 @@ from atoll.server.host.cgroup_base import Cgroup, CgroupError
 from atoll.server.host.cgroup_moves import QuickMoves
 from atoll.server.host.pidfd import Pidfd
 from atoll.server.host.runsc import RunOptions, Runsc, RunscError, RunscTimeoutError
-from atoll.server.host.threads import finish_in_thread
+from atoll.server.host.threads import both, finish_in_thread
 from atoll.server.ports.slots import Slots
 from atoll.server.ports.templates import Templates
 from atoll.server.runtimes.gvisor.options import GVisorOptions
@@ -82,17 +82,22 @@ class Launcher:
         """Start a machine; return when its guestd listens. For errors see ``Runtime.start``."""
         rootfs = await self._templates.rootfs(spec.template_id)
         began = time.monotonic()
-        with _translated(self._options), self._quick_moves.wanted():
+        with _translated(self._options):
             self._check_room()
             directory = self._places.directory(spec.sandbox_id)
             record = self._write_down(spec, directory)
-            slot = await self._slots.acquire(spec.sandbox_id, spec.egress)
-            record = replace(record, address=slot.address)
             cgroup = self._places.cgroup(spec.sandbox_id)
-            await finish_in_thread(self._prepare, spec, directory, cgroup, rootfs, slot.netns)
+            slot, _ = await both(
+                self._slots.acquire(spec.sandbox_id, spec.egress),
+                finish_in_thread(self._make_cgroup, spec, cgroup),
+            )
+            record = replace(record, address=slot.address)
+            self._describe(spec, directory, cgroup, rootfs, slot.netns)
             prepared = time.monotonic()
-            async with asyncio.timeout(self._options.start_timeout_s):
-                await self._run(spec, directory)
+            # Not earlier: the first quick move would have the making of the group wait for 10 ms.
+            with self._quick_moves.wanted():
+                async with asyncio.timeout(self._options.start_timeout_s):
+                    await self._run(spec, directory)
             ready = time.monotonic()
             running = self._hold(record, directory, cgroup)
             try:
@@ -137,15 +142,17 @@ class Launcher:
         directory.overlay.mkdir(mode=0o700)
         return record
 
-    def _prepare(
-        self, spec: MachineSpec, directory: Directory, cgroup: Cgroup, rootfs: Path, netns: str
-    ) -> None:
+    def _make_cgroup(self, spec: MachineSpec, cgroup: Cgroup) -> None:
         options = self._options
         cgroup.create(
             # What stands here while runsc starts is what the sandbox shows as its memory.
             memory_bytes=spec.limits.memory_bytes,
             processes=spec.limits.processes * options.outer_processes_factor + options.outer_processes_base,
         )
+
+    def _describe(
+        self, spec: MachineSpec, directory: Directory, cgroup: Cgroup, rootfs: Path, netns: str
+    ) -> None:
         description = bundle(
             BundleSpec(
                 rootfs=rootfs,
@@ -155,7 +162,7 @@ class Launcher:
                 cgroup=cgroup.path,
                 memory_bytes=spec.limits.memory_bytes,
             ),
-            options,
+            self._options,
         )
         directory.config.write_text(json.dumps(description))
 
