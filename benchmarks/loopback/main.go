@@ -2,11 +2,14 @@
 //
 //	loopback serve DIR              plain HTTP: GET and PUT of files in DIR; prints its address
 //	loopback load URL N C [K=V]...  N GETs of URL by C clients, headers K=V; prints requests per second
+//	loopback call URL N [K=V]...    N POSTs of standard input to URL, one after the other on one connection, which
+//	                                prints how long each took, in milliseconds, and the last answer to standard error
 //
 // It stands outside the dataplane on purpose: nothing here is part of Atoll.
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -41,8 +44,14 @@ func run(args []string) error {
 			return err
 		}
 		return load(args[1], n, clients, args[4:])
+	case len(args) >= 3 && args[0] == "call":
+		n, err := strconv.Atoi(args[2])
+		if err != nil {
+			return err
+		}
+		return call(args[1], n, args[3:])
 	}
-	return fmt.Errorf("usage: loopback serve DIR | loopback load URL N C [K=V]...")
+	return fmt.Errorf("usage: loopback serve DIR | loopback load URL N C [K=V]... | loopback call URL N [K=V]...")
 }
 
 func serve(dir string) error {
@@ -77,7 +86,7 @@ func load(url string, n, clients int, headers []string) error {
 	for range clients {
 		wait.Go(func() {
 			for left.Add(-1) >= 0 {
-				if err := get(client, url, headers); err != nil {
+				if _, err := ask(client, http.MethodGet, url, nil, headers); err != nil {
 					failed.Add(1)
 				}
 			}
@@ -91,10 +100,28 @@ func load(url string, n, clients int, headers []string) error {
 	return nil
 }
 
-func get(client *http.Client, url string, headers []string) error {
-	request, err := http.NewRequest(http.MethodGet, url, nil)
+func call(url string, n int, headers []string) error {
+	body, err := io.ReadAll(os.Stdin)
 	if err != nil {
 		return err
+	}
+	client := &http.Client{}
+	var last []byte
+	for range n {
+		start := time.Now()
+		if last, err = ask(client, http.MethodPost, url, body, headers); err != nil {
+			return err
+		}
+		fmt.Printf("%.3f\n", time.Since(start).Seconds()*1e3)
+	}
+	_, err = os.Stderr.Write(last)
+	return err
+}
+
+func ask(client *http.Client, method, url string, body []byte, headers []string) ([]byte, error) {
+	request, err := http.NewRequest(method, url, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
 	}
 	for _, header := range headers {
 		name, value, _ := strings.Cut(header, "=")
@@ -102,14 +129,15 @@ func get(client *http.Client, url string, headers []string) error {
 	}
 	answer, err := client.Do(request)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer answer.Body.Close()
-	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
-		return err
+	content, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return nil, err
 	}
 	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("status %s", answer.Status)
+		return nil, fmt.Errorf("status %s: %s", answer.Status, content)
 	}
-	return nil
+	return content, nil
 }
