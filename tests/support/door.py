@@ -81,4 +81,6 @@ def read_all(connection: socket.socket) -> bytes:
 
 def is_answered(connection: socket.socket) -> bool:
     """Tell whether something came that nobody has read."""
-    return bool(select.select([connection], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
