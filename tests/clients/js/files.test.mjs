@@ -124,6 +124,9 @@ test('a watch reports what happens, in new directories too, until it is stopped'
   })
 
   await files.write('watched/deep/new', '12')
+  // What is written before a new directory can be watched is told of once, as there.
+  await until(() => seen.some((one) => one.name === 'deep/new' && one.type === FilesystemEventType.CREATE))
+  await files.write('watched/deep/new', '345')
   await until(() => seen.some((one) => one.name === 'deep/new' && one.type === FilesystemEventType.WRITE))
   const created = seen.find((one) => one.name === 'deep/new' && one.entry)
   await watch.stop()
