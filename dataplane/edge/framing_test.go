@@ -1,14 +1,12 @@
 package edge
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -59,39 +57,5 @@ func TestABodyThatIsNoneIsTheClientsFaultAndEndsItsConnection(t *testing.T) {
 				}
 			})
 		}
-	}
-}
-
-func TestABodyThatTurnsOutToBeNoneAfterTheAnswerBeganEndsItsConnection(t *testing.T) {
-	h := newHome(t)
-	s := h.newSandbox()
-	var smuggled atomic.Bool
-	s.serve(3000, func(w http.ResponseWriter, r *http.Request) {
-		smuggled.Store(smuggled.Load() || r.URL.Path != "/x")
-		_ = http.NewResponseController(w).EnableFullDuplex()
-		w.Header().Set("Content-Length", "2")
-		fmt.Fprint(w, "ok")
-		_ = http.NewResponseController(w).Flush()
-		_, _ = io.Copy(io.Discard, r.Body)
-	})
-	conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	headers := fmt.Sprintf("%s: %s\r\n%s: 3000\r\n", idHeader, s.id, portHeader)
-	fmt.Fprintf(conn, "POST /x HTTP/1.1\r\nHost: x\r\n%sTransfer-Encoding: chunked\r\n\r\n", headers)
-	answers := bufio.NewReader(conn)
-	response, err := http.ReadResponse(answers, nil)
-	if err != nil || response.StatusCode != http.StatusOK {
-		t.Fatal(response, err)
-	}
-	_, _ = io.ReadAll(response.Body)
-
-	fmt.Fprintf(conn, "zz\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n%s\r\n", headers)
-
-	if rest, _ := io.ReadAll(answers); len(rest) > 0 || smuggled.Load() {
-		t.Errorf("%.200q", rest)
 	}
 }
