@@ -79,6 +79,12 @@ type Limits struct {
 	// NameSources is how many sandboxes' rates are remembered before those at rest are dropped.
 	NameSources int
 
+	// NameConnections is how many TCP connections to the name server may be open, NameConnectionsPerSandbox how many
+	// of one sandbox. TCP is for the rare answer that UDP is too small for; each costs one of the edge's descriptors,
+	// of which there can be as few as 20,000 for all, clients included.
+	NameConnections           int
+	NameConnectionsPerSandbox int
+
 	// LogRate and LogBurst bound the lines a second that faults may write: the log must not fill the disk.
 	LogRate  float64
 	LogBurst int
@@ -124,6 +130,9 @@ func DefaultLimits() Limits {
 		NameTime:                2 * time.Second,
 		NameTotal:               4500 * time.Millisecond,
 		NameSources:             4096,
+
+		NameConnections:           1024,
+		NameConnectionsPerSandbox: 32,
 
 		LogRate:  2,
 		LogBurst: 50,

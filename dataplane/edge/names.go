@@ -63,7 +63,7 @@ func startNames(ctx context.Context, config Config, failed chan<- error) (*names
 	}
 	n.servers = []*dns.Server{
 		{PacketConn: packets, Handler: n, UDPSize: dns.DefaultMsgSize, MsgAcceptFunc: acceptQuestion},
-		{Listener: listener, Handler: n, MaxTCPQueries: 128, MsgAcceptFunc: acceptQuestion,
+		{Listener: newNameDoor(listener, n.allowed, n.limits), Handler: n, MaxTCPQueries: 128, MsgAcceptFunc: acceptQuestion,
 			ReadTimeout: config.Limits.NameTotal, WriteTimeout: config.Limits.NameTotal},
 	}
 	for _, server := range n.servers {
