@@ -4,20 +4,25 @@ Calls guestd's private service (proto/atoll/guest/v1) in a sandbox.
 The other end is hostile: whoever is root in there can answer in guestd's place.
 So an answer is read up to a limit of size and of time, redirects and proxies are not followed, connections
 are not kept (an address is another sandbox's tomorrow), and its text goes into details only, cut short.
+What counts is every byte that arrives, not the body's only: headers, informational answers and the edges of
+chunks cost some thousand times their worth in time, which all sandboxes share.
 
-The messages are the generated ones; the transport is httpx, since connectrpc's client reads an answer of any
-length into memory before it looks at its size.
+The messages are the generated ones; the transport is httpcore, since connectrpc's client reads an answer of
+any length into memory before it looks at its size, and httpx lets nobody count what arrives.
 """
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import httpx
+import httpcore
 import structlog
 from protobuf import Message
 from protobuf.wkt import Timestamp
+from typing_extensions import override
 
 from atoll._gen.atoll.guest.v1 import guest_pb
 from atoll.server.domain.errors import UnavailableError
@@ -34,6 +39,14 @@ _SERVICE = "atoll.guest.v1.GuestService"
 # Of what a guest says about itself, this many characters are kept.
 _MOST_TEXT = 200
 
+_HEADERS = (
+    ("accept-encoding", "identity"),
+    ("connect-protocol-version", "1"),
+    # Not JSON: guestd's first call in a new sandbox would be 2 ms slower.
+    ("content-type", "application/proto"),
+)
+_FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
+
 _Answer = TypeVar("_Answer", bound="Message[Any]")
 
 
@@ -45,13 +58,13 @@ class GuestLimits:
     Attributes:
         configure_timeout_s: for the whole call; it takes 3 ms, and a second on a host that is full.
         kill_timeout_s: for the whole call; shorter, since memory grows meanwhile, at up to 1 GB/s.
-        answer_bytes: of an answer's body; the largest true one has some hundred.
+        answer_bytes: of all that is read as an answer, headers too; the largest true one has some hundred.
         connections: calls under way at once, in all sandboxes; more wait.
     """
 
     configure_timeout_s: float = 10.0
     kill_timeout_s: float = 2.0
-    answer_bytes: int = 16 * 1024
+    answer_bytes: int = 4 * 1024
     connections: int = 64
 
 
@@ -68,12 +81,10 @@ class HttpGuest(Guest):
         self._clock = clock
         self._limits = limits or GuestLimits()
         self._port = port
-        self._client = httpx.AsyncClient(
-            trust_env=False,
-            follow_redirects=False,
-            timeout=self._limits.configure_timeout_s,
-            limits=httpx.Limits(max_connections=self._limits.connections, max_keepalive_connections=0),
-            headers={"accept-encoding": "identity", "connect-protocol-version": "1"},
+        self._pool = httpcore.AsyncConnectionPool(
+            max_connections=self._limits.connections,
+            max_keepalive_connections=0,
+            network_backend=_BoundedNetwork(self._limits.answer_bytes),
         )
 
     async def __aenter__(self) -> Self:
@@ -86,7 +97,7 @@ class HttpGuest(Guest):
 
     async def close(self) -> None:
         """End calls under way."""
-        await self._client.aclose()
+        await self._pool.aclose()
 
     async def configure(self, machine: Machine, configuration: GuestConfiguration) -> None:
         """Send a sandbox all it has to know."""
@@ -123,9 +134,9 @@ class HttpGuest(Guest):
                 status, body = await self._post(url, request.to_binary())
         except TimeoutError as error:
             raise _unavailable(machine, method, f"no answer in {timeout_s} s") from error
-        except httpx.HTTPError as error:
-            raise _unavailable(machine, method, f"{type(error).__name__}: {error}") from error
-        if status != httpx.codes.OK:
+        except _FAILURES as error:
+            raise _unavailable(machine, method, f"{type(error).__name__}: {_clean(str(error))}") from error
+        if status != HTTPStatus.OK:
             raise _unavailable(machine, method, f"HTTP {status}: {_clean(body.decode(errors='replace'))}")
         try:
             # Anything can be in there: the parser's own errors are many.
@@ -134,15 +145,8 @@ class HttpGuest(Guest):
             raise _unavailable(machine, method, f"an answer that cannot be read: {error!r:.200}") from error
 
     async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
-        # Not JSON: guestd's first call in a new sandbox would be 2 ms slower.
-        headers = {"content-type": "application/proto"}
-        async with self._client.stream("POST", url, content=body, headers=headers) as response:
-            read = bytearray()
-            async for chunk in response.aiter_raw():
-                read += chunk
-                if len(read) > self._limits.answer_bytes:
-                    raise httpx.RemoteProtocolError(f"an answer of over {self._limits.answer_bytes} bytes")
-            return response.status_code, bytes(read)
+        async with self._pool.stream("POST", url, content=body, headers=_HEADERS) as response:
+            return response.status, await response.aread()
 
     def _translate(self, configuration: GuestConfiguration) -> guest_pb.Configuration:
         return guest_pb.Configuration(
@@ -167,6 +171,53 @@ class HttpGuest(Guest):
                 address=configuration.address, dns_servers=list(configuration.dns_servers)
             ),
         )
+
+
+class _BoundedNetwork(httpcore.AsyncNetworkBackend):
+    """Connects as ever, but so much is read from each connection and no more."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._network = httpcore.AnyIOBackend()
+
+    @override
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        stream = await self._network.connect_tcp(host, port, timeout, local_address, socket_options)
+        return _BoundedStream(stream, self._most)
+
+
+class _BoundedStream(httpcore.AsyncNetworkStream):
+    def __init__(self, stream: httpcore.AsyncNetworkStream, most: int) -> None:
+        self._stream = stream
+        self._most = most
+        self._left = most
+
+    @override
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._left <= 0:
+            raise httpcore.RemoteProtocolError(f"an answer of over {self._most} bytes")
+        data = await self._stream.read(min(max_bytes, self._left), timeout)
+        self._left -= len(data)
+        return data
+
+    @override
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    @override
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    @override
+    def get_extra_info(self, info: str) -> object:
+        return self._stream.get_extra_info(info)
 
 
 def _unavailable(machine: Machine, method: str, details: str) -> UnavailableError:
