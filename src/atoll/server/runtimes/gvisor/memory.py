@@ -45,6 +45,8 @@ class _Watched:
     ends: list[Callable[[], None]] = field(default_factory=list)
     steps: int = 0
     next_look: float = 0
+    # It refused: until then only the wall has it asked again.
+    refused_until: float = 0
     # An earlier server may have been killed while it had it so.
     held_back: bool = True
     asking: asyncio.Task[None] | None = None
@@ -165,10 +167,13 @@ class MemoryWatch:
             return options.memory_survey_s
         if kills:
             self._wall_fell(watched.running, f"the kernel killed {kills} processes")
-        elif watched.reducing is None and (resident > watched.promise or watched.steps):
+        elif self._may_reduce(watched) and (resident > watched.promise or watched.steps):
             self._begin_to_reduce(watched)
         pause = (watched.promise - resident) / options.memory_growth
         return min(max(pause, options.memory_look_s), options.memory_survey_s)
+
+    def _may_reduce(self, watched: _Watched) -> bool:
+        return watched.reducing is None and watched.refused_until <= asyncio.get_running_loop().time()
 
     def _at_wall(self, watched: _Watched) -> None:
         """Let go on what waits at the wall, so that guestd can do its work; a last time, the machine ends."""
@@ -221,6 +226,8 @@ class MemoryWatch:
                 await self._freed(watched)
         except AtollError as error:
             log.warning("a guest does not free memory", **_facts(watched, None), error=str(error))
+            pause = self._options.memory_refused_pause_s
+            watched.refused_until = asyncio.get_running_loop().time() + pause
             self._no_answer(watched.running)
         except CgroupError as error:
             log.debug("memory cannot be read", **_facts(watched, None), error=str(error))

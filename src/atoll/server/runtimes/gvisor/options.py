@@ -41,6 +41,8 @@ class GVisorOptions:
             beyond, the guest does not get its memory down, and the wall decides.
         memory_kill_pause_s: how long a killed process may take to give its memory back before the next is
             killed, unless memory grows meanwhile; 20-70 ms were seen on a quiet machine.
+        memory_refused_pause_s: a guest that was asked to kill and refused is asked again after so long, not
+            at once: its sentry is probed each time, and root inside can have every call refused.
         events: events that nobody has read yet; more would mean that nobody reads.
     """
 
@@ -62,4 +64,5 @@ class GVisorOptions:
     memory_survey_s: float = 1.0
     memory_kills_a_look: int = 64
     memory_kill_pause_s: float = 0.3
+    memory_refused_pause_s: float = 2.0
     events: int = 10_000
