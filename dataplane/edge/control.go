@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,49 +46,91 @@ func newControl(socket string, limits *Limits) *control {
 	}}}
 }
 
-// route asks where a sandbox is. While the server does not answer, it asks again, for a bounded time:
-// the question changes nothing, so it may be asked twice.
+// route asks where a sandbox is.
 func (c *control) route(ctx context.Context, id string) (answer, error) {
-	patience := time.Now().Add(c.limits.ServerAway)
+	return patiently(ctx, c.limits, func() (answer, error) {
+		body, err := c.ask(ctx, http.MethodGet, "/v1/routes/"+id, nil)
+		if err != nil {
+			return answer{}, err
+		}
+		return parseAnswer(id, body)
+	})
+}
+
+// identify asks whose proof this is.
+func (c *control) identify(ctx context.Context, shown *proof) (string, error) {
+	path, question := "/v1/routes/by-token", any(map[string]string{"access_token": shown.token})
+	if shown.signed != nil {
+		path, question = "/v1/routes/by-signature", shown.signed
+	}
+	text, err := json.Marshal(question)
+	if err != nil {
+		return "", err
+	}
+	return patiently(ctx, c.limits, func() (string, error) {
+		body, err := c.ask(ctx, http.MethodPost, path, text)
+		if err != nil {
+			return "", err
+		}
+		return parseID(body)
+	})
+}
+
+// patiently asks again while the server does not answer, for a bounded time: questions change nothing, so they may be
+// asked twice.
+func patiently[T any](ctx context.Context, limits *Limits, ask func() (T, error)) (found T, err error) {
+	patience := time.Now().Add(limits.ServerAway)
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
-		found, err := c.askOnce(ctx, id)
-		if err == nil || errors.Is(err, errNotFound) {
+		if found, err = ask(); err == nil || errors.Is(err, errNotFound) {
 			return found, err
 		}
-		if ctx.Err() != nil || time.Now().Add(pause).After(patience) {
-			return answer{}, fmt.Errorf("%w: %w", errServerAway, err)
-		}
-		if wait(ctx, pause) != nil {
-			return answer{}, fmt.Errorf("%w: %w", errServerAway, err)
+		if ctx.Err() != nil || time.Now().Add(pause).After(patience) || wait(ctx, pause) != nil {
+			return found, fmt.Errorf("%w: %w", errServerAway, err)
 		}
 	}
 }
 
-func (c *control) askOnce(ctx context.Context, id string) (answer, error) {
+func (c *control) ask(ctx context.Context, method, path string, question []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.limits.LookupTime)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control/v1/routes/"+id, nil)
+	request, err := http.NewRequestWithContext(ctx, method, "http://control"+path, bytes.NewReader(question))
 	if err != nil {
-		return answer{}, err
+		return nil, err
+	}
+	if question != nil {
+		request.Header.Set("Content-Type", "application/json")
 	}
 	response, err := c.client.Do(request)
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 16<<10))
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
 	switch response.StatusCode {
 	case http.StatusOK:
-		return parseAnswer(id, body)
+		return body, nil
 	case http.StatusNotFound, http.StatusBadRequest:
-		// The form of the id was checked here; one that the server finds malformed names nothing either.
-		return answer{}, errNotFound
+		// The form of ids was checked here; one that the server finds malformed names nothing either.
+		return nil, errNotFound
 	default:
-		return answer{}, fmt.Errorf("the server answered %s", response.Status)
+		return nil, fmt.Errorf("the server answered %s", response.Status)
 	}
+}
+
+func parseID(body []byte) (string, error) {
+	var fields struct {
+		ID string `json:"sandbox_id"`
+	}
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return "", fmt.Errorf("the server's answer: %w", err)
+	}
+	if found := sandboxID.FindStringSubmatch(fields.ID); found == nil || found[1] != fields.ID {
+		return "", fmt.Errorf("the server answered with %q, which is no id", fields.ID)
+	}
+	return fields.ID, nil
 }
 
 func parseAnswer(id string, body []byte) (answer, error) {

@@ -43,6 +43,7 @@ type Edge struct {
 
 	routes    *routes
 	newcomers *newcomers
+	prover    *prover
 	forward   *forwarder
 	api       *apiForwarder
 	public    *http.Server
@@ -65,7 +66,9 @@ func Start(ctx context.Context, config Config) (*Edge, error) {
 		failed: make(chan error, len(config.Listen)+4),
 	}
 	limits := &e.config.Limits
-	e.routes = newRoutes(newControl(config.Control, limits).route, config.Range.Masked(), limits, config.Log)
+	control := newControl(config.Control, limits)
+	e.prover = newProver(control, limits)
+	e.routes = newRoutes(control.route, config.Range.Masked(), limits, config.Log)
 	e.forward = newForwarder(e.routes, limits, config.Log)
 	e.newcomers = newNewcomers(e.routes, limits)
 	e.api = newAPIForwarder(config.API, limits, e.newcomers, config.Log)
@@ -167,9 +170,22 @@ func (e *Edge) dispatch(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case refused != nil:
 		writeAPIError(w, refused.status, refused.message)
-	case to.isAPI():
-		e.api.serve(w, r)
-	default:
+	case !to.isAPI():
 		e.forward.serve(w, r, to)
+	default:
+		if shown := findProof(r); shown != nil {
+			e.serveProven(w, r, shown)
+			return
+		}
+		e.api.serve(w, r)
 	}
+}
+
+func (e *Edge) serveProven(w http.ResponseWriter, r *http.Request, shown *proof) {
+	id, err := e.prover.identify(r.Context(), shown)
+	if err != nil {
+		shown.refuse(w, err)
+		return
+	}
+	e.forward.serve(w, r, target{id: id, port: daemonPort})
 }

@@ -44,6 +44,7 @@ func (h *home) startControl() { h.stopControl = serveUnix(h.t, h.config.Control,
 type fakeControl struct {
 	mu     sync.Mutex
 	routes map[string]string // id to answer
+	proofs map[string]string // what is shown, as JSON, to id
 	asked  atomic.Int64
 	// hold, when set, delays every answer until it is closed.
 	hold chan struct{}
@@ -73,7 +74,11 @@ func (c *fakeControl) setHold(hold chan struct{}) {
 func (c *fakeControl) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.asked.Add(1)
 	id := strings.TrimPrefix(r.URL.Path, "/v1/routes/")
+	shown, _ := io.ReadAll(r.Body)
 	c.mu.Lock()
+	if r.Method == http.MethodPost {
+		id = c.proofs[string(shown)]
+	}
 	body, found := c.routes[id]
 	hold := c.hold
 	c.mu.Unlock()
@@ -107,7 +112,7 @@ func testLimits() Limits {
 func newHome(t testing.TB, change ...func(*Config)) *home {
 	t.Helper()
 	dir := t.TempDir()
-	h := &home{t: t, control: &fakeControl{routes: map[string]string{}, arrived: make(chan struct{}, 1)}}
+	h := &home{t: t, control: &fakeControl{routes: map[string]string{}, proofs: map[string]string{}, arrived: make(chan struct{}, 1)}}
 	h.config = Config{
 		Version: "test",
 		Listen:  []string{"127.0.0.1:0"},

@@ -48,6 +48,8 @@ type Limits struct {
 
 	// Lookups is how many questions to the server may be under way at once.
 	Lookups int
+	// Proofs is how many questions may be under way that the server answers by trying every sandbox.
+	Proofs int
 	// LookupTime bounds one question; it may wake a sandbox one day, so it is longer than an answer needs.
 	LookupTime time.Duration
 	// ServerAway is how long requests wait while the server restarts, which takes 2 to 3 s.
@@ -114,6 +116,7 @@ func DefaultLimits() Limits {
 		PortIdle:       time.Second,
 
 		Lookups:     64,
+		Proofs:      4,
 		LookupTime:  30 * time.Second,
 		ServerAway:  10 * time.Second,
 		RouteCheck:  time.Second,

@@ -265,6 +265,15 @@ async def test_count_counts_what_list_would_give(store: Store) -> None:
     assert await store.count_sandboxes(SandboxFilter(team_id=TeamId("nobody"))) == 0
 
 
+async def test_the_secured_ids_are_those_of_running_sandboxes_with_a_token(store: Store) -> None:
+    assert await store.secured_ids() == []
+
+    secured = [make(secured=True), make(secured=True)]
+    await add(store, *secured, make(secured=False), make(secured=True, status=Status.KILLED, ended_at=NOON))
+
+    assert set(await store.secured_ids()) == {row.id for row in secured}
+
+
 async def test_the_next_deadline_is_that_of_a_running_sandbox(store: Store) -> None:
     assert await store.next_deadline() is None
 

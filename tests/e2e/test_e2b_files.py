@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 
+import httpx
 import pytest
 from e2b import FileNotFoundException, InvalidArgumentException, NotEnoughSpaceException, Sandbox
 from e2b.sandbox.filesystem.filesystem import WriteEntry
@@ -35,6 +36,42 @@ def test_gzip_both_ways(sandbox: Sandbox) -> None:
     sandbox.files.write("/tmp/z", "z" * 10_000, gzip=True)
 
     assert sandbox.files.read("/tmp/z", gzip=True) == "z" * 10_000
+
+
+def test_signed_urls_need_nothing_but_themselves(sandbox: Sandbox, client_options: dict[str, str]) -> None:
+    """Where all sandboxes share one address, they do not say whose they are."""
+    sandbox.files.write("a ü.txt", "signed")
+    other = Sandbox.create("minimal", timeout=60, **client_options)
+    try:
+        other.files.write("a ü.txt", "of another")
+        assert httpx.get(sandbox.download_url("a ü.txt")).text == "signed"
+        assert httpx.get(other.download_url("a ü.txt", use_signature_expiration=60)).text == "of another"
+    finally:
+        other.kill()
+    upload = httpx.post(sandbox.upload_url("/tmp/up"), files={"file": b"by a stranger"})
+    assert upload.status_code == 200
+    assert sandbox.files.read("/tmp/up") == "by a stranger"
+
+    late = httpx.get(sandbox.download_url("a ü.txt", use_signature_expiration=-10))
+    assert (late.status_code, late.json()["message"]) == (401, "signature is already expired")
+    forged = httpx.get(sandbox.download_url("a ü.txt") + "x")
+    assert (forged.status_code, forged.json()["message"]) == (401, "invalid signature")
+    unsigned = sandbox.download_url("a ü.txt").partition("&signature")[0]
+    assert httpx.get(unsigned).status_code in {401, 404}
+
+
+def test_a_token_is_enough_to_reach_its_sandbox(sandbox: Sandbox, client_options: dict[str, str]) -> None:
+    """Clients of E2B's first years leave the routing headers out of some requests."""
+    sandbox.files.write("/tmp/by-token", "found")
+    url, token = client_options["sandbox_url"], sandbox.connection_config.sandbox_headers["X-Access-Token"]
+
+    found = httpx.get(f"{url}/files", params={"path": "/tmp/by-token"}, headers={"X-Access-Token": token})
+    refused = httpx.get(
+        f"{url}/files", params={"path": "/tmp/by-token"}, headers={"X-Access-Token": "0" * 64}
+    )
+
+    assert found.text == "found"
+    assert refused.status_code == 401
 
 
 def test_many_files_at_once(sandbox: Sandbox) -> None:

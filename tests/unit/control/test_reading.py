@@ -1,10 +1,14 @@
 """What callers see of rows."""
 
+import hashlib
+from base64 import b64encode
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from fakes.world import ALICE, World, wish
 
+from atoll.server.control.finding import SignedFile
 from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
 from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
@@ -128,6 +132,40 @@ async def test_only_running_sandboxes_have_a_route(control: Control) -> None:
     await control.kill(ALICE, sandbox.id)
     with pytest.raises(NotFoundError):
         await control.route(sandbox.id)
+
+
+async def test_a_sandbox_is_found_by_its_token_while_it_runs(control: Control) -> None:
+    sandboxes = [await control.create(ALICE, wish()) for _ in range(3)]
+    token = control.access_token(sandboxes[1].id)
+
+    assert (await control.route_by_token(token)).sandbox_id == sandboxes[1].id
+    for stranger in ("", "x", token.upper(), "ü" * 64, "\ud800"):
+        with pytest.raises(NotFoundError):
+            await control.route_by_token(stranger)
+    await control.kill(ALICE, sandboxes[1].id)
+    with pytest.raises(NotFoundError):
+        await control.route_by_token(token)
+
+
+async def test_a_sandbox_is_found_by_what_it_signed_and_nothing_else(control: Control) -> None:
+    sandboxes = [await control.create(ALICE, wish()) for _ in range(3)]
+    token = control.access_token(sandboxes[2].id)
+    digest = hashlib.sha256(f"/a b:read:user:{token}:5".encode()).digest()
+    signed = SignedFile(
+        path="/a b",
+        operation="read",
+        user="user",
+        expires="5",
+        signature="v1_" + b64encode(digest).decode().rstrip("="),
+    )
+
+    assert (await control.route_by_signature(signed)).sandbox_id == sandboxes[2].id
+    for change in (
+        {"path": "/a"}, {"operation": "write"}, {"user": ""}, {"expires": ""}, {"expires": "6"},
+        {"signature": "v1_"}, {"signature": "\ud800"},
+    ):  # fmt: skip
+        with pytest.raises(NotFoundError):
+            await control.route_by_signature(replace(signed, **change))
 
 
 async def test_usage_is_read_from_the_runtime(world: World, control: Control) -> None:

@@ -17,6 +17,7 @@ import structlog
 from atoll.server.control import access
 from atoll.server.control.creating import ALIVE, Creating, killed_while_created
 from atoll.server.control.deadlines import Deadlines
+from atoll.server.control.finding import Finding, SignedFile
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
@@ -122,6 +123,7 @@ class Control:
             killing=self._killing,
         )
         self._reading = Reading(store=ports.store, limits=limits)
+        self._finding = Finding(store=ports.store, reading=self._reading, secret=secret)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -349,3 +351,21 @@ class Control:
             NotFoundError: no such running sandbox.
         """
         return await self._reading.route(parse_sandbox_id(untrusted_id))
+
+    async def route_by_token(self, untrusted_token: str) -> Route:
+        """
+        Tell the edge which running sandbox has this access token, and where it is.
+
+        Raises:
+            NotFoundError: none.
+        """
+        return await self._finding.by_token(untrusted_token)
+
+    async def route_by_signature(self, untrusted: SignedFile) -> Route:
+        """
+        Tell the edge which running sandbox's token signed this, and where it is.
+
+        Raises:
+            NotFoundError: none.
+        """
+        return await self._finding.by_signature(untrusted)

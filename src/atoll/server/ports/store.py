@@ -113,6 +113,10 @@ class Store(Protocol):
         """Count the rows that match."""
         ...
 
+    async def secured_ids(self) -> Sequence[SandboxId]:
+        """List the running sandboxes that have an access token, as ids: thousands take milliseconds."""
+        ...
+
     async def next_deadline(self) -> Sandbox | None:
         """Read the running row whose deadline comes first."""
         ...

@@ -124,6 +124,11 @@ class SqliteStore(Store):
             return int(connection.execute(statements.number_of_sandboxes(filter)).scalar_one())
 
     @override
+    async def secured_ids(self) -> Sequence[SandboxId]:
+        with self._transaction(writes=False) as connection:
+            return [SandboxId(row) for row in connection.execute(statements.secured_ids()).scalars()]
+
+    @override
     async def next_deadline(self) -> Sandbox | None:
         with self._transaction(writes=False) as connection:
             row = connection.execute(statements.first_deadline()).mappings().first()

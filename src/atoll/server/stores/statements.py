@@ -27,6 +27,13 @@ def number_of_sandboxes(filter: SandboxFilter) -> Select[Any]:
     return select(func.count()).select_from(sandboxes).where(_matches(filter))
 
 
+def secured_ids() -> Select[Any]:
+    """Select the ids of running sandboxes that have an access token."""
+    return select(sandboxes.c.id).where(
+        sandboxes.c.status == Status.RUNNING.value, sandboxes.c.secured.is_(True)
+    )
+
+
 def first_deadline() -> Select[Any]:
     """Select the running row whose deadline comes first."""
     return (

@@ -1,8 +1,10 @@
 """
-``GET /v1/routes/{id}`` for the edge.
+Where sandboxes are, for the edge: by id, by access token, by the signature of a file's URL.
 
 No key: the socket lies in the home, which only its owner can enter.
 """
+
+from typing import Literal
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
@@ -11,6 +13,8 @@ from starlette.responses import JSONResponse
 from atoll.server.api.dialect import add_error_forms, route_class
 from atoll.server.api.errors import Answer
 from atoll.server.api.gate import Dialect
+from atoll.server.control.finding import SignedFile
+from atoll.server.control.requests import Route as Found
 from atoll.server.control.service import Control
 
 
@@ -20,6 +24,22 @@ class Route(BaseModel):
     sandbox_id: str
     address: str
     status: str
+
+
+class Token(BaseModel):
+    """What the client of a sandbox showed."""
+
+    access_token: str
+
+
+class Signed(BaseModel):
+    """The query of a signed file's URL, and what the request would do: "read" or "write"."""
+
+    path: str
+    operation: Literal["read", "write"]
+    user: str
+    expires: str
+    signature: str
 
 
 def render(answer: Answer) -> JSONResponse:
@@ -36,8 +56,20 @@ def build(control: Control) -> Dialect:
 
     @routes.get("/v1/routes/{sandbox_id}")
     async def route(sandbox_id: str) -> Route:
-        found = await control.route(sandbox_id)
-        return Route(sandbox_id=found.sandbox_id, address=found.address, status=found.status.value)
+        return _route(await control.route(sandbox_id))
+
+    # POST, since what is asked for is a secret, and paths of requests are logged.
+    @routes.post("/v1/routes/by-token")
+    async def by_token(body: Token) -> Route:
+        return _route(await control.route_by_token(body.access_token))
+
+    @routes.post("/v1/routes/by-signature")
+    async def by_signature(body: Signed) -> Route:
+        return _route(await control.route_by_signature(SignedFile(**body.model_dump())))
 
     app.include_router(routes)
     return Dialect(app=app, open_prefixes=("/",), render=render)
+
+
+def _route(found: Found) -> Route:
+    return Route(sandbox_id=found.sandbox_id, address=found.address, status=found.status.value)
