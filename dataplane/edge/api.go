@@ -107,8 +107,7 @@ func explainAPI(w http.ResponseWriter, r *http.Request, err error, log *slog.Log
 		// The client is gone. Returning would be an answer of 200.
 		panic(http.ErrAbortHandler)
 	case sent && body.unreadable():
-		// Nobody knows where the next request begins: net/http would take what follows for it.
-		w.Header().Set("Connection", "close")
+		body.closeAfter(w)
 		writeAPIError(w, http.StatusBadRequest, unreadableBody)
 	case errors.Is(err, errServerAway):
 		log.Error("request not forwarded: the server does not answer", "error", err)

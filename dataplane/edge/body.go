@@ -19,6 +19,8 @@ type clientBody struct {
 	// whenRead is called once, when all has been read.
 	whenRead func()
 
+	// closing: the connection ends with the answer anyway.
+	closing bool
 	// content is the whole of it, once readWhole has been called.
 	content []byte
 
@@ -130,12 +132,38 @@ func (b *clientBody) unreadable() bool {
 	return b.broken != nil && !b.interrupted && !errors.Is(b.broken, os.ErrDeadlineExceeded)
 }
 
-// leave bounds the time in which net/http reads what the client still sends after the answer.
+// closeAfter has the connection closed after the answer, which has not begun: nobody knows where the next request
+// begins, and net/http would take what follows for it.
+func (b *clientBody) closeAfter(w http.ResponseWriter) {
+	if b.in.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
+	b.closing = true
+}
+
+// leave reads what the client still sends after the answer, for a bounded time. net/http would do that, too, and take
+// what follows bytes that are no body for the next request; so then the connection ends here.
 func (b *clientBody) leave() {
+	if b.in.ProtoMajor != 1 {
+		return
+	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.ended && b.in.ProtoMajor == 1 {
+	unread := !b.ended && b.broken == nil
+	b.mu.Unlock()
+	if unread {
 		// Fails only where there is no connection any more.
 		_ = b.control.SetReadDeadline(time.Now().Add(b.limits.LeftoverTime))
+		// More than that makes net/http close the connection; how reading ended is noted.
+		_, _ = io.CopyN(io.Discard, b, leftoverBytes)
+	}
+	b.mu.Lock()
+	lost := !b.ended && (b.broken != nil || b.interrupted) && !b.closing
+	b.mu.Unlock()
+	if lost {
+		_ = b.control.Flush()
+		panic(http.ErrAbortHandler)
 	}
 }
+
+// leftoverBytes is what net/http reads of a body after the answer, to use the connection further.
+const leftoverBytes = 256 << 10

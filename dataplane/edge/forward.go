@@ -87,10 +87,12 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, to target) {
 	switch {
 	case failure == nil:
 	case r.Context().Err() == nil && body.unreadable():
-		// Nobody knows where the next request begins: net/http would take what follows for it.
-		w.Header().Set("Connection", "close")
+		body.closeAfter(w)
 		badBody(to).write(w, r)
 	case r.Context().Err() == nil || body.wasInterrupted():
+		if body.wasInterrupted() {
+			body.closeAfter(w)
+		}
 		f.explain(failure, to).write(w, r)
 	default:
 		// The client is gone. Returning would be an answer of 200.

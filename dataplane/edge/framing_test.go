@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -54,6 +55,49 @@ func TestABodyThatIsNoneIsTheClientsFaultAndEndsItsConnection(t *testing.T) {
 
 				if !bytes.HasPrefix(answers, []byte("HTTP/1.1 400 ")) || bytes.Count(answers, []byte("HTTP/1.1 ")) != 1 {
 					t.Errorf("%.300q", answers)
+				}
+			})
+		}
+	}
+}
+
+func TestABodyThatBreaksAfterItsAnswerEndsItsConnection(t *testing.T) {
+	h := newHome(t)
+	answers := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/x" {
+			t.Errorf("%s was taken for a request", r.URL.Path)
+		}
+		// All of it, whatever the body may be.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		fmt.Fprint(w, "early\r\n")
+	}
+	serveUnix(t, h.config.API, http.HandlerFunc(answers))
+	s := h.newSandbox()
+	s.serve(3000, answers)
+	places := map[string]string{"API": "", "sandbox": fmt.Sprintf("%s: %s\r\n%s: 3000\r\n", idHeader, s.id, portHeader)}
+
+	for place, headers := range places {
+		for name, bad := range badBodies {
+			t.Run(place+"/"+name, func(t *testing.T) {
+				conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+				fmt.Fprintf(conn, "POST /x HTTP/1.1\r\nHost: x\r\n%s%s\r\n\r\n", headers, bad.header)
+				answer := bufio.NewReader(conn)
+				for line := ""; line != "early\r\n"; {
+					if line, err = answer.ReadString('\n'); err != nil {
+						t.Fatal(err)
+					}
+				}
+
+				fmt.Fprint(conn, bad.body+"\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
+				rest, _ := io.ReadAll(answer)
+
+				if bytes.Contains(rest, []byte("HTTP/1.1 ")) {
+					t.Errorf("%.300q", rest)
 				}
 			})
 		}
