@@ -27,6 +27,7 @@ from atoll.server.network.names import AddressRange
 from atoll.server.network.slots import SlotPool
 from atoll.server.ports.runtime import Runtime
 from atoll.server.runtimes.fake.runtime import FakeRuntime
+from atoll.server.runtimes.gvisor.options import GVisorOptions
 from atoll.server.runtimes.gvisor.places import Places
 from atoll.server.runtimes.gvisor.record import Record
 from atoll.server.runtimes.gvisor.release import RunscRelease
@@ -45,12 +46,14 @@ class RuntimeHost:
 
     Attributes:
         make: makes a runtime object; each has the same home, as servers that follow each other have.
+        make_short: the same, with room for one event that nobody has read.
         template: one that is built there.
         end: lets a machine end by itself, as seen by the runtime object that watches it.
         end_unseen: lets a machine end while no runtime object is open.
     """
 
     make: Callable[[], Runtime]
+    make_short: Callable[[], Runtime]
     template: TemplateId
     end: Callable[[Runtime, SandboxId], Awaitable[None]]
     end_unseen: Callable[[SandboxId], Awaitable[None]]
@@ -60,8 +63,8 @@ class RuntimeHost:
 async def fake_host(directory: Path) -> AsyncIterator[RuntimeHost]:
     """Give directories for machines."""
 
-    def make() -> FakeRuntime:
-        return FakeRuntime(directory, templates=frozenset({TEMPLATE}))
+    def make(**changes: int) -> FakeRuntime:
+        return FakeRuntime(directory, templates=frozenset({TEMPLATE}), **changes)
 
     async def end(runtime: Runtime, sandbox_id: SandboxId) -> None:
         assert isinstance(runtime, FakeRuntime)
@@ -70,13 +73,26 @@ async def fake_host(directory: Path) -> AsyncIterator[RuntimeHost]:
     async def end_unseen(sandbox_id: SandboxId) -> None:
         make().end_unseen(sandbox_id)
 
-    yield RuntimeHost(make=make, template=TEMPLATE, end=end, end_unseen=end_unseen)
+    yield RuntimeHost(
+        make=make,
+        make_short=lambda: make(most_events=1),
+        template=TEMPLATE,
+        end=end,
+        end_unseen=end_unseen,
+    )
 
 
 class _SlottedRuntime(GVisorRuntime):
     """Opens and closes its own slots, as a server's main does."""
 
-    def __init__(self, home_id: str, addresses: AddressRange, directory: Path, places: Places) -> None:
+    def __init__(
+        self,
+        home_id: str,
+        addresses: AddressRange,
+        directory: Path,
+        places: Places,
+        options: GVisorOptions,
+    ) -> None:
         self._slots = SlotPool(
             home_id,
             addresses,
@@ -91,6 +107,7 @@ class _SlottedRuntime(GVisorRuntime):
             templates=TemplateLibrary(CACHE / "templates"),
             slots=self._slots,
             guest=self._guest,
+            options=options,
         )
 
     async def open(self) -> Sequence[Machine]:
@@ -121,8 +138,8 @@ async def gvisor_host(directory: Path) -> AsyncIterator[RuntimeHost]:
     )
     prepared = await asyncio.to_thread(home_network.prepare, home_id)
 
-    def make() -> GVisorRuntime:
-        return _SlottedRuntime(home_id, prepared.addresses, directory, places)
+    def make(**changes: int) -> GVisorRuntime:
+        return _SlottedRuntime(home_id, prepared.addresses, directory, places, GVisorOptions(**changes))
 
     async def end(runtime: Runtime, sandbox_id: SandboxId) -> None:
         await end_unseen(sandbox_id)
@@ -135,7 +152,13 @@ async def gvisor_host(directory: Path) -> AsyncIterator[RuntimeHost]:
             await sentry.kill(patience_s=10)
 
     try:
-        yield RuntimeHost(make=make, template=template.id, end=end, end_unseen=end_unseen)
+        yield RuntimeHost(
+            make=make,
+            make_short=lambda: make(events=1),
+            template=template.id,
+            end=end,
+            end_unseen=end_unseen,
+        )
     finally:
         await asyncio.to_thread(make().remove_shared)
         await asyncio.to_thread(home_network.teardown, home_id, slots_dir=directory / "slots")

@@ -13,7 +13,7 @@ from contract.hosts import HOSTS, LIMITS, RuntimeHost
 from atoll.server.domain.errors import AtollError, NotFoundError
 from atoll.server.domain.ids import SandboxId, TemplateId, new_sandbox_id
 from atoll.server.domain.limits import EgressPolicy
-from atoll.server.domain.machine import MachineEnded, MachineEvent, MachineSpec
+from atoll.server.domain.machine import EventsLost, MachineEnded, MachineEvent, MachineSpec, Observation
 from atoll.server.ports.runtime import Runtime
 
 # For what should happen at once, on a machine that has other things to do as well.
@@ -213,6 +213,38 @@ async def test_a_machine_that_was_destroyed_is_not_told_of(host: RuntimeHost) ->
         await host.end(runtime, ending.sandbox_id)
 
         assert (await next_end(runtime.events())).sandbox_id == ending.sandbox_id
+
+
+async def test_ends_that_found_no_room_are_told_as_lost_and_can_be_observed(host: RuntimeHost) -> None:
+    runtime = host.make_short()
+    await runtime.open()
+    try:
+        ending = [(await runtime.start(spec(host))).sandbox_id for _ in range(3)]
+        living = await runtime.start(spec(host))
+        for sandbox_id in ending:
+            await host.end(runtime, sandbox_id)
+        await observed_ends(runtime, 3)
+
+        async with asyncio.timeout(SOON):
+            told = await anext(aiter(runtime.events()))
+
+        assert told == EventsLost(number=2)
+        seen = await runtime.observe()
+        assert list(seen.machines) == [living]
+        assert {end.sandbox_id for end in seen.ended} == set(ending)
+        assert all(end.detail for end in seen.ended)
+        for sandbox_id in (*ending, living.sandbox_id):
+            await runtime.destroy(sandbox_id)
+        assert await runtime.observe() == Observation(machines=(), ended=())
+    finally:
+        await runtime.close()
+
+
+async def observed_ends(runtime: Runtime, number: int) -> None:
+    # The events are what is not read here, so nothing tells.
+    async with asyncio.timeout(SOON):
+        while len((await runtime.observe()).ended) < number:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_machine_that_ended_unseen_is_no_machine_but_remains(host: RuntimeHost) -> None:

@@ -15,7 +15,7 @@ from atoll.server.domain.limits import EgressPolicy
 from atoll.server.domain.machine import MachineSpec
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
 from atoll.server.runtimes.fake.faults import Faults
-from atoll.server.runtimes.fake.runtime import START_PLACES
+from atoll.server.runtimes.fake.runtime import START_PLACES, FakeRuntime
 from atoll.server.runtimes.fake.templates import BASE
 
 
@@ -250,6 +250,48 @@ async def test_kills_for_memory_are_told_and_the_sandbox_lives(world: World, con
     await control.kill(ALICE, sandbox.id)
     with pytest.raises(NotFoundError):
         await control.memory_kills(ALICE, sandbox.id)
+
+
+async def test_ends_that_were_lost_in_a_flood_are_found_by_looking_at_all_machines(world: World) -> None:
+    world.runtime = FakeRuntime(world.directory / "machines", faults=world.faults, most_events=4)
+    async with world.server() as control:
+        noisy = await control.create(ALICE, wish())
+        ending = await control.create(ALICE, wish())
+        vanished = await control.create(ALICE, wish())
+        for pid in range(10):
+            world.runtime.kill_for_memory(noisy.id, pid=pid, command="python3")
+
+        world.runtime.end(ending.id, EndReason.OOM, "the facts")
+        world.runtime.end_unseen(vanished.id)
+        await world.faults.reached("observe")
+        while (await world.rows())[vanished.id].status is Status.RUNNING:
+            await turns()
+        await control.settled()
+
+        rows = await world.rows()
+        assert (rows[ending.id].end_reason, rows[ending.id].end_detail) == (EndReason.OOM, "the facts")
+        assert rows[vanished.id].end_reason is EndReason.LOST
+        assert rows[noisy.id].status is Status.RUNNING
+        await world.assert_agreement()
+
+
+async def test_machines_are_looked_at_again_when_the_first_look_fails(world: World) -> None:
+    world.runtime = FakeRuntime(world.directory / "machines", faults=world.faults, most_events=1)
+    world.faults.fail("observe", UnavailableError("not now"))
+    async with world.server() as control:
+        noisy = await control.create(ALICE, wish())
+        ending = await control.create(ALICE, wish())
+        world.runtime.kill_for_memory(noisy.id, pid=1, command="python3")
+
+        world.runtime.end(ending.id, EndReason.GUEST_ENDED)
+        while world.faults.passed["observe"] < 2:
+            await turns(2)
+            world.clock.advance(timedelta(seconds=1))
+        await turns()
+        await control.settled()
+
+        assert (await world.rows())[ending.id].end_reason is EndReason.GUEST_ENDED
+        await world.assert_agreement()
 
 
 async def test_a_runtime_that_stops_telling_ends_the_server(world: World) -> None:

@@ -18,7 +18,7 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.tasks import Tasks
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.machine import Machine, MachineEnded, ProcessKilledForMemory
+from atoll.server.domain.machine import EventsLost, Machine, MachineEnded, ProcessKilledForMemory
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.runtime import Runtime
@@ -77,6 +77,8 @@ class Reconciling:
                     self._machine_ended(event)
                 case ProcessKilledForMemory():
                     self._process_killed(event)
+                case EventsLost():
+                    await self._observe_surely()
         # Without events, ended machines would stay running in the rows. The next start finds them.
         raise RuntimeError("the runtime stopped telling what happens")
 
@@ -124,6 +126,30 @@ class Reconciling:
 
     async def _end(self, row: Sandbox, reason: EndReason, detail: str) -> None:
         await self._killing.begin(row.id, End(reason=reason, detail=detail))
+
+    async def _observe_surely(self) -> None:
+        """Find out from the machines what the lost events would have told; the next events wait meanwhile."""
+        while True:
+            try:
+                await self._observe()
+            except AtollError as error:
+                log.warning("machines not looked at", error=str(error))
+                await self._clock.sleep_until(self._clock.now() + RETRY_DELAY)
+                continue
+            return
+
+    async def _observe(self) -> None:
+        # Rows first: a machine whose row says running was there by then; when it is not there now, it ended.
+        rows = await self._unfinished()
+        seen = await self._runtime.observe()
+        for event in seen.ended:
+            self._machine_ended(event)
+        known = {machine.sandbox_id for machine in seen.machines} | {event.sandbox_id for event in seen.ended}
+        gone = [row for row in rows if row.status is Status.RUNNING and row.id not in known]
+        for row in gone:
+            end = End(reason=EndReason.LOST, detail="its machine was gone, and nobody had told its end")
+            await self._killing.begin(row.id, end, if_still=lambda row: row.status is Status.RUNNING)
+        log.warning("all machines looked at, since events were lost", ended=len(seen.ended), gone=len(gone))
 
     def _machine_ended(self, event: MachineEnded) -> None:
         end = End(reason=event.reason, detail=event.detail)

@@ -55,7 +55,28 @@ class ProcessKilledForMemory:
     resident_bytes: int
 
 
-MachineEvent = MachineEnded | ProcessKilledForMemory
+@dataclass(frozen=True, kw_only=True)
+class EventsLost:
+    """So many events could not be told, of whichever machines; ``Runtime.observe`` shows what is."""
+
+    number: int
+
+
+MachineEvent = MachineEnded | ProcessKilledForMemory | EventsLost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """
+    All machines of a host at one moment.
+
+    Attributes:
+        machines: those that run.
+        ended: those that ended without being asked, and were not destroyed since; told as events or not.
+    """
+
+    machines: tuple[Machine, ...]
+    ended: tuple[MachineEnded, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

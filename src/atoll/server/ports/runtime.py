@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.machine import Machine, MachineEvent, MachineSpec, Usage
+from atoll.server.domain.machine import Machine, MachineEvent, MachineSpec, Observation, Usage
 
 
 class Runtime(Protocol):
@@ -74,7 +74,13 @@ class Runtime(Protocol):
         Tell what happens to machines by itself, as it happens.
 
         One reader at a time. A machine that ends by ``destroy`` is not reported.
+        Events that nobody reads are kept up to a bound; beyond it they are lost, and ``EventsLost`` is the
+        next event.
         """
+        ...
+
+    async def observe(self) -> Observation:
+        """Look at all machines of which this object knows, for a reader who lost events."""
         ...
 
     async def usage(self, sandbox_id: SandboxId) -> Usage:

@@ -8,7 +8,6 @@ A runtime whose machines are directories.
 A new object with the same home sees what an old one left, so a test kills a server by dropping it.
 """
 
-import asyncio
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from ipaddress import IPv4Address
@@ -23,11 +22,13 @@ from atoll.server.domain.machine import (
     MachineEnded,
     MachineEvent,
     MachineSpec,
+    Observation,
     ProcessKilledForMemory,
     Usage,
 )
 from atoll.server.domain.sandbox import EndReason
 from atoll.server.ports.runtime import Runtime
+from atoll.server.runtimes.events import EventQueue
 from atoll.server.runtimes.fake.faults import Faults
 
 FIRST_ADDRESS = IPv4Address("10.255.0.2")
@@ -48,6 +49,7 @@ class FakeRuntime(Runtime):
         templates: frozenset[TemplateId] | None = None,
         faults: Faults | None = None,
         most_machines: int = 1000,
+        most_events: int = MOST_EVENTS,
     ) -> None:
         """
         Args:
@@ -55,12 +57,14 @@ class FakeRuntime(Runtime):
             templates: those that are built here; None: every one.
             faults: where to fail.
             most_machines: how many addresses there are.
+            most_events: how many wait for their reader.
         """
         self.faults = faults or Faults()
         self._home = home
         self._templates = templates
         self._most = most_machines
-        self._events: asyncio.Queue[MachineEvent] = asyncio.Queue(MOST_EVENTS)
+        self._events = EventQueue(most_events)
+        self._ended: dict[SandboxId, MachineEnded] = {}
 
     @property
     @override
@@ -95,6 +99,7 @@ class FakeRuntime(Runtime):
     @override
     async def destroy(self, sandbox_id: SandboxId) -> None:
         directory = self._home / sandbox_id
+        self._ended.pop(sandbox_id, None)
         await self.faults.at("destroy:1")
         (directory / "ready").unlink(missing_ok=True)
         (directory / "process").unlink(missing_ok=True)
@@ -109,9 +114,14 @@ class FakeRuntime(Runtime):
         return [SandboxId(path.name) for path in self._directories()]
 
     @override
-    async def events(self) -> AsyncIterator[MachineEvent]:
-        while True:
-            yield await self._events.get()
+    def events(self) -> AsyncIterator[MachineEvent]:
+        return self._events.read()
+
+    @override
+    async def observe(self) -> Observation:
+        await self.faults.at("observe")
+        machines = tuple(self._machine(path) for path in self._directories() if _runs(path))
+        return Observation(machines=machines, ended=tuple(self._ended.values()))
 
     @override
     async def usage(self, sandbox_id: SandboxId) -> Usage:
@@ -125,7 +135,9 @@ class FakeRuntime(Runtime):
     ) -> None:
         """Let a machine end by itself."""
         (self._home / sandbox_id / "process").unlink()
-        self._events.put_nowait(MachineEnded(sandbox_id=sandbox_id, reason=reason, detail=detail))
+        event = MachineEnded(sandbox_id=sandbox_id, reason=reason, detail=detail)
+        self._ended[sandbox_id] = event
+        self._events.put(event)
 
     def end_unseen(self, sandbox_id: SandboxId) -> None:
         """Let a machine end while no server looks."""
@@ -136,7 +148,7 @@ class FakeRuntime(Runtime):
         event = ProcessKilledForMemory(
             sandbox_id=sandbox_id, pid=pid, command=command, resident_bytes=1_000_000_000
         )
-        self._events.put_nowait(event)
+        self._events.put(event)
 
     def running(self) -> set[SandboxId]:
         """List the machines that run."""

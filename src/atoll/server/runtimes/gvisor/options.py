@@ -43,7 +43,8 @@ class GVisorOptions:
             killed, unless memory grows meanwhile; 20-70 ms were seen on a quiet machine.
         memory_refused_pause_s: a guest that was asked to kill and refused is asked again after so long, not
             at once: its sentry is probed each time, and root inside can have every call refused.
-        events: events that nobody has read yet; more would mean that nobody reads.
+        events: events that nobody has read yet; more mean that nobody reads. Then events are lost, and all
+            machines are looked at instead.
     """
 
     memory_reserve_bytes: int = 128 * MIB

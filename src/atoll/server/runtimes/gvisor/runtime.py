@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
-from atoll.server.domain.machine import Machine, MachineEnded, MachineEvent, MachineSpec, Usage
+from atoll.server.domain.machine import Machine, MachineEnded, MachineEvent, MachineSpec, Observation, Usage
 from atoll.server.domain.sandbox import EndReason
 from atoll.server.host.cgroup_base import CgroupError
 from atoll.server.host.pidfd import Pidfd
@@ -25,6 +25,7 @@ from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.slots import Slots
 from atoll.server.ports.templates import Templates
+from atoll.server.runtimes.events import EventQueue
 from atoll.server.runtimes.gvisor.ending import EndWatch
 from atoll.server.runtimes.gvisor.flags import FLAGS
 from atoll.server.runtimes.gvisor.launch import Launcher, Running
@@ -64,8 +65,10 @@ class GVisorRuntime(Runtime):
             places=places, runsc=self._runsc, templates=templates, slots=slots, options=self._options
         )
         self._remover = Remover(places=places, runsc=self._runsc, slots=slots, options=self._options)
-        self._events: asyncio.Queue[MachineEvent] = asyncio.Queue(self._options.events)
+        self._events = EventQueue(self._options.events)
         self._running: dict[SandboxId, Running] = {}
+        # Those of them that ended by themselves: one each, whatever the events' bound is.
+        self._ended: dict[SandboxId, MachineEnded] = {}
         self._memory = MemoryWatch(
             guest=guest,
             options=self._options,
@@ -107,6 +110,7 @@ class GVisorRuntime(Runtime):
         for running in self._running.values():
             running.close()
         self._running.clear()
+        self._ended.clear()
 
     @override
     async def start(self, spec: MachineSpec) -> Machine:
@@ -121,6 +125,7 @@ class GVisorRuntime(Runtime):
         self._memory.remove(sandbox_id)
         if running := self._running.pop(sandbox_id, None):
             running.close()
+        self._ended.pop(sandbox_id, None)
         await self._remover.remove(sandbox_id)
 
     @override
@@ -134,9 +139,15 @@ class GVisorRuntime(Runtime):
         return found
 
     @override
-    async def events(self) -> AsyncIterator[MachineEvent]:
-        while True:
-            yield await self._events.get()
+    def events(self) -> AsyncIterator[MachineEvent]:
+        return self._events.read()
+
+    @override
+    async def observe(self) -> Observation:
+        living = [running for name, running in self._running.items() if name not in self._ended]
+        return Observation(
+            machines=tuple(_machine(running) for running in living), ended=tuple(self._ended.values())
+        )
 
     @override
     async def usage(self, sandbox_id: SandboxId) -> Usage:
@@ -205,11 +216,8 @@ class GVisorRuntime(Runtime):
     def _tell(self, event: MachineEvent) -> None:
         if isinstance(event, MachineEnded):
             self._memory.remove(event.sandbox_id)
-        try:
-            self._events.put_nowait(event)
-        except asyncio.QueueFull:
-            # Nobody reads. An end that is lost here is found by the next open.
-            log.warning("an event is lost", event_type=type(event).__name__, sandbox_id=event.sandbox_id)
+            self._ended[event.sandbox_id] = event
+        self._events.put(event)
 
     def _wall_fell(self, running: Running, how: str) -> None:
         # Told before its processes end, which would be told as another end.
