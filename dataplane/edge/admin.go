@@ -25,6 +25,9 @@ type flags struct {
 	Admin     string   `json:"admin"`
 	DNSListen string   `json:"dns_listen"`
 	Range     string   `json:"range"`
+	Log       string   `json:"log"`
+	LogBytes  int64    `json:"log_bytes"`
+	LogFiles  int      `json:"log_files"`
 }
 
 // adminServer serves the server, on a socket that only the home's owner can open.
@@ -58,6 +61,7 @@ func (e *Edge) status() status {
 		Flags: flags{
 			Listen: config.Listen, API: config.API, Control: config.Control, Admin: config.Admin,
 			DNSListen: config.NamesListen, Range: config.Range.String(),
+			Log: config.LogFile, LogBytes: config.LogBytes, LogFiles: config.LogFiles,
 		},
 	}
 }

@@ -32,8 +32,12 @@ type Config struct {
 	Range netip.Prefix
 	// Resolvers is the file that names the host's resolvers; /etc/resolv.conf unless said otherwise.
 	Resolvers string
-	Limits    Limits
-	Log       *slog.Logger
+	// LogFile is where the log stands, LogBytes its length, LogFiles how many older ones are kept beside it.
+	LogFile  string
+	LogBytes int64
+	LogFiles int
+	Limits   Limits
+	Log      *slog.Logger
 }
 
 // Edge is a running edge.

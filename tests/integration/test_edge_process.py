@@ -42,6 +42,8 @@ def options(tmp_path: Path) -> Iterator[EdgeOptions]:
         address_range="127.0.0.0/8",
         dns_listen=None,
         log_file=tmp_path / "edge.log",
+        log_bytes=1_000_000,
+        log_files=1,
     )
     yield options
     # Whatever a test left behind.
@@ -242,6 +244,16 @@ async def test_one_that_another_server_started_can_be_stopped(
 
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_its_log_is_bounded_from_its_start(edge: EdgeProcess, options: EdgeOptions) -> None:
+    options.log_file.write_bytes(b"x" * options.log_bytes)
+
+    await edge.ensure()
+
+    assert b"edge ready" in options.log_file.read_bytes()
+    assert options.log_file.stat().st_size < 10_000
+    assert options.log_file.with_name("edge.log.1").stat().st_size == options.log_bytes
 
 
 async def test_a_taken_address_is_said(edge: EdgeProcess, options: EdgeOptions) -> None:

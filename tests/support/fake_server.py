@@ -64,7 +64,7 @@ def fake_host(place: str | None) -> serving.HostFactory:
 
 def main() -> None:
     home, settings = open_home(Path(sys.argv[1])), Settings()
-    logs.set_up(home.server_log, "info")
+    logs.set_up(home.server_log, settings.server, errors=home.server_errors)
     place = sys.argv[2] if len(sys.argv) > 2 else None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if place == "take-down":

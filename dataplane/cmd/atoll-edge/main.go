@@ -21,9 +21,7 @@ var version = "dev"
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
-	limits := edge.DefaultLimits()
-	log := edge.NewLog(os.Stderr, limits)
-	config := edge.Config{Version: version, Limits: limits, Log: log}
+	config := edge.Config{Version: version, Limits: edge.DefaultLimits()}
 	showVersion, err := parse(args, &config)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -35,6 +33,12 @@ func run(args []string) int {
 		fmt.Println("atoll-edge", version)
 		return 0
 	}
+	log, err := openLog(config)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "atoll-edge:", err)
+		return 2
+	}
+	config.Log = log
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	// The terminal of whoever started us is none of our business.
@@ -44,6 +48,18 @@ func run(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// openLog makes standard error the log, of bounded length where a file is named.
+func openLog(config edge.Config) (*slog.Logger, error) {
+	if config.LogFile == "" {
+		return edge.NewLog(os.Stderr, config.Limits), nil
+	}
+	file, err := edge.OpenLogFile(os.Stderr, config.LogFile, config.LogBytes, config.LogFiles)
+	if err != nil {
+		return nil, err
+	}
+	return edge.NewLog(file, config.Limits), nil
 }
 
 func serve(ctx context.Context, config edge.Config, log *slog.Logger) error {
@@ -87,6 +103,9 @@ func parse(args []string, config *edge.Config) (showVersion bool, err error) {
 		config.Range, err = netip.ParsePrefix(value)
 		return err
 	})
+	flags.StringVar(&config.LogFile, "log", "", "`path` of the log, which standard error is led to; none if empty")
+	flags.Int64Var(&config.LogBytes, "log-bytes", 0, "`length` of the log; a longer one is renamed to path.1")
+	flags.IntVar(&config.LogFiles, "log-files", 0, "`number` of older logs that are kept")
 	if err := flags.Parse(args); err != nil || showVersion {
 		return showVersion, err
 	}

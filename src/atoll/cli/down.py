@@ -39,7 +39,7 @@ def down(home: Path) -> None:
     cache = Path(settings.server.cache_dir) if settings.server.cache_dir else None
     found = find_home(home, cache=cache)
     assert found is not None
-    logs.set_up(found.server_log, settings.server.log_level)
+    logs.set_up(found.server_log, settings.server)
     with output.steps() as show:
         show(f"ending everything of {found.path}", None)
         asyncio.run(stopping.take_down(found, settings, gvisor_host.gvisor_host))

@@ -111,7 +111,7 @@ def _open(home: Path, listen: str | None) -> "tuple[Home, Settings]":
     from atoll.server.main.__main__ import open_with_settings
 
     opened, settings = open_with_settings(home, listen)
-    logs.set_up(opened.server_log, settings.server.log_level)
+    logs.set_up(opened.server_log, settings.server)
     return opened, settings
 
 
@@ -136,14 +136,16 @@ def _prepare(home: "Home", settings: "Settings", show: output.Steps) -> None:
 
 def _start(home: "Home", listen: str, *, detach: bool) -> subprocess.Popen[bytes]:
     """Start the server in a session of its own, and wait until it says that it is ready."""
-    words = home.path / "logs" / "server.err"
+    words = home.server_errors
     module = [sys.executable, "-m", "atoll.server.main"]
     command = [*module, "serve", "--home", str(home.path), "--listen", listen]
     if not detach:
         # When somebody kills us, the server must not stay behind: systemd would start us again in vain.
         command = ["setpriv", "--pdeathsig", "TERM", *command]
     let_go = _hold_signals()
-    with words.open("wb") as errors:
+    words.unlink(missing_ok=True)
+    # Appended to, since the server keeps it bounded through a descriptor of its own.
+    with words.open("ab") as errors:
         server = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -269,7 +271,7 @@ def _stay(home: "Home", settings: "Settings", server: subprocess.Popen[bytes]) -
         code = server.wait()
         raise UnavailableError(
             f"The server ended by itself, with code {code}.",
-            details=_tail(home.path / "logs" / "server.err") or None,
+            details=_tail(home.server_errors) or None,
             resolution=f"Its log: {home.server_log}. Sandboxes live on: `atoll up` takes them over.",
         )
     if caught[0] == signal.SIGTERM:

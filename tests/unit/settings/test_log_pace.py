@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from atoll.server.main.logs import MOST_WARNINGS_IN_A_ROW, Pace, set_up
+from atoll.server.settings import ServerSettings
 
 RECORD = logging.LogRecord("x", logging.WARNING, __file__, 1, "words", (), None)
 
@@ -27,7 +28,7 @@ def test_a_storm_of_warnings_stands_in_the_log_and_not_before_people(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], restored_logging: None
 ) -> None:
     file = tmp_path / "server.log"
-    set_up(file, "info")
+    set_up(file, ServerSettings())
 
     for _ in range(1000):
         logging.getLogger("x").warning("words")

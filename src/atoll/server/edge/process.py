@@ -38,6 +38,8 @@ class EdgeOptions:
         address_range: addresses of all sandboxes of the home, in CIDR form.
         dns_listen: address for sandboxes' DNS questions, ``host:port``; None for none.
         log_file: where the edge logs, behind what is there.
+        log_bytes: length of that file; a longer one is renamed, with ".1" behind its name.
+        log_files: how many older ones are kept.
     """
 
     program: Path
@@ -48,6 +50,8 @@ class EdgeOptions:
     address_range: str
     dns_listen: str | None
     log_file: Path
+    log_bytes: int
+    log_files: int
 
     @property
     def argv(self) -> list[str]:
@@ -60,6 +64,9 @@ class EdgeOptions:
             *("--admin", str(self.admin_socket)),
             *("--range", self.address_range),
             *(("--dns-listen", self.dns_listen) if self.dns_listen else ()),
+            *("--log", str(self.log_file)),
+            *("--log-bytes", str(self.log_bytes)),
+            *("--log-files", str(self.log_files)),
         ]
 
     @property
@@ -72,6 +79,9 @@ class EdgeOptions:
             "admin": str(self.admin_socket),
             "dns_listen": self.dns_listen or "",
             "range": self.address_range,
+            "log": str(self.log_file),
+            "log_bytes": self.log_bytes,
+            "log_files": self.log_files,
         }
 
 

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         home, settings = open_with_settings(options.home, options.listen)
-        logs.set_up(home.server_log, settings.server.log_level)
+        logs.set_up(home.server_log, settings.server, errors=home.server_errors)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             match options.command:
                 case "serve":

@@ -176,6 +176,8 @@ def _edge_options(home: Home, settings: Settings, addresses: AddressRange, dns_p
         address_range=str(addresses.v4),
         dns_listen=f"{GATEWAY}:{dns_port}",
         log_file=home.edge_log,
+        log_bytes=settings.server.log_bytes,
+        log_files=settings.server.log_files,
     )
 
 

@@ -1,6 +1,11 @@
-"""The server's log: one JSON object a line in ``logs/server.log``, ours and the libraries' alike."""
+"""
+The server's log: one JSON object a line in ``logs/server.log``, ours and the libraries' alike.
+
+Nothing that is written here grows without bound; the edge keeps its own log bounded, since it outlives us.
+"""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
@@ -11,15 +16,16 @@ import structlog
 from typing_extensions import override
 
 from atoll.server.domain.errors import InvalidArgumentError
+from atoll.server.settings import ServerSettings
 
-# A busy server logs some hundred bytes for each sandbox: these hold some hundred thousand of them.
-MOST_BYTES = 20 * 1024 * 1024
-KEPT_FILES = 4
-# What people see has no rotation, and a sandbox's root can cause warnings for ever: so many in a row,
-# and then so many a minute, some 600 KB a day. All of them stand in the log.
+# Less holds no traceback, and is renamed all the time.
+LEAST_BYTES = 64 * 1024
+# What people see, a terminal or systemd may keep for ever, and a sandbox's root can cause warnings for ever:
+# so many in a row, and then so many a minute, some 600 KB a day. All of them stand in the log.
 MOST_WARNINGS_IN_A_ROW = 200
 WARNINGS_A_MINUTE = 1
 
+_STANDARD_ERROR = 2
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -51,17 +57,29 @@ class Pace(logging.Filter):
         return True
 
 
-def set_up(file: Path, level: str) -> None:
+class StandardErrorFile(RotatingFileHandler):
+    """Keeps the file bounded that standard error is; what Python itself says there goes to the newest one."""
+
+    @override
+    def doRollover(self) -> None:
+        super().doRollover()
+        assert self.stream is not None, "opened again by then"
+        os.dup2(self.stream.fileno(), _STANDARD_ERROR)
+
+
+def set_up(file: Path, settings: ServerSettings, *, errors: Path | None = None) -> None:
     """
     Log to a file, and warnings to standard error too, where systemd and people look.
 
+    Args:
+        file: the log.
+        settings: its level, and the bounds of all logs.
+        errors: the file that standard error may be; when it is, it has the same bounds.
+
     Raises:
-        InvalidArgumentError: there is no such level.
+        InvalidArgumentError: there is no such level, or the bounds hold nothing.
     """
-    if level not in _LEVELS:
-        raise InvalidArgumentError(
-            f"log_level: there is no level {level!r}", resolution=f"Levels are {', '.join(_LEVELS)}."
-        )
+    _check(settings)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -77,7 +95,8 @@ def set_up(file: Path, level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    to_file = RotatingFileHandler(file, maxBytes=MOST_BYTES, backupCount=KEPT_FILES)
+    bounds: dict[str, Any] = {"maxBytes": settings.log_bytes, "backupCount": settings.log_files}
+    to_file = RotatingFileHandler(file, **bounds)
     to_file.setFormatter(
         _formatter(
             shared,
@@ -85,17 +104,38 @@ def set_up(file: Path, level: str) -> None:
             structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
         )
     )
-    to_people = logging.StreamHandler()
+    to_people: logging.Handler = logging.StreamHandler()
+    if errors is not None and _is_standard_error(errors):
+        to_people = StandardErrorFile(errors, **bounds)
     to_people.setLevel(logging.WARNING)
     to_people.addFilter(Pace(MOST_WARNINGS_IN_A_ROW, WARNINGS_A_MINUTE / 60))
     plain = structlog.dev.plain_traceback
     to_people.setFormatter(
         _formatter(shared, structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain))
     )
-    logging.basicConfig(level=level.upper(), handlers=[to_file, to_people], force=True)
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[to_file, to_people], force=True)
     # Each request of theirs is a line of ours already.
     for library in ("httpx", "httpcore", "alembic", "uvicorn.error"):
         logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def _check(settings: ServerSettings) -> None:
+    if settings.log_level not in _LEVELS:
+        raise InvalidArgumentError(
+            f"log_level: there is no level {settings.log_level!r}",
+            resolution=f"Levels are {', '.join(_LEVELS)}.",
+        )
+    if settings.log_bytes < LEAST_BYTES:
+        raise InvalidArgumentError(f"log_bytes: a log has at least {LEAST_BYTES} bytes")
+    if settings.log_files < 1:
+        raise InvalidArgumentError("log_files: at least one older file is kept")
+
+
+def _is_standard_error(file: Path) -> bool:
+    try:
+        return os.path.samestat(file.stat(), os.fstat(_STANDARD_ERROR))
+    except OSError:
+        return False
 
 
 def _formatter(shared: list[Any], *last: Any) -> logging.Formatter:

@@ -33,6 +33,10 @@ class ServerSettings:
         cache_dir: a directory with ``templates/`` and ``runsc/`` to use instead of the home's own, so that
             several homes share what takes minutes to make; empty: the home's own.
         log_level: what the log takes: debug, info, warning or error.
+        log_bytes: length of each of the logs in ``logs/``: server.log, server.err, edge.log. A longer one is
+            renamed, with ".1" behind its name. A busy server logs some hundred bytes for each sandbox: five
+            files of 20 MiB hold some hundred thousand of them. At least 64 KiB.
+        log_files: older files that are kept of each log, at least one: 300 MB of all three at the most.
         shutdown_timeout: how long requests under way may take when the server stops. With the time for
             creates and kills it stays below the 90 s that systemd gives.
     """
@@ -41,6 +45,8 @@ class ServerSettings:
     domain: str = ""
     cache_dir: str = ""
     log_level: str = "info"
+    log_bytes: int = 20 * 1024 * 1024
+    log_files: int = 4
     shutdown_timeout: timedelta = timedelta(seconds=10)
 
 

@@ -83,6 +83,11 @@ class Home:
         return self.path / "logs" / "server.log"
 
     @property
+    def server_errors(self) -> Path:
+        """What the server says to people, where no terminal shows it; begun anew with each start."""
+        return self.path / "logs" / "server.err"
+
+    @property
     def edge_log(self) -> Path:
         """The edge's log."""
         return self.path / "logs" / "edge.log"
