@@ -87,7 +87,8 @@ class LiveHome:
             "sandbox_url": exports["E2B_SANDBOX_URL"],
         }
 
-    def _processes(self, word: str) -> list[psutil.Process]:
+    def processes(self, word: str) -> list[psutil.Process]:
+        """Find processes by a word of their command line, which must name this home as well."""
         found = []
         for process in psutil.process_iter(["cmdline"]):
             line = process.info["cmdline"] or []
@@ -97,17 +98,17 @@ class LiveHome:
 
     def server_pid(self) -> int:
         """Find the server's process."""
-        (server,) = self._processes("atoll.server.main")
+        (server,) = self.processes("atoll.server.main")
         return server.pid
 
     def edge_pid(self) -> int:
         """Find the edge's process."""
-        (edge,) = self._processes("atoll-edge")
+        (edge,) = self.processes("atoll-edge")
         return edge.pid
 
     def sandbox_processes(self) -> list[str]:
         """List the processes of sandboxes of this home."""
-        return [" ".join(process.cmdline()[:3]) for process in self._processes("runsc")]
+        return [" ".join(process.cmdline()[:3]) for process in self.processes("runsc")]
 
     def settled_running(self) -> set[str]:
         """List the running sandboxes, once nothing is being created or removed."""
