@@ -15,12 +15,15 @@ type fileStamp struct {
 	changed syscall.Timespec
 }
 
-// stamp is of the two files that say who the users are.
+// files say who the users are.
+var files = [2]string{"/etc/passwd", "/etc/group"}
+
+// stamp is of both.
 type stamp [2]fileStamp
 
 func currentStamp() stamp {
 	var s stamp
-	for i, path := range []string{"/etc/passwd", "/etc/group"} {
+	for i, path := range files {
 		info, err := os.Stat(path)
 		if err != nil {
 			continue
