@@ -16,6 +16,7 @@ from atoll.server.domain.errors import (
 )
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId, new_sandbox_id
 from atoll.server.domain.limits import EgressPolicy, Limits
+from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
 from atoll.server.ports.store import ApiKey, Page, SandboxFilter, Store
 from atoll.server.stores.sqlite import SqliteStore
@@ -307,6 +308,51 @@ async def test_only_final_rows_are_forgotten_and_only_old_ones(store: Store) -> 
     # What was forgotten leaves nothing that a new row could trip over.
     await store.add_sandbox(make(4, id=old, metadata={"m": "1"}))
     await store.add_sandbox(make(5, id=failed_old))
+
+
+def kill(sandbox_id: SandboxId, pid: int, **changes: Any) -> ProcessKilledForMemory:
+    values: dict[str, Any] = {"command": "python3 ☃", "resident_bytes": 2**40, **changes}
+    return ProcessKilledForMemory(sandbox_id=sandbox_id, pid=pid, **values)
+
+
+async def test_only_the_last_kills_for_memory_of_each_sandbox_are_kept(store: Store) -> None:
+    noisy, quiet, untouched = await add(store, make(0), make(1), make(2))
+    await store.add_memory_kill(kill(quiet, 1), keep=3)
+    for pid in range(10):
+        await store.add_memory_kill(kill(noisy, pid), keep=3)
+
+    assert await store.memory_kills(noisy) == [kill(noisy, 7), kill(noisy, 8), kill(noisy, 9)]
+    assert await store.memory_kills(quiet) == [kill(quiet, 1)]
+    assert await store.memory_kills(untouched) == []
+
+
+async def test_the_largest_numbers_of_a_kill_read_as_they_were_written(store: Store) -> None:
+    (sandbox_id,) = await add(store, make())
+    largest = kill(sandbox_id, 2**32 - 1, resident_bytes=2**63 - 1, command="")
+
+    await store.add_memory_kill(largest, keep=1)
+
+    assert await store.memory_kills(sandbox_id) == [largest]
+
+
+async def test_a_kill_in_a_sandbox_without_a_row_is_not_found(store: Store) -> None:
+    missing = make().id
+
+    with pytest.raises(NotFoundError):
+        await store.add_memory_kill(kill(missing, 1), keep=3)
+
+    assert await store.memory_kills(missing) == []
+
+
+async def test_kills_for_memory_are_forgotten_with_their_row(store: Store) -> None:
+    (old,) = await add(store, make(status=Status.KILLED, ended_at=NOON))
+    await store.add_memory_kill(kill(old, 1), keep=3)
+
+    await store.forget_sandboxes(ended_before=NOON + timedelta(seconds=1))
+
+    assert await store.memory_kills(old) == []
+    await store.add_sandbox(make(id=old))
+    assert await store.memory_kills(old) == []
 
 
 async def test_keys_are_found_by_their_hash(store: Store) -> None:

@@ -9,7 +9,7 @@ import pytest
 from fakes.world import ALICE, World, outcome, turns, wish
 
 from atoll.server.control.service import Control
-from atoll.server.domain.errors import NotFoundError, UnavailableError
+from atoll.server.domain.errors import ResourceExhaustedError, UnavailableError
 from atoll.server.domain.ids import new_sandbox_id
 from atoll.server.domain.limits import EgressPolicy
 from atoll.server.domain.machine import MachineSpec
@@ -248,8 +248,44 @@ async def test_kills_for_memory_are_told_and_the_sandbox_lives(world: World, con
     assert [kill.pid for kill in kills] == list(range(4, 20))
     assert (await control.get(ALICE, sandbox.id)).status is Status.RUNNING
     await control.kill(ALICE, sandbox.id)
-    with pytest.raises(NotFoundError):
-        await control.memory_kills(ALICE, sandbox.id)
+    # They may be why it was ended.
+    assert await control.memory_kills(ALICE, sandbox.id) == kills
+
+
+async def test_kills_for_memory_are_known_to_the_next_server(world: World) -> None:
+    async with world.server() as control:
+        sandbox = await control.create(ALICE, wish())
+        world.runtime.kill_for_memory(sandbox.id, pid=7, command="python3")
+        while not await control.memory_kills(ALICE, sandbox.id):
+            await turns()
+
+    world.renew(Faults())
+    async with world.server() as control:
+        assert [kill.pid for kill in await control.memory_kills(ALICE, sandbox.id)] == [7]
+
+
+async def test_a_kill_that_cannot_be_written_stops_nothing(
+    world: World, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await control.create(ALICE, wish())
+
+    tried = asyncio.Event()
+
+    async def full(*_: Any, **__: Any) -> None:
+        tried.set()
+        raise ResourceExhaustedError("The server's disk is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(world.store, "add_memory_kill", full)
+        world.runtime.kill_for_memory(sandbox.id, pid=1, command="python3")
+        await tried.wait()
+    world.runtime.kill_for_memory(new_sandbox_id(), pid=2, command="of no row")
+    world.runtime.kill_for_memory(sandbox.id, pid=3, command="python3")
+    while not await control.memory_kills(ALICE, sandbox.id):
+        await turns()
+
+    assert [kill.pid for kill in await control.memory_kills(ALICE, sandbox.id)] == [3]
+    assert (await control.get(ALICE, sandbox.id)).status is Status.RUNNING
 
 
 async def test_ends_that_were_lost_in_a_flood_are_found_by_looking_at_all_machines(world: World) -> None:

@@ -109,6 +109,15 @@ async def test_the_killed_process_is_told_with_a_name_that_drives_no_terminal() 
     assert killed == KilledProcess(pid=9, command="?[31mred?" + "x" * 191, resident_bytes=123)
 
 
+async def test_no_claim_about_memory_is_larger_than_a_row_holds() -> None:
+    body = guest_pb.KillGreediestResponse(pid=2**32 - 1, command="x", resident_bytes=2**64 - 1).to_binary()
+
+    async with guest_that(answering(body)) as guest:
+        killed = await guest.kill_greediest(MACHINE)
+
+    assert killed == KilledProcess(pid=2**32 - 1, command="x", resident_bytes=2**63 - 1)
+
+
 async def test_nothing_to_kill_is_pid_0() -> None:
     async with guest_that(answering(b"")) as guest:
         assert (await guest.kill_greediest(MACHINE)).pid == 0

@@ -16,7 +16,8 @@ from contract.test_store import make
 from sqlalchemy import create_engine
 
 from atoll.server.domain.errors import FailedPreconditionError, InternalError, UnavailableError
-from atoll.server.domain.ids import TeamId
+from atoll.server.domain.ids import SandboxId, TeamId
+from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import Status
 from atoll.server.ports.store import Page, SandboxFilter
 from atoll.server.stores import sqlite, statements
@@ -45,6 +46,27 @@ async def test_migrations_make_the_tables_that_the_code_expects(path: Path) -> N
 
     engine.dispose()
     assert differences == []
+
+
+async def test_rows_of_the_first_tables_are_kept_and_get_the_later_ones(path: Path) -> None:
+    row = make()
+    first = SqliteStore(path)
+    await first.open()
+    await first.add_sandbox(row)
+    await first.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("drop table memory_kills")
+        connection.execute("update alembic_version set version_num = '0001'")
+        connection.commit()
+
+    later = SqliteStore(path)
+    await later.open()
+
+    assert await later.get_sandbox(row.id) == row
+    killed = ProcessKilledForMemory(sandbox_id=row.id, pid=1, command="c", resident_bytes=1)
+    await later.add_memory_kill(killed, keep=1)
+    assert await later.memory_kills(row.id) == [killed]
+    await later.close()
 
 
 async def test_only_the_owner_may_read_the_file(path: Path) -> None:
@@ -206,6 +228,7 @@ async def test_questions_are_answered_from_indexes(path: Path) -> None:
             SandboxFilter(team_id=team, statuses=running), Page()
         ),
         "sandboxes_by_team": statements.page_of_sandboxes(SandboxFilter(team_id=team), Page()),
+        "memory_kills_by_sandbox": statements.kills_in(SandboxId("i")),
         "sandbox_metadata": statements.page_of_sandboxes(SandboxFilter(metadata=(("a", "b"),)), Page()),
     }
     engine = create_engine(f"sqlite:///{path}")

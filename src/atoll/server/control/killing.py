@@ -55,7 +55,7 @@ class _Removal:
 
 
 class Killing:
-    """Removes sandboxes from the machine and closes their rows; ``on_end`` is told of each that is gone."""
+    """Removes sandboxes from the machine and closes their rows."""
 
     def __init__(
         self,
@@ -67,7 +67,6 @@ class Killing:
         limits: ControlLimits,
         locks: Locks,
         tasks: Tasks,
-        on_end: Callable[[SandboxId], None],
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -76,7 +75,6 @@ class Killing:
         self._limits = limits
         self._locks = locks
         self._tasks = tasks
-        self._on_end = on_end
         self._at_once = asyncio.Semaphore(limits.concurrent_destroys)
         self._removals: dict[SandboxId, _Removal] = {}
 
@@ -144,7 +142,6 @@ class Killing:
                 delay = min(2 * delay, self._limits.destroy_retry_delay_most)
                 attempt += 1
             self._settle(sandbox_id, None)
-            self._on_end(sandbox_id)
         finally:
             del self._removals[sandbox_id]
 

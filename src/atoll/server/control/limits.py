@@ -56,7 +56,7 @@ class ControlLimits:
         min_disk_bytes: less, and nothing useful can be written.
         min_processes: guestd's threads and a shell with its children.
         min_cpus: with less, a start takes longer than ``start_timeout``.
-        memory_kills_kept: kills for memory that are kept for questions, for each sandbox, newest last.
+        memory_kills_kept: kills for memory that are kept for questions, for each sandbox, as long as its row.
     """
 
     max_sandboxes: int = 500

@@ -5,7 +5,6 @@ At the start a machine may have lost its row, and a row its machine; a create or
 been cut off anywhere. The row decides what should be, the machine shows what is.
 """
 
-from collections import deque
 from dataclasses import replace
 from datetime import timedelta
 
@@ -53,7 +52,6 @@ class Reconciling:
         self._tasks = tasks
         self._creating = creating
         self._killing = killing
-        self._memory_kills: dict[SandboxId, deque[ProcessKilledForMemory]] = {}
 
     async def reconcile(self) -> None:
         """Open the runtime, and adopt, undo, finish or remove what an earlier server left."""
@@ -76,7 +74,7 @@ class Reconciling:
                 case MachineEnded():
                     self._machine_ended(event)
                 case ProcessKilledForMemory():
-                    self._process_killed(event)
+                    await self._process_killed(event)
                 case EventsLost():
                     await self._observe_surely()
         # Without events, ended machines would stay running in the rows. The next start finds them.
@@ -86,14 +84,6 @@ class Reconciling:
         """Begin to end every sandbox that is not ended."""
         for row in await self._unfinished():
             await self._killing.begin(row.id, end)
-
-    def memory_kills(self, sandbox_id: SandboxId) -> tuple[ProcessKilledForMemory, ...]:
-        """Return the last processes of a sandbox that were killed for memory."""
-        return tuple(self._memory_kills.get(sandbox_id, ()))
-
-    def forget(self, sandbox_id: SandboxId) -> None:
-        """Drop what is remembered of a sandbox."""
-        self._memory_kills.pop(sandbox_id, None)
 
     async def _unfinished(self) -> list[Sandbox]:
         rows: list[Sandbox] = []
@@ -170,7 +160,7 @@ class Reconciling:
                 continue
             return
 
-    def _process_killed(self, event: ProcessKilledForMemory) -> None:
+    async def _process_killed(self, event: ProcessKilledForMemory) -> None:
         log.info(
             "process killed for memory",
             sandbox_id=event.sandbox_id,
@@ -178,5 +168,10 @@ class Reconciling:
             command=event.command,
             resident_bytes=event.resident_bytes,
         )
-        kept = self._memory_kills.setdefault(event.sandbox_id, deque(maxlen=self._limits.memory_kills_kept))
-        kept.append(event)
+        try:
+            await self._store.add_memory_kill(event, keep=self._limits.memory_kills_kept)
+        except NotFoundError:
+            log.info("a machine without a row had a process killed", sandbox_id=event.sandbox_id)
+        except AtollError as error:
+            # It stands in the log above; the next events must not wait for a full disk.
+            log.warning("kill for memory not recorded", sandbox_id=event.sandbox_id, error=str(error))

@@ -95,7 +95,6 @@ class Control:
             limits=limits,
             locks=locks,
             tasks=self._tasks,
-            on_end=lambda sandbox_id: self._reconciling.forget(sandbox_id),  # noqa: PLW0108  made below
         )
         self._deadlines = Deadlines(
             store=ports.store, clock=ports.clock, limits=limits, killing=self._killing
@@ -313,15 +312,15 @@ class Control:
 
     async def memory_kills(self, actor: Actor, untrusted_id: str) -> Sequence[ProcessKilledForMemory]:
         """
-        List the processes inside that were killed for memory since this server started, the last few.
+        List the last processes inside that were killed for memory, oldest first; also of an ended sandbox.
 
         Raises:
             InvalidArgumentError: the id has another form.
             NotFoundError: no such sandbox.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
-        await self._reading.get(actor, sandbox_id, statuses=PRESENT)
-        return self._reconciling.memory_kills(sandbox_id)
+        await self._reading.get(actor, sandbox_id, statuses=ANY)
+        return await self._ports.store.memory_kills(sandbox_id)
 
     async def templates(self, actor: Actor) -> Sequence[Template]:
         """List the templates that the actor can start from."""

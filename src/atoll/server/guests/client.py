@@ -38,6 +38,8 @@ CONFIGURATION_VERSION = 1
 _SERVICE = "atoll.guest.v1.GuestService"
 # Of what a guest says about itself, this many characters are kept.
 _MOST_TEXT = 200
+# And no more bytes than this.
+_MOST_BYTES = 2**63 - 1
 
 _HEADERS = (
     ("accept-encoding", "identity"),
@@ -117,7 +119,10 @@ class HttpGuest(Guest):
             self._limits.kill_timeout_s,
         )
         return KilledProcess(
-            pid=answer.pid, command=_clean(answer.command), resident_bytes=answer.resident_bytes
+            pid=answer.pid,
+            command=_clean(answer.command),
+            # A guest can claim what it wants, up to 64 bits; rows hold 63.
+            resident_bytes=min(answer.resident_bytes, _MOST_BYTES),
         )
 
     async def _call(

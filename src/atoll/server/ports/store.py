@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Protocol
 
 from atoll.server.domain.ids import SandboxId, TeamId
+from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import Sandbox, Status
 
 
@@ -123,6 +124,19 @@ class Store(Protocol):
 
     async def forget_sandboxes(self, *, ended_before: datetime) -> int:
         """Delete final rows that ended before; return how many."""
+        ...
+
+    async def add_memory_kill(self, kill: ProcessKilledForMemory, *, keep: int) -> None:
+        """
+        Write that a process inside a sandbox was killed; of that sandbox only the last ``keep`` stay.
+
+        Raises:
+            NotFoundError: there is no row of that sandbox.
+        """
+        ...
+
+    async def memory_kills(self, sandbox_id: SandboxId) -> Sequence[ProcessKilledForMemory]:
+        """Read what was killed in a sandbox, oldest first; it is forgotten with the sandbox's row."""
         ...
 
     async def add_api_key(self, key: ApiKey) -> None:

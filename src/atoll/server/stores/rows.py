@@ -8,6 +8,7 @@ from sqlalchemy import RowMapping
 from atoll.server.domain.errors import InternalError
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.limits import EgressPolicy, Limits
+from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
 from atoll.server.ports.store import ApiKey
 
@@ -78,6 +79,26 @@ def sandbox_from_row(row: RowMapping) -> Sandbox:
         )
     except (ValueError, TypeError) as error:
         raise unreadable(f"sandbox {row['id']}", error) from error
+
+
+def memory_kill_to_row(kill: ProcessKilledForMemory) -> dict[str, Any]:
+    """Return the values of a row, by column."""
+    return {
+        "sandbox_id": kill.sandbox_id,
+        "pid": kill.pid,
+        "command": kill.command,
+        "resident_bytes": kill.resident_bytes,
+    }
+
+
+def memory_kill_from_row(row: RowMapping) -> ProcessKilledForMemory:
+    """Read a row about a process that was killed for memory."""
+    return ProcessKilledForMemory(
+        sandbox_id=SandboxId(row["sandbox_id"]),
+        pid=row["pid"],
+        command=row["command"],
+        resident_bytes=row["resident_bytes"],
+    )
 
 
 def unreadable(what: str, error: Exception) -> InternalError:

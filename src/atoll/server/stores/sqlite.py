@@ -28,11 +28,19 @@ from atoll.server.domain.errors import (
     UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId, TeamId
+from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import FINAL, Sandbox
 from atoll.server.ports.store import ApiKey, Page, SandboxFilter, Store
 from atoll.server.stores import migrating, statements
-from atoll.server.stores.rows import api_key_from_row, sandbox_from_row, sandbox_to_row, unreadable
-from atoll.server.stores.tables import api_keys, sandbox_metadata, sandboxes
+from atoll.server.stores.rows import (
+    api_key_from_row,
+    memory_kill_from_row,
+    memory_kill_to_row,
+    sandbox_from_row,
+    sandbox_to_row,
+    unreadable,
+)
+from atoll.server.stores.tables import api_keys, memory_kills, sandbox_metadata, sandboxes
 
 # How long to wait for another process that writes (a backup, an operator's shell). The event loop
 # stands still meanwhile; nobody else writes in normal use.
@@ -142,6 +150,19 @@ class SqliteStore(Store):
             return connection.execute(delete(sandboxes).where(ended)).rowcount
 
     @override
+    async def add_memory_kill(self, kill: ProcessKilledForMemory, *, keep: int) -> None:
+        with self._transaction(writes=True) as connection:
+            _check_there(connection, kill.sandbox_id)
+            connection.execute(insert(memory_kills), memory_kill_to_row(kill))
+            connection.execute(statements.kills_beyond(kill.sandbox_id, keep))
+
+    @override
+    async def memory_kills(self, sandbox_id: SandboxId) -> Sequence[ProcessKilledForMemory]:
+        with self._transaction(writes=False) as connection:
+            rows = connection.execute(statements.kills_in(sandbox_id)).mappings()
+            return [memory_kill_from_row(row) for row in rows]
+
+    @override
     async def add_api_key(self, key: ApiKey) -> None:
         with self._transaction(writes=True) as connection:
             if connection.execute(select(api_keys.c.hash).where(api_keys.c.hash == key.hash)).first():
@@ -225,6 +246,11 @@ def _read(connection: Connection, sandbox_id: SandboxId) -> Sandbox:
     if row is None:
         raise NotFoundError(f"No row of sandbox {sandbox_id}")
     return sandbox_from_row(row)
+
+
+def _check_there(connection: Connection, sandbox_id: SandboxId) -> None:
+    if connection.execute(select(sandboxes.c.id).where(sandboxes.c.id == sandbox_id)).first() is None:
+        raise NotFoundError(f"No row of sandbox {sandbox_id}")
 
 
 def _add_pairs(connection: Connection, sandbox: Sandbox) -> None:

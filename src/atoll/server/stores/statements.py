@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, Delete, Select, and_, delete, exists, func, literal, or_, select, tuple_
 
+from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import Status
 from atoll.server.ports.store import Page, SandboxFilter
-from atoll.server.stores.tables import UtcDateTime, sandbox_metadata, sandboxes
+from atoll.server.stores.tables import UtcDateTime, memory_kills, sandbox_metadata, sandboxes
 
 
 def page_of_sandboxes(filter: SandboxFilter, page: Page) -> Select[Any]:
@@ -42,6 +43,18 @@ def first_deadline() -> Select[Any]:
         .order_by(sandboxes.c.deadline, sandboxes.c.id)
         .limit(1)
     )
+
+
+def kills_in(sandbox_id: SandboxId) -> Select[Any]:
+    """Select what was killed in a sandbox, oldest first."""
+    return select(memory_kills).where(memory_kills.c.sandbox_id == sandbox_id).order_by(memory_kills.c.id)
+
+
+def kills_beyond(sandbox_id: SandboxId, keep: int) -> Delete:
+    """Delete what was killed in a sandbox before the last ``keep``."""
+    of_it = memory_kills.c.sandbox_id == sandbox_id
+    last = select(memory_kills.c.id).where(of_it).order_by(memory_kills.c.id.desc()).limit(keep)
+    return delete(memory_kills).where(of_it, memory_kills.c.id.not_in(last))
 
 
 def _matches(filter: SandboxFilter) -> ColumnElement[bool]:

@@ -99,6 +99,19 @@ sandbox_metadata = Table(
     Index("sandbox_metadata_by_pair", "key", "value", "sandbox_id"),
 )
 
+# What happened inside and the sandbox lived on: the last few of each, for as long as its row is kept.
+memory_kills = Table(
+    "memory_kills",
+    metadata,
+    # In the order of their coming; SQLite numbers them.
+    Column("id", Integer, primary_key=True),
+    Column("sandbox_id", String, ForeignKey("sandboxes.id", ondelete="CASCADE"), nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("command", String, nullable=False),
+    Column("resident_bytes", BigInteger, nullable=False),
+    Index("memory_kills_by_sandbox", "sandbox_id", "id"),
+)
+
 api_keys = Table(
     "api_keys",
     metadata,
