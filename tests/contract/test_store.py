@@ -302,12 +302,26 @@ async def test_only_final_rows_are_forgotten_and_only_old_ones(store: Store) -> 
         make(3),
     )
 
-    assert await store.forget_sandboxes(ended_before=NOON + timedelta(seconds=1)) == 2
+    assert await store.forget_sandboxes(ended_before=NOON + timedelta(seconds=1), most=10) == 2
 
     assert await listed(store) == [running, new]
     # What was forgotten leaves nothing that a new row could trip over.
     await store.add_sandbox(make(4, id=old, metadata={"m": "1"}))
     await store.add_sandbox(make(5, id=failed_old))
+
+
+async def test_so_many_rows_are_forgotten_at_once_and_the_oldest_first(store: Store) -> None:
+    def ended(hours: int) -> Sandbox:
+        return make(status=Status.KILLED, ended_at=NOON - timedelta(hours=hours))
+
+    young, _oldest, _older, old = await add(store, ended(1), ended(4), ended(3), ended(2))
+
+    assert await store.forget_sandboxes(ended_before=NOON, most=2) == 2
+    assert set(await listed(store)) == {young, old}
+    assert await store.forget_sandboxes(ended_before=NOON - timedelta(hours=1), most=2) == 1
+    assert await listed(store) == [young]
+    assert await store.forget_sandboxes(ended_before=NOON, most=2) == 1
+    assert await store.forget_sandboxes(ended_before=NOON, most=2) == 0
 
 
 def kill(sandbox_id: SandboxId, pid: int, **changes: Any) -> ProcessKilledForMemory:
@@ -348,7 +362,7 @@ async def test_kills_for_memory_are_forgotten_with_their_row(store: Store) -> No
     (old,) = await add(store, make(status=Status.KILLED, ended_at=NOON))
     await store.add_memory_kill(kill(old, 1), keep=3)
 
-    await store.forget_sandboxes(ended_before=NOON + timedelta(seconds=1))
+    await store.forget_sandboxes(ended_before=NOON + timedelta(seconds=1), most=1)
 
     assert await store.memory_kills(old) == []
     await store.add_sandbox(make(id=old))

@@ -173,19 +173,6 @@ async def test_another_address_of_an_adopted_machine_is_written_down(world: Worl
         assert (await control.route(sandbox.id)).address == sandbox.address
 
 
-async def test_old_rows_are_forgotten_at_the_start(world: World) -> None:
-    async with world.server() as control:
-        old = await control.create(ALICE, wish())
-        await control.kill(ALICE, old.id)
-        world.clock.advance(timedelta(days=7, seconds=1))
-        young = await control.create(ALICE, wish())
-        await control.kill(ALICE, young.id)
-
-    world.renew(Faults())
-    async with world.server():
-        assert set(await world.rows()) == {young.id}
-
-
 @pytest.mark.parametrize(
     "reason",
     [EndReason.OOM, EndReason.PROCESS_LIMIT, EndReason.GUEST_ENDED, EndReason.RUNTIME_HUNG],

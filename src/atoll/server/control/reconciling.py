@@ -62,10 +62,7 @@ class Reconciling:
             await self._take_up(row, machines.get(row.id))
         for sandbox_id in strays:
             self._killing.remove(sandbox_id)
-        forgotten = await self._store.forget_sandboxes(
-            ended_before=self._clock.now() - self._limits.keep_ended
-        )
-        log.info("reconciled", machines=len(machines), strays=len(strays), forgotten=forgotten)
+        log.info("reconciled", machines=len(machines), strays=len(strays))
 
     async def follow(self) -> None:
         """Act on what machines do by themselves, for ever."""

@@ -18,6 +18,7 @@ from atoll.server.control import access
 from atoll.server.control.creating import ALIVE, Creating, killed_while_created
 from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.finding import Finding, SignedFile
+from atoll.server.control.forgetting import Forgetting
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
@@ -121,6 +122,7 @@ class Control:
             creating=self._creating,
             killing=self._killing,
         )
+        self._forgetting = Forgetting(store=ports.store, clock=ports.clock, limits=limits)
         self._reading = Reading(store=ports.store, limits=limits)
         self._finding = Finding(store=ports.store, reading=self._reading, secret=secret)
 
@@ -145,6 +147,7 @@ class Control:
             await self._reconciling.reconcile()
             self._tasks.run("follow the runtime", self._reconciling.follow)
             self._tasks.run("reap", self._deadlines.reap)
+            self._tasks.run("forget", self._forgetting.run)
             self._open = True
         except BaseException:
             await self.close()

@@ -122,8 +122,8 @@ class Store(Protocol):
         """Read the running row whose deadline comes first."""
         ...
 
-    async def forget_sandboxes(self, *, ended_before: datetime) -> int:
-        """Delete final rows that ended before; return how many."""
+    async def forget_sandboxes(self, *, ended_before: datetime, most: int) -> int:
+        """Delete final rows that ended before, so many at most, oldest first; return how many."""
         ...
 
     async def add_memory_kill(self, kill: ProcessKilledForMemory, *, keep: int) -> None:

@@ -29,7 +29,7 @@ from atoll.server.domain.errors import (
 )
 from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.machine import ProcessKilledForMemory
-from atoll.server.domain.sandbox import FINAL, Sandbox
+from atoll.server.domain.sandbox import Sandbox
 from atoll.server.ports.store import ApiKey, Page, SandboxFilter, Store
 from atoll.server.stores import migrating, statements
 from atoll.server.stores.rows import (
@@ -143,11 +143,9 @@ class SqliteStore(Store):
             return sandbox_from_row(row) if row is not None else None
 
     @override
-    async def forget_sandboxes(self, *, ended_before: datetime) -> int:
-        final = [status.value for status in FINAL]
+    async def forget_sandboxes(self, *, ended_before: datetime, most: int) -> int:
         with self._transaction(writes=True) as connection:
-            ended = sandboxes.c.status.in_(final) & (sandboxes.c.ended_at < ended_before)
-            return connection.execute(delete(sandboxes).where(ended)).rowcount
+            return connection.execute(statements.old_sandboxes(ended_before, most)).rowcount
 
     @override
     async def add_memory_kill(self, kill: ProcessKilledForMemory, *, keep: int) -> None:

@@ -1,11 +1,12 @@
 """The statements that take some thought: filters and pages. They mean the same to SQLite and PostgreSQL."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Delete, Select, and_, delete, exists, func, literal, or_, select, tuple_
 
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.sandbox import Status
+from atoll.server.domain.sandbox import FINAL, Status
 from atoll.server.ports.store import Page, SandboxFilter
 from atoll.server.stores.tables import UtcDateTime, memory_kills, sandbox_metadata, sandboxes
 
@@ -43,6 +44,13 @@ def first_deadline() -> Select[Any]:
         .order_by(sandboxes.c.deadline, sandboxes.c.id)
         .limit(1)
     )
+
+
+def old_sandboxes(ended_before: datetime, most: int) -> Delete:
+    """Delete the final rows that ended first, of those that ended before."""
+    final = sandboxes.c.status.in_([status.value for status in FINAL])
+    old = select(sandboxes.c.id).where(final, sandboxes.c.ended_at < ended_before)
+    return delete(sandboxes).where(sandboxes.c.id.in_(old.order_by(sandboxes.c.ended_at).limit(most)))
 
 
 def kills_in(sandbox_id: SandboxId) -> Select[Any]:
