@@ -42,8 +42,8 @@ class ControlLimits:
             service 90 s.
         keep_ended: how long rows of ended sandboxes are kept, for questions about their end.
         forget_every: how often those whose time has come are looked for; at most once a second.
-        forgotten_at_once: rows that are deleted in one step, at least one; everybody waits for it. 25 take 0.5 ms, and
-            20 ms when all have as much metadata as they may.
+        forgotten_at_once: rows that are deleted in one step, at least one; everybody waits for it. 25 take
+            0.5 ms, and 20 ms when all have as much metadata as they may.
         metadata_pairs: pairs of metadata of one sandbox.
         metadata_key_bytes: bytes of a metadata key, in UTF-8.
         metadata_value_bytes: bytes of a metadata value, in UTF-8.
