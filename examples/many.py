@@ -12,7 +12,7 @@ print(sum(all(n % d for d in range(2, int(n**0.5) + 1)) for n in range(max(first
 
 
 async def count(start: int) -> int:
-    async with await AsyncSandbox.create("minimal") as sandbox:
+    async with await AsyncSandbox.create() as sandbox:
         result = await sandbox.commands.run(
             ["python3", "-c", CODE, str(start), str(start + 10_000)], check=True
         )

@@ -1,4 +1,4 @@
-"""What a user gets who installs Atoll today: the newest versions that our ranges allow, not the pinned ones."""
+"""What a user gets who installs Atoll today: the newest versions that our ranges allow, not our pins."""
 
 import os
 import subprocess

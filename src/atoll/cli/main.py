@@ -89,6 +89,12 @@ def run(arguments: list[str] | None) -> int:
 
 
 def _report(error: Exception) -> int:
+    from atoll.sdk.errors import UnauthenticatedError  # here, so that `atoll --help` is quick
+
+    if isinstance(error, UnauthenticatedError):
+        # The server does not tell strangers where keys are; here one is most likely its operator.
+        output.tell(error.message, error.details, 'eval "$(sudo atoll env)" sets the right one.')
+        return 1
     if output.is_told(error):
         output.tell_error(error)
         return 1

@@ -6,10 +6,12 @@ only; sandboxes and edge live on, and the next ``atoll up`` takes them over. So 
 """
 
 import asyncio
+import errno
 import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -69,6 +71,7 @@ def up(home: Path, listen: str | None, detach: bool, guest_ca: bool | None) -> i
     if opened.server_pid() is not None:
         return _is_up_already(opened.path, listen)
     need_packages()
+    need_address(settings.server.listen, opened.edge_socket)
     with output.steps() as show:
         _prepare(opened, settings, show)
         show("starting the server", None)
@@ -77,6 +80,32 @@ def up(home: Path, listen: str | None, detach: bool, guest_ca: bool | None) -> i
         url = _await_answer(opened.path)
         _say(opened.path, url, detach=detach)
         return 0 if detach else _stay(opened, settings, server)
+
+
+def need_address(listen: str, edge_socket: Path) -> None:
+    """
+    Say that an address is taken before minutes are spent on a template; the home's own edge may have it.
+
+    Raises:
+        FailedPreconditionError: somebody else listens there, or it is no address of this machine.
+    """
+    with socket.socket(socket.AF_UNIX) as edge:
+        if edge.connect_ex(str(edge_socket)) == 0:
+            return
+    host, _, port = listen.rpartition(":")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        what = "is in use by another program" if error.errno == errno.EADDRINUSE else f": {error.strerror}"
+        raise FailedPreconditionError(
+            f"{listen} {what}".replace(" :", ":"),
+            resolution=f"`--listen` takes another address. `ss -ltnp 'sport = :{port}'` says who has it.",
+        ) from error
 
 
 def need_packages() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import stat
 import subprocess
 import tempfile
@@ -12,8 +13,9 @@ import pytest
 from click.testing import Result
 from fakes.live_cloud import LiveCloud
 
-from atoll import InvalidArgumentError
+from atoll import FailedPreconditionError, InvalidArgumentError
 from atoll.cli import exports, files, main, options, output
+from atoll.cli.up import need_address
 
 Invoke = Callable[..., Result]
 Atoll = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -239,3 +241,34 @@ def test_every_verb_has_help() -> None:
         assert command.help, name
         for sub in getattr(command, "commands", {}).values():
             assert sub.help, f"{name} {sub.name}"
+
+
+def test_up_says_at_once_that_its_address_is_taken(tmp_path_factory: pytest.TempPathFactory) -> None:
+    tmp_path = tmp_path_factory.mktemp("s")  # short, for a socket
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(FailedPreconditionError, match="in use by another program") as caught:
+            need_address(taken, tmp_path / "edge.sock")
+        assert "--listen" in str(caught.value.resolution)
+
+        with socket.socket(socket.AF_UNIX) as edge:
+            edge.bind(str(tmp_path / "edge.sock"))
+            edge.listen()
+            # The home's own edge has it: it is taken over.
+            need_address(taken, tmp_path / "edge.sock")
+    need_address(taken, tmp_path / "none.sock")
+
+
+@pytest.mark.parametrize("listen", ["192.0.2.1:80", "no-such-host.invalid:80"])
+def test_up_refuses_an_address_that_is_not_of_this_machine(tmp_path: Path, listen: str) -> None:
+    with pytest.raises(FailedPreconditionError):
+        need_address(listen, tmp_path / "edge.sock")
+
+
+def test_a_wrong_key_says_where_the_right_one_is(atoll: Atoll, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATOLL_API_KEY", "wrong")
+
+    done = atoll("sandbox", "list")
+
+    assert done.returncode == 1
+    assert b'eval "$(sudo atoll env)"' in done.stderr
