@@ -154,7 +154,7 @@ def on_terminal(args: list[str], typed: bytes) -> bytes:
     os.write(terminal, typed)
     seen = b""
     end = time.monotonic() + 30
-    while time.monotonic() < end and select.select([terminal], [], [], 1)[0]:
+    while select.select([terminal], [], [], max(0.0, end - time.monotonic()))[0]:
         try:
             seen += os.read(terminal, 4096)
         except OSError:
