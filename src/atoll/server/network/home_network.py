@@ -5,14 +5,16 @@ For main and the command line. Everything here blocks, and must not be called in
 (``asyncio.to_thread``); none of it needs a running server.
 """
 
+import contextlib
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from atoll.server.host.netlink import Netlink
 from atoll.server.host.nftables import Nftables
-from atoll.server.network import fence, making, ranges, uplink
+from atoll.server.network import dead_homes, fence, making, ranges, uplink
 from atoll.server.network.host_settings import Change, HostSettings, needed
 from atoll.server.network.kernel_errors import translated
 from atoll.server.network.making import SlotMaker, SlotShape
@@ -47,6 +49,8 @@ def prepare(
     """
     Claim an address range and have the host's settings as sandboxes need them; again is the same.
 
+    Removes what dead homes left, too.
+
     Args:
         home_id: 6 hexadecimal digits.
         wanted: the range that the home had before, None at its first start.
@@ -65,6 +69,9 @@ def prepare(
             home_id, netlink, wanted=wanted, supernet=supernet, prefix_length=prefix_length, run_dir=run_dir
         )
     changes = HostSettings(home_id, run_dir=run_dir).hold(needed(host))
+    # Behind our own hold: what we need is not put back only to be set again.
+    with _packetfilter() as nftables:
+        changes += dead_homes.sweep(nftables, run_dir=run_dir)
     return Prepared(addresses=addresses, changes=tuple(changes))
 
 
@@ -94,12 +101,19 @@ def teardown(home_id: str, *, slots_dir: Path, run_dir: Path = RUN_DIR) -> tuple
     # Before the fence: a server that still runs does not put up the fence of a home without a range.
     with translated("give the address range up"), Netlink() as netlink:
         ranges.release(home_id, netlink, run_dir=run_dir)
+    with _packetfilter() as nftables:
+        fence.take_down(names, nftables)
+        making.unprepare(run_dir)
+        Records(slots_dir).clear()
+        changes = HostSettings(home_id, run_dir=run_dir).release()
+        return (*changes, *dead_homes.sweep(nftables, run_dir=run_dir))
+
+
+@contextlib.contextmanager
+def _packetfilter() -> Iterator[Nftables]:
     with translated("load the packet filter's library"):
         nftables = Nftables()
     try:
-        fence.take_down(names, nftables)
+        yield nftables
     finally:
         nftables.close()
-    making.unprepare(run_dir)
-    Records(slots_dir).clear()
-    return tuple(HostSettings(home_id, run_dir=run_dir).release())

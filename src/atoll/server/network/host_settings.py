@@ -99,6 +99,18 @@ def needed(network: HostNetwork) -> tuple[Setting, ...]:
     return tuple(settings)
 
 
+def holders(run_dir: Path) -> set[str]:
+    """
+    List the ids of the homes that need settings as they are.
+
+    Raises:
+        InternalError: the file where they are written down is damaged.
+    """
+    file = run_dir / FILE_NAME
+    with locked_file.locked(run_dir / LOCK_NAME):
+        return {holder for record in _read(file).values() for holder in record.holders}
+
+
 class HostSettings:
     """The settings, for one home. Its methods block for milliseconds."""
 
@@ -122,7 +134,7 @@ class HostSettings:
             UnavailableError: the kernel refused one; those before it hold.
         """
         with self._locked():
-            records = self._read()
+            records = _read(self._file)
             return [change for setting in settings if (change := self._hold(setting, records))]
 
     def release(self) -> list[Change]:
@@ -134,7 +146,7 @@ class HostSettings:
         """
         changes: list[Change] = []
         with self._locked():
-            records = self._read()
+            records = _read(self._file)
             # The other way round: forwarding ends before routers are heard no more.
             for name, record in reversed(list(records.items())):
                 record.holders.discard(self._home_id)
@@ -189,26 +201,6 @@ class HostSettings:
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         return locked_file.locked(self._lock)
 
-    def _read(self) -> dict[str, _Record]:
-        try:
-            content = locked_file.read_json(self._file)
-            if content is None:
-                return {}
-            if not isinstance(content, dict):
-                raise TypeError("not an object")
-            return {
-                str(name): _Record(
-                    original=str(entry["original"]), ours=str(entry["ours"]), holders=set(entry["holders"])
-                )
-                for name, entry in content.items()
-            }
-        except (ValueError, TypeError, KeyError) as error:
-            raise InternalError(
-                f"{self._file} is damaged",
-                details=repr(error),
-                resolution="it holds the original values of host settings: repair or remove it by hand",
-            ) from error
-
     def _write(self, records: dict[str, _Record]) -> None:
         locked_file.write_json(
             self._file,
@@ -217,6 +209,27 @@ class HostSettings:
                 for name, r in records.items()
             },
         )
+
+
+def _read(file: Path) -> dict[str, _Record]:
+    try:
+        content = locked_file.read_json(file)
+        if content is None:
+            return {}
+        if not isinstance(content, dict):
+            raise TypeError("not an object")
+        return {
+            str(name): _Record(
+                original=str(entry["original"]), ours=str(entry["ours"]), holders=set(entry["holders"])
+            )
+            for name, entry in content.items()
+        }
+    except (ValueError, TypeError, KeyError) as error:
+        raise InternalError(
+            f"{file} is damaged",
+            details=repr(error),
+            resolution="it holds the original values of host settings: repair or remove it by hand",
+        ) from error
 
 
 def _dotted(name: str) -> str:

@@ -6,6 +6,7 @@ packets to a sandbox that is gone are refused at once instead of going out to th
 The caller keeps the range (home.json) and asks for the same one at the next start.
 """
 
+from contextlib import AbstractContextManager
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def claim(
             f"a home's range cannot have prefix length {prefix_length} in {supernet}",
             resolution=f"choose {_WIDEST} to {_NARROWEST}, and not less than the supernet's",
         )
-    with locked_file.locked(run_dir / LOCK_NAME):
+    with locked(run_dir):
         taken = _taken(names, netlink)
         if wanted and _collisions(wanted, taken) and not _has_slots(names, netlink):
             # Somebody took it while this home was down; nothing of ours lives at its addresses.
@@ -74,9 +75,19 @@ def claim(
 def release(home_id: str, netlink: Netlink, *, run_dir: Path) -> None:
     """Give up whatever this home claims; a no-op when it is nothing."""
     names = Names(home_id)
-    with locked_file.locked(run_dir / LOCK_NAME):
+    with locked(run_dir):
         for network in _own_claims(names, netlink):
             netlink.delete_unreachable(network, protocol=ROUTE_PROTOCOL, priority=names.route_priority)
+
+
+def locked(run_dir: Path) -> AbstractContextManager[None]:
+    """
+    Keep every home of this machine from claiming and releasing during a block.
+
+    Raises:
+        LockTimeoutError: another process has had the lock for too long.
+    """
+    return locked_file.locked(run_dir / LOCK_NAME)
 
 
 def is_claimed(home_id: str, netlink: Netlink) -> bool:

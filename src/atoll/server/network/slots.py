@@ -277,14 +277,15 @@ class SlotPool(Slots):
                     log.warning("the fence could not be looked after", error=str(error))
 
     def _check_fence(self) -> None:
-        with translated("look at the host's network"), Netlink() as netlink:
+        # Under the lock: a range that is claimed now is still claimed when the fence stands.
+        with translated("look at the host's network"), ranges.locked(self._run_dir), Netlink() as netlink:
             if not ranges.is_claimed(self._names.home_id, netlink):
                 # The home is being taken down: what is removed now is to stay removed.
                 return
             host = uplink.read(netlink)
-        if host.on_link != self._fence.on_link:
-            log.info("the host's links changed", on_link=[str(network) for network in host.on_link])
-            self._fence.put_up_again(host.on_link)
-        elif not self._fence.stands():
-            log.warning("somebody removed the fence; it is put up again", table=self._names.table)
-            self._fence.put_up_again()
+            if host.on_link != self._fence.on_link:
+                log.info("the host's links changed", on_link=[str(network) for network in host.on_link])
+                self._fence.put_up_again(host.on_link)
+            elif not self._fence.stands():
+                log.warning("somebody removed the fence; it is put up again", table=self._names.table)
+                self._fence.put_up_again()
