@@ -11,6 +11,7 @@ type status struct {
 	Version     string    `json:"version"`
 	PID         int       `json:"pid"`
 	Listen      []string  `json:"listen"`
+	TLSListen   []string  `json:"tls_listen"`
 	StartedAt   time.Time `json:"started_at"`
 	Routes      int       `json:"routes"`
 	Connections int64     `json:"connections"`
@@ -20,6 +21,10 @@ type status struct {
 // flags is what we were started with.
 type flags struct {
 	Listen    []string `json:"listen"`
+	TLSListen []string `json:"tls_listen"`
+	TLSCert   string   `json:"tls_cert"`
+	TLSKey    string   `json:"tls_key"`
+	Domain    string   `json:"domain"`
 	API       string   `json:"api"`
 	Control   string   `json:"control"`
 	Admin     string   `json:"admin"`
@@ -56,10 +61,10 @@ func (e *Edge) Stop() { e.stopOnce.Do(func() { close(e.stop) }) }
 func (e *Edge) status() status {
 	config := &e.config
 	return status{
-		Version: config.Version, PID: os.Getpid(), Listen: e.addresses, StartedAt: e.started.UTC(),
+		Version: config.Version, PID: os.Getpid(), Listen: e.addresses, TLSListen: e.tlsAddresses, StartedAt: e.started.UTC(),
 		Routes: e.routes.count(), Connections: e.open.Load(),
 		Flags: flags{
-			Listen: config.Listen, API: config.API, Control: config.Control, Admin: config.Admin,
+			Listen: config.Listen, TLSListen: config.TLSListen, TLSCert: config.TLSCert, TLSKey: config.TLSKey, Domain: config.Domain, API: config.API, Control: config.Control, Admin: config.Admin,
 			DNSListen: config.NamesListen, Range: config.Range.String(),
 			Log: config.LogFile, LogBytes: config.LogBytes, LogFiles: config.LogFiles,
 		},

@@ -24,6 +24,11 @@ type Config struct {
 	Version string
 	// Listen are the addresses for clients.
 	Listen []string
+	// Domain is what names of the API and of sandboxes end in over TLS; requests go by their first label alone.
+	Domain string
+	// TLSListen are the addresses for clients that speak TLS, with the certificate and key in these files.
+	TLSListen       []string
+	TLSCert, TLSKey string
 	// API and Control are the server's sockets; Admin is ours.
 	API, Control, Admin string
 	// NamesListen is the address for sandboxes' DNS questions; empty for none.
@@ -51,15 +56,17 @@ type Edge struct {
 	forward   *forwarder
 	api       *apiForwarder
 	public    *http.Server
+	secure    *http.Server
 	admin     *http.Server
 	names     *names
 
-	addresses []string
-	open      atomic.Int64
-	stop      chan struct{}
-	stopOnce  sync.Once
-	serving   sync.WaitGroup
-	failed    chan error
+	addresses    []string
+	tlsAddresses []string
+	open         atomic.Int64
+	stop         chan struct{}
+	stopOnce     sync.Once
+	serving      sync.WaitGroup
+	failed       chan error
 }
 
 // Start listens on every address and serves; it returns when all of them accept.
@@ -67,7 +74,7 @@ func Start(ctx context.Context, config Config) (*Edge, error) {
 	e := &Edge{
 		config: config, started: time.Now(), stop: make(chan struct{}),
 		// One for each server below.
-		failed: make(chan error, len(config.Listen)+4),
+		failed: make(chan error, len(config.Listen)+len(config.TLSListen)+4),
 	}
 	limits := &e.config.Limits
 	control := newControl(config.Control, limits)
@@ -77,6 +84,7 @@ func Start(ctx context.Context, config Config) (*Edge, error) {
 	e.newcomers = newNewcomers(e.routes, limits)
 	e.api = newAPIForwarder(config.API, limits, e.newcomers, config.Log)
 	e.public = e.publicServer()
+	e.secure = e.secureServer()
 	e.admin = e.adminServer()
 	if err := e.listen(ctx); err != nil {
 		e.close()
@@ -101,11 +109,40 @@ func (e *Edge) listen(ctx context.Context) error {
 		e.addresses = append(e.addresses, listener.Addr().String())
 		e.serve(e.public, newDoor(listener, free, &e.open))
 	}
+	if err := e.listenTLS(ctx, free); err != nil {
+		return err
+	}
 	if e.config.NamesListen == "" {
 		return nil
 	}
 	e.names, err = startNames(ctx, e.config, e.failed)
 	return err
+}
+
+func (e *Edge) listenTLS(ctx context.Context, free chan struct{}) error {
+	if len(e.config.TLSListen) == 0 {
+		return nil
+	}
+	shown, err := loadCertificate(e.config.TLSCert, e.config.TLSKey, e.config.Log)
+	if err != nil {
+		return fmt.Errorf("certificate: %w", err)
+	}
+	e.secure.TLSConfig = shown.config()
+	for _, address := range e.config.TLSListen {
+		listener, err := listenTCP(ctx, address)
+		if err != nil {
+			return err
+		}
+		e.tlsAddresses = append(e.tlsAddresses, listener.Addr().String())
+		door := newDoor(listener, free, &e.open)
+		e.serving.Go(func() {
+			// The files are read by the configuration, not here.
+			if err := e.secure.ServeTLS(door, "", ""); !errors.Is(err, http.ErrServerClosed) {
+				e.failed <- err
+			}
+		})
+	}
+	return nil
 }
 
 func (e *Edge) serve(server *http.Server, listener net.Listener) {
@@ -116,8 +153,11 @@ func (e *Edge) serve(server *http.Server, listener net.Listener) {
 	})
 }
 
-// Addresses returns where clients are served, with the ports that the kernel chose.
+// Addresses returns where clients are served in the clear, with the ports that the kernel chose.
 func (e *Edge) Addresses() []string { return e.addresses }
+
+// TLSAddresses returns where clients are served over TLS, with the ports that the kernel chose.
+func (e *Edge) TLSAddresses() []string { return e.tlsAddresses }
 
 // Wait returns when the context ends, somebody asked us to stop, or something broke; then nothing is served any more.
 func (e *Edge) Wait(ctx context.Context) error {
@@ -136,7 +176,10 @@ func (e *Edge) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), e.config.Limits.StopTime)
 	defer cancel()
 	// What is left then is closed below.
-	_ = e.public.Shutdown(ctx)
+	var both sync.WaitGroup
+	both.Go(func() { _ = e.public.Shutdown(ctx) })
+	both.Go(func() { _ = e.secure.Shutdown(ctx) })
+	both.Wait()
 	e.close()
 }
 
@@ -146,6 +189,7 @@ func (e *Edge) close() {
 	}
 	// Their listeners are gone whatever these say.
 	_ = e.public.Close()
+	_ = e.secure.Close()
 	e.newcomers.stop()
 	e.routes.forgetAll()
 	_ = e.admin.Close()
@@ -153,10 +197,22 @@ func (e *Edge) close() {
 }
 
 func (e *Edge) publicServer() *http.Server {
-	limits := &e.config.Limits
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
+	return e.clientServer(protocols)
+}
+
+// secureServer speaks what the client chooses by ALPN.
+func (e *Edge) secureServer() *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	return e.clientServer(protocols)
+}
+
+func (e *Edge) clientServer(protocols *http.Protocols) *http.Server {
+	limits := &e.config.Limits
 	return &http.Server{
 		Handler:           http.HandlerFunc(e.dispatch),
 		Protocols:         protocols,

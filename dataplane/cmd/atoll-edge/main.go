@@ -67,7 +67,8 @@ func serve(ctx context.Context, config edge.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	log.Info("edge ready", "version", version, "pid", os.Getpid(), "listen", running.Addresses())
+	log.Info("edge ready", "version", version, "pid", os.Getpid(), "listen", running.Addresses(),
+		"tls_listen", running.TLSAddresses())
 	if err := sayReady(); err != nil {
 		log.Error("nobody was told that we are ready", "error", err)
 	}
@@ -95,6 +96,13 @@ func parse(args []string, config *edge.Config) (showVersion bool, err error) {
 		config.Listen = append(config.Listen, value)
 		return nil
 	})
+	flags.Func("tls-listen", "`address` for clients that speak TLS, host:port; may be repeated", func(value string) error {
+		config.TLSListen = append(config.TLSListen, value)
+		return nil
+	})
+	flags.StringVar(&config.Domain, "domain", "", "`name` that names of the API and of sandboxes end in")
+	flags.StringVar(&config.TLSCert, "tls-cert", "", "`path` of the certificate and its chain, in PEM form; read again when replaced")
+	flags.StringVar(&config.TLSKey, "tls-key", "", "`path` of its key; may be the same file")
 	flags.StringVar(&config.API, "api", "", "`path` of the server's API socket")
 	flags.StringVar(&config.Control, "control", "", "`path` of the server's socket for our questions")
 	flags.StringVar(&config.Admin, "admin", "", "`path` of our own socket, for the server")
@@ -114,6 +122,8 @@ func parse(args []string, config *edge.Config) (showVersion bool, err error) {
 		return false, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case len(config.Listen) == 0:
 		return false, errors.New("--listen is missing")
+	case len(config.TLSListen) > 0 && (config.TLSCert == "" || config.TLSKey == ""):
+		return false, errors.New("--tls-listen needs --tls-cert and --tls-key")
 	case config.API == "" || config.Control == "" || config.Admin == "":
 		return false, errors.New("--api, --control and --admin are needed")
 	case !config.Range.IsValid():

@@ -1,19 +1,43 @@
 """The lines that clients need, from a home on this machine: its files and the edge's socket. No server."""
 
+import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from atoll.sdk.errors import NotFoundError, PermissionDeniedError, UnavailableError
 
+# Where a server writes what everybody may read.
+_PUBLIC = Path("/run/atoll/public")
 # The edge answers from memory; more than this means that it hangs.
 _TIMEOUT = 5.0
 
 
 def api_url(home: Path) -> str:
     """
-    Ask the edge of a home where it listens.
+    Ask the edge of a home where it listens in the clear.
+
+    Raises:
+        NotFoundError, PermissionDeniedError, UnavailableError: as ``edge_status``.
+    """
+    return f"http://{reachable(edge_status(home)['listen'][0])}"
+
+
+def tls_domain(status: Mapping[str, Any]) -> str | None:
+    """Read what E2B_DOMAIN is to be from an edge's status; None where it speaks no TLS."""
+    listen, domain = status.get("tls_listen"), status["flags"].get("domain")
+    if not listen or not domain:
+        return None
+    port = listen[0].rpartition(":")[2]
+    return str(domain) if port == "443" else f"{domain}:{port}"
+
+
+def edge_status(home: Path) -> dict[str, Any]:
+    """
+    Ask the edge of a home who it is.
 
     Raises:
         NotFoundError: no such home.
@@ -30,16 +54,16 @@ def api_url(home: Path) -> str:
         if not socket.exists():
             raise UnavailableError(f"Atoll is not up in {home}.", resolution="`sudo atoll up` starts it.")
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=_TIMEOUT) as client:
-            listen = client.get("http://edge/v1/status").raise_for_status().json()["listen"]
+            status: dict[str, Any] = client.get("http://edge/v1/status").raise_for_status().json()
+            return {**status, "listen": list(status["listen"]), "flags": dict(status["flags"])}
     except PermissionError as error:
         raise PermissionDeniedError(f"{home} is for root only.", resolution="Use sudo.") from error
-    except (httpx.HTTPError, ValueError, KeyError) as error:
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         raise UnavailableError(
             f"Atoll is not up in {home}.",
             details=str(error) or type(error).__name__,
             resolution="`sudo atoll up` starts it.",
         ) from error
-    return f"http://{reachable(listen if isinstance(listen, str) else listen[0])}"
 
 
 def reachable(listen: str) -> str:
@@ -54,19 +78,33 @@ def lines(home: Path) -> list[str]:
     """
     Return the lines that a shell evaluates: for E2B's clients, and for our own SDK and CLI.
 
+    Where the home speaks TLS, E2B's clients are pointed at its domain, and told whom to trust.
+
     Raises:
-        NotFoundError, PermissionDeniedError, UnavailableError: as ``api_url``.
+        NotFoundError, PermissionDeniedError, UnavailableError: as ``edge_status``.
     """
-    url = api_url(home)
+    status = edge_status(home)
+    url = f"http://{reachable(status['listen'][0])}"
     try:
         key = (home / "key").read_text().strip()
     except PermissionError as error:
         raise PermissionDeniedError(f"{home}/key is for root only.", resolution="Use sudo.") from error
-    values = {
-        "ATOLL_API_URL": url,
-        "ATOLL_API_KEY": key,
-        "E2B_API_URL": url,
-        "E2B_SANDBOX_URL": url,
-        "E2B_API_KEY": key,
-    }
+    ours = {"ATOLL_API_URL": url, "ATOLL_API_KEY": key, "E2B_API_KEY": key}
+    domain = tls_domain(status)
+    if domain is None:
+        return _exported({**ours, "E2B_API_URL": url, "E2B_SANDBOX_URL": url})
+    # An address that was exported before would win over the domain.
+    return ["unset E2B_API_URL E2B_SANDBOX_URL", *_exported({**ours, "E2B_DOMAIN": domain, **_trust(home)})]
+
+
+def _trust(home: Path) -> dict[str, str]:
+    """Name the file of whom to trust, for Python and Node; none where others sign for the home."""
+    identity = json.loads((home / "home.json").read_text())
+    bundle = _PUBLIC / identity["id"] / "ca-bundle.pem"
+    if not bundle.exists():
+        return {}
+    return {"SSL_CERT_FILE": str(bundle), "NODE_EXTRA_CA_CERTS": str(bundle)}
+
+
+def _exported(values: Mapping[str, str]) -> list[str]:
     return [f"export {name}={shlex.quote(value)}" for name, value in values.items()]

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -48,13 +48,21 @@ _END_TIMEOUT = 120.0
 @click.command()
 @options.home
 @click.option("--listen", metavar="HOST:PORT", help="Where clients reach it; default 127.0.0.1:7777.")
+@click.option("--domain", metavar="NAME", help="What names of API and sandboxes end in; needs --tls-listen.")
+@click.option(
+    "--tls-listen", metavar="HOST:PORT", help="Where clients reach https://api.NAME; default: nowhere."
+)
+@click.option(
+    "--tls-cert", metavar="FILE", help="Your certificate for *.NAME; default: one of our own authority."
+)
+@click.option("--tls-key", metavar="FILE", help="Its key.")
 @click.option("--detach", "-d", is_flag=True, help="Return when it answers, and leave it running.")
 @click.option(
     "--guest-ca/--no-guest-ca",
     default=None,
     help="Whether sandboxes trust what this machine trusts beyond the usual CAs; default: yes.",
 )
-def up(home: Path, listen: str | None, detach: bool, guest_ca: bool | None) -> int:
+def up(home: Path, listen: str | None, detach: bool, guest_ca: bool | None, **tls: str | None) -> int:
     """
     Start Atoll on this machine.
 
@@ -65,13 +73,13 @@ def up(home: Path, listen: str | None, detach: bool, guest_ca: bool | None) -> i
     need_server()
     # Until it stands, being ended is as being interrupted: nothing half-made stays.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    if guest_ca is not None:
-        os.environ["ATOLL_TEMPLATES_GUEST_CA"] = "true" if guest_ca else "false"
+    _tell_the_server(tls, guest_ca)
     opened, settings = _open(home, listen)
     if opened.server_pid() is not None:
-        return _is_up_already(opened.path, listen)
+        return _is_up_already(opened.path, listen, settings)
     need_packages()
-    need_address(settings.server.listen, opened.edge_socket)
+    for address in filter(None, (settings.server.listen, settings.tls.listen)):
+        need_address(address, opened.edge_socket)
     with output.steps() as show:
         _prepare(opened, settings, show)
         show("starting the server", None)
@@ -104,8 +112,20 @@ def need_address(listen: str, edge_socket: Path) -> None:
         what = "is in use by another program" if error.errno == errno.EADDRINUSE else f": {error.strerror}"
         raise FailedPreconditionError(
             f"{listen} {what}".replace(" :", ":"),
-            resolution=f"`--listen` takes another address. `ss -ltnp 'sport = :{port}'` says who has it.",
+            resolution=f"`--listen` (`--tls-listen`) takes another address. `ss -ltnp 'sport = :{port}'` says who has it.",
         ) from error
+
+
+def _tell_the_server(tls: Mapping[str, str | None], guest_ca: bool | None) -> None:
+    """Hand options to the server as the settings that they are: it reads the environment."""
+    variables = {"domain": "ATOLL_DOMAIN", "tls_listen": "ATOLL_TLS_LISTEN"}
+    for name, value in tls.items():
+        if value is not None:
+            # It does not run in our directory.
+            text = value if name in variables else str(Path(value).absolute())
+            os.environ[variables.get(name, f"ATOLL_{name.upper()}")] = text
+    if guest_ca is not None:
+        os.environ["ATOLL_TEMPLATES_GUEST_CA"] = "true" if guest_ca else "false"
 
 
 def need_packages() -> None:
@@ -136,17 +156,21 @@ def _program(name: str) -> str | None:
 
 
 def _open(home: Path, listen: str | None) -> "tuple[Home, Settings]":
-    from atoll.server.main import logs
+    from atoll.server.main import doors, logs
     from atoll.server.main.__main__ import open_with_settings
 
     opened, settings = open_with_settings(home, listen)
     logs.set_up(opened.server_log, settings.server)
+    # What cannot be served is said now, before minutes of building.
+    doors.read(opened, settings)
     return opened, settings
 
 
-def _is_up_already(home: Path, listen: str | None) -> int:
-    url = exports.api_url(home)
-    if listen is not None and url != f"http://{exports.reachable(listen)}":
+def _is_up_already(home: Path, listen: str | None, settings: "Settings") -> int:
+    status = exports.edge_status(home)
+    url = f"http://{exports.reachable(status['listen'][0])}"
+    other = listen is not None and url != f"http://{exports.reachable(listen)}"
+    if other or (settings.tls.listen and [settings.tls.listen] != status["flags"].get("tls_listen")):
         raise FailedPreconditionError(
             f"Atoll is up already, at {url}.",
             resolution="`sudo atoll down` ends it. Or use another --home, beside it.",

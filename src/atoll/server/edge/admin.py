@@ -23,6 +23,7 @@ class EdgeStatus:
         version: of the program.
         pid: its process.
         listen: the addresses it serves clients on.
+        tls_listen: those that it serves clients on over TLS.
         started_at: RFC 3339.
         routes: sandboxes whose address it knows.
         connections: clients that are connected.
@@ -32,6 +33,7 @@ class EdgeStatus:
     version: str
     pid: int
     listen: tuple[str, ...]
+    tls_listen: tuple[str, ...]
     started_at: str
     routes: int
     connections: int
@@ -54,7 +56,8 @@ class EdgeAdmin:
         answer = await self._client.get("/v1/status", timeout=timeout_s)
         try:
             fields = answer.raise_for_status().json()
-            return EdgeStatus(**{**fields, "listen": tuple(fields["listen"] or ())})
+            lists = {name: tuple(fields[name] or ()) for name in ("listen", "tls_listen")}
+            return EdgeStatus(**{**fields, **lists})
         except (ValueError, TypeError, KeyError) as error:
             raise httpx.DecodingError(f"not an edge's status: {error}") from error
 

@@ -25,6 +25,24 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
+class EdgeTLS:
+    """
+    How the edge speaks TLS.
+
+    Attributes:
+        domain: of the API and the sandboxes.
+        listen: address for clients, ``host:port``.
+        certificate: file with it and what signed it.
+        key: file with its key; may be the same.
+    """
+
+    domain: str
+    listen: str
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class EdgeOptions:
     """
     What the edge is started with.
@@ -40,6 +58,7 @@ class EdgeOptions:
         log_file: where the edge logs, behind what is there.
         log_bytes: length of that file; a longer one is renamed, with ".1" behind its name.
         log_files: how many older ones are kept.
+        tls: None for none.
     """
 
     program: Path
@@ -52,6 +71,7 @@ class EdgeOptions:
     log_file: Path
     log_bytes: int
     log_files: int
+    tls: EdgeTLS | None = None
 
     @property
     def argv(self) -> list[str]:
@@ -67,7 +87,14 @@ class EdgeOptions:
             *("--log", str(self.log_file)),
             *("--log-bytes", str(self.log_bytes)),
             *("--log-files", str(self.log_files)),
+            *self._tls_words(),
         ]
+
+    def _tls_words(self) -> tuple[str, ...]:
+        if self.tls is None:
+            return ()
+        files = ("--tls-cert", str(self.tls.certificate), "--tls-key", str(self.tls.key))
+        return ("--domain", self.tls.domain, "--tls-listen", self.tls.listen, *files)
 
     @property
     def flags(self) -> dict[str, Any]:
@@ -82,6 +109,10 @@ class EdgeOptions:
             "log": str(self.log_file),
             "log_bytes": self.log_bytes,
             "log_files": self.log_files,
+            "domain": self.tls.domain if self.tls else "",
+            "tls_listen": [self.tls.listen] if self.tls else None,
+            "tls_cert": str(self.tls.certificate) if self.tls else "",
+            "tls_key": str(self.tls.key) if self.tls else "",
         }
 
 

@@ -15,9 +15,10 @@ from typing_extensions import override
 from atoll.server.control.clock import SystemClock
 from atoll.server.domain.errors import FailedPreconditionError
 from atoll.server.domain.ids import SandboxId
-from atoll.server.edge.process import EdgeOptions, EdgeProcess
+from atoll.server.edge.process import EdgeOptions, EdgeProcess, EdgeTLS
 from atoll.server.guests.client import HttpGuest
 from atoll.server.images.library import TemplateLibrary
+from atoll.server.main.doors import Doors
 from atoll.server.main.parts import HostParts, Purpose
 from atoll.server.network import home_network
 from atoll.server.network.names import GATEWAY, AddressRange
@@ -55,7 +56,10 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
     """Make the parts; see ``parts.HostFactory``."""
     addresses = await _prepare_network(home)
     dns_port = _dns_port(home)
-    edge = EdgeProcess(_edge_options(home, settings, addresses, dns_port), settings.edge)
+    doors = Doors(home, settings)
+    if purpose is Purpose.SERVE:
+        await doors.open()
+    edge = EdgeProcess(_edge_options(home, settings, addresses, dns_port, doors.tls), settings.edge)
     slots = SlotPool(
         home.id,
         addresses,
@@ -90,8 +94,14 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
             options=settings.gvisor,
         )
 
+        async def watch() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(edge.watch(), name="watch the edge")
+                group.create_task(doors.watch(), name="renew certificates")
+
         async def take_down() -> None:
             await slots.close()
+            await doors.take_down()
             await asyncio.to_thread(runtime.remove_shared)
             await asyncio.to_thread(
                 home_network.teardown, home.id, slots_dir=home.slots, run_dir=home_network.RUN_DIR
@@ -103,7 +113,7 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
             edge=edge if purpose is Purpose.SERVE else _EndedEdge(),
             templates=templates,
             dns_servers=(str(GATEWAY),),
-            watch=edge.watch,
+            watch=watch,
             take_down=take_down,
         )
 
@@ -166,7 +176,9 @@ def _dns_port(home: Home) -> int:
     return port
 
 
-def _edge_options(home: Home, settings: Settings, addresses: AddressRange, dns_port: int) -> EdgeOptions:
+def _edge_options(
+    home: Home, settings: Settings, addresses: AddressRange, dns_port: int, tls: EdgeTLS | None
+) -> EdgeOptions:
     return EdgeOptions(
         program=program("atoll-edge"),
         listen=(settings.server.listen,),
@@ -178,6 +190,7 @@ def _edge_options(home: Home, settings: Settings, addresses: AddressRange, dns_p
         log_file=home.edge_log,
         log_bytes=settings.server.log_bytes,
         log_files=settings.server.log_files,
+        tls=tls,
     )
 
 

@@ -17,6 +17,7 @@ from atoll.server.api.limits import server_options
 from atoll.server.control import access
 from atoll.server.control.clock import SystemClock
 from atoll.server.control.service import Control, Ports
+from atoll.server.main import doors
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
 from atoll.server.ports.store import Store
 from atoll.server.settings import Settings
@@ -79,7 +80,9 @@ def make_control(home: Home, settings: Settings, store: Store, parts: HostParts)
 
 
 def public_domain(settings: Settings) -> str:
-    """Return what host names of sandboxes end in."""
+    """Return what host names of sandboxes end in, with the port where that is not the usual one."""
+    if settings.tls.listen:
+        return doors.public_domain(settings)
     return settings.server.domain or f"localhost:{settings.server.listen.rpartition(':')[2]}"
 
 

@@ -29,7 +29,8 @@ class ServerSettings:
         listen: where clients reach API and sandboxes, host:port. Loopback by default: a server that
             runs strangers' code opens to a network only when its operator says so.
         domain: what follows ``<port>-<sandbox id>.`` in the host names of sandboxes; empty: "localhost:" and
-            the port of ``listen``, which every resolver takes to this machine.
+            the port of ``listen``, which every resolver takes to this machine. With ``tls.listen`` it is a
+            domain name, to which the port of that is added.
         cache_dir: a directory with ``templates/`` and ``runsc/`` to use instead of the home's own, so that
             several homes share what takes minutes to make; empty: the home's own.
         log_level: what the log takes: debug, info, warning or error.
@@ -48,6 +49,25 @@ class ServerSettings:
     log_bytes: int = 20 * 1024 * 1024
     log_files: int = 4
     shutdown_timeout: timedelta = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TLSSettings:
+    """
+    HTTPS beside plain HTTP, under ``server.domain``.
+
+    Attributes:
+        listen: where clients reach ``https://api.<domain>`` and ``https://<port>-<sandbox id>.<domain>``,
+            host:port; empty: nowhere.
+        cert: file with a certificate for ``*.<domain>``, and what signed it behind it; empty: one that is
+            made and renewed here, by an authority of the home's own that clients have to be told of
+            (``atoll env`` does). Replaced, it is used from the next connection on.
+        key: file with its key.
+    """
+
+    listen: str = ""
+    cert: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +106,7 @@ class Settings:
     """All groups; a group's name begins the names of its settings."""
 
     server: ServerSettings = field(default_factory=ServerSettings)
+    tls: TLSSettings = field(default_factory=TLSSettings)
     sandboxes: ControlLimits = field(default_factory=ControlLimits)
     gvisor: GVisorOptions = field(default_factory=GVisorOptions)
     guests: GuestLimits = field(default_factory=GuestLimits)

@@ -19,6 +19,8 @@ from typing import Any
 from atoll.server.control.access import new_api_key
 from atoll.server.domain.errors import FailedPreconditionError, InternalError, InvalidArgumentError
 
+# Files of homes that everybody may read; gone after a reboot, and written again by the next start.
+PUBLIC = Path("/run/atoll/public")
 # A socket's path has at most 107 bytes, and the longest of ours below a home takes 20; runsc's take more, and
 # its state directory may have 64.
 MOST_PATH_BYTES = 50
@@ -91,6 +93,16 @@ class Home:
     def edge_log(self) -> Path:
         """The edge's log."""
         return self.path / "logs" / "edge.log"
+
+    @property
+    def certificates(self) -> Path:
+        """Authorities and certificates, a directory for each domain."""
+        return self.path / "tls"
+
+    @property
+    def public(self) -> Path:
+        """What everybody on this machine may read: the home itself is for root."""
+        return PUBLIC / self.id
 
     @property
     def templates(self) -> Path:

@@ -89,7 +89,7 @@ class Sandbox(BaseModel):
     end_reason: EndReason | None = Field(description="Why it is no longer there.")
     runtime: str = Field(examples=["gvisor"])
     domain: str = Field(
-        description="A port of the sandbox is at http://<port>-<id>.<domain>.", examples=["localhost:49980"]
+        description="A port of the sandbox is at <port>-<id>.<domain>.", examples=["localhost:49980"]
     )
     access_token: str | None = Field(
         description="For the sandbox's daemon, as X-Access-Token; null when it is not secured, in lists, and "

@@ -1,0 +1,116 @@
+"""
+The names and certificates under which clients reach a home over TLS, from its settings.
+
+Says what the edge is to be started with, and keeps the certificate young.
+"""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from atoll.server.control.clock import SystemClock
+from atoll.server.domain.errors import AtollError, InvalidArgumentError
+from atoll.server.domain.hostnames import parse_domain
+from atoll.server.edge.certificates import LocalAuthority, check_own, unpublish
+from atoll.server.edge.process import EdgeTLS
+from atoll.server.settings import Settings
+from atoll.server.settings.home import Home
+
+log = structlog.get_logger(__name__)
+
+# Between two looks at the certificate, which has weeks left when it is renewed.
+_LOOK = timedelta(hours=12)
+_HTTPS = "443"
+
+
+def public_domain(settings: Settings) -> str:
+    """Return the domain with the port of TLS, which clients take as E2B_DOMAIN."""
+    port = settings.tls.listen.rpartition(":")[2]
+    domain = parse_domain(settings.server.domain)
+    return domain if port == _HTTPS else f"{domain}:{port}"
+
+
+def read(home: Home, settings: Settings) -> EdgeTLS | None:
+    """
+    Say what the edge is to be started with, for TLS; None for none.
+
+    Raises:
+        InvalidArgumentError: the settings contradict each other.
+    """
+    tls = settings.tls
+    if not tls.listen:
+        if tls.cert or tls.key:
+            raise InvalidArgumentError("A certificate is of no use without --tls-listen (tls.listen)")
+        return None
+    if not settings.server.domain:
+        raise InvalidArgumentError(
+            "TLS needs a domain", resolution="--domain sbx.test, say; sandboxes get names below it."
+        )
+    domain = parse_domain(settings.server.domain)
+    port = tls.listen.rpartition(":")[2]
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise InvalidArgumentError(
+            f"{tls.listen!r} is no address to listen on", resolution="HOST:PORT: 127.0.0.1:8443, say."
+        )
+    if bool(tls.cert) != bool(tls.key):
+        raise InvalidArgumentError("A certificate needs its key, and a key its certificate")
+    made = LocalAuthority(home.certificates, domain).server_file
+    return EdgeTLS(
+        domain=domain,
+        listen=tls.listen,
+        certificate=Path(tls.cert).absolute() if tls.cert else made,
+        key=Path(tls.key).absolute() if tls.key else made,
+    )
+
+
+class Doors:
+    """TLS of one home: ``open``, then ``watch``; nothing happens where none is set."""
+
+    def __init__(self, home: Home, settings: Settings) -> None:
+        self._home = home
+        self._settings = settings
+        self._clock = SystemClock()
+        # What the edge is to be started with, once open.
+        self.tls: EdgeTLS | None = None
+
+    async def open(self) -> None:
+        """
+        Have a certificate, and let programs know whom to trust.
+
+        Raises:
+            InvalidArgumentError: the settings contradict each other, or the operator's own certificate will
+                not do.
+            InternalError: the home's own authority is damaged.
+        """
+        self.tls = read(self._home, self._settings)
+        await asyncio.to_thread(self._look)
+
+    async def watch(self) -> None:
+        """Renew the certificate long before it ends, until cancelled."""
+        while True:
+            await self._clock.sleep_until(self._clock.now() + _LOOK)
+            try:
+                await asyncio.to_thread(self._look)
+            except (AtollError, OSError) as error:
+                # The edge goes on with what it has; the next look may find it mended.
+                log.warning("certificate not renewed", error=str(error))
+
+    async def take_down(self) -> None:
+        """Remove what is outside of the home."""
+        await asyncio.to_thread(unpublish, self._home.public)
+
+    def _look(self) -> None:
+        now = self._clock.now()
+        if self.tls is None or self._settings.tls.cert:
+            unpublish(self._home.public)
+        if self.tls is None:
+            return
+        if self._settings.tls.cert:
+            for warning in check_own(self.tls.certificate, self.tls.key, self.tls.domain, now):
+                log.warning("certificate ends soon", reason=warning)
+            return
+        authority = LocalAuthority(self._home.certificates, self.tls.domain)
+        authority.ensure(now)
+        authority.publish(self._home.public)
