@@ -17,7 +17,7 @@ from atoll.server.domain.errors import FailedPreconditionError, ResourceExhauste
 from atoll.server.domain.ids import new_sandbox_id
 from atoll.server.domain.limits import EgressPolicy
 from atoll.server.host import netns
-from atoll.server.host.netlink import Netlink
+from atoll.server.host.netlink import Link, Netlink
 from atoll.server.network import home_network, ranges
 from atoll.server.network.names import AddressRange
 
@@ -116,6 +116,33 @@ async def test_a_crowd_gets_addresses_of_its_own(home: TestHome) -> None:
         await asyncio.gather(*(pool.release(sandbox_id) for sandbox_id, _ in taken))
 
     assert len(addresses) == 12
+
+
+async def test_a_crowd_that_goes_at_once_leaves_nothing_and_takes_nobody_with_it(home: TestHome) -> None:
+    stranger = f"x{home.id}"
+    run(f"ip link add {stranger} type veth peer name {stranger}p")
+    try:
+        async with home.pool() as pool:
+            staying = await acquire(pool)
+            going = [await acquire(pool) for _ in range(20)]
+
+            await asyncio.gather(*(pool.release(sandbox_id) for sandbox_id, _ in going))
+
+            names = {slot.name for _, slot in going}
+            assert names.isdisjoint(netns.names())
+            assert await pool.held() == {staying[0]}
+            links = {link.name for link in await asyncio.to_thread(all_links)}
+            ours = {home.names.number(name) for name in links} - {None}
+            assert ours <= {home.names.number(name) for name in netns.names()}
+            assert stranger in links
+            assert (await probe(staying[1].name, PUBLIC4)).startswith("reached")
+    finally:
+        run(f"ip link del {stranger}")
+
+
+def all_links() -> list[Link]:
+    with Netlink() as netlink:
+        return netlink.links()
 
 
 async def test_an_address_is_not_given_out_again_soon_not_even_after_a_restart(home: TestHome) -> None:

@@ -94,8 +94,7 @@ def teardown(home_id: str, *, slots_dir: Path, run_dir: Path = RUN_DIR) -> tuple
     )
     maker = SlotMaker(shape)
     try:
-        for number in sorted(maker.numbers()):
-            maker.remove(number)
+        maker.remove_all(maker.numbers())
     finally:
         maker.close_thread()
     # Before the fence: a server that still runs does not put up the fence of a home without a range.

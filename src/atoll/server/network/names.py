@@ -23,6 +23,8 @@ ROUTE_PROTOCOL = 201
 # Slots of every home; no other program of note names interfaces so.
 ANY_VETH = "at*"
 
+# Groups of interfaces have 31 bits, and people number theirs from 1. The lower 24 are the home's id.
+_GOING_GROUPS = 0x61000000
 _HOME_ID = re.compile(r"[0-9a-f]{6}")
 
 
@@ -55,6 +57,11 @@ class Names:
     def route_priority(self) -> int:
         """The claimed route's metric: it tells other homes whose it is."""
         return int(self.home_id, 16) + 1
+
+    @property
+    def going_group(self) -> int:
+        """The group that interfaces are put in to be removed together; nobody else's has such a number."""
+        return _GOING_GROUPS + int(self.home_id, 16)
 
     def veth(self, number: int) -> str:
         """Name the host side of a slot; a number has 4 digits at most, an interface's name 15."""

@@ -30,6 +30,7 @@ from atoll.server.network.kernel_errors import translated
 from atoll.server.network.making import SlotMaker, SlotShape
 from atoll.server.network.names import GATEWAY, AddressRange, Names
 from atoll.server.network.records import Record, Records
+from atoll.server.network.removing import MOST_AT_ONCE, SlotRemover
 from atoll.server.network.ruleset import MOST_CONNECTIONS, Rules
 from atoll.server.network.workers import Worker
 from atoll.server.ports.slots import Slot, Slots
@@ -97,6 +98,7 @@ class SlotPool(Slots):
         with translated("load the packet filter's library"):
             self._nftables = Nftables()
         await self._making.run(self._recover)
+        self._remover = SlotRemover(self._maker, self._removing)
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
         self._tasks = [
@@ -145,7 +147,7 @@ class SlotPool(Slots):
             return
         # Behind an ``acquire`` whose caller went away: that still runs there.
         await self._making.run(self._fence.dismiss, record.number)
-        await self._removing.run(self._maker.remove, record.number)
+        await self._remover.remove(record.number)
         self._records.remove(sandbox_id)
         if self._held.get(sandbox_id) is record:
             del self._held[sandbox_id]
@@ -177,8 +179,9 @@ class SlotPool(Slots):
         self._remove_unheld()
 
     def _remove_unheld(self) -> None:
-        for number in sorted(self._maker.numbers() - {record.number for record in self._held.values()}):
-            self._maker.remove(number)
+        unheld = sorted(self._maker.numbers() - {record.number for record in self._held.values()})
+        for first in range(0, len(unheld), MOST_AT_ONCE):
+            self._maker.remove_all(unheld[first : first + MOST_AT_ONCE])
 
     def _own_records(self) -> dict[SandboxId, Record]:
         found: dict[SandboxId, Record] = {}
@@ -254,7 +257,7 @@ class SlotPool(Slots):
             await self._making.run(self._make, number)
         except AtollError:
             # Never in the way of the next: a number that cannot be removed stays used.
-            await self._removing.run(self._maker.remove, number)
+            await self._remover.remove(number)
             self._used.discard(number)
             raise
         self._ready.append(number)
