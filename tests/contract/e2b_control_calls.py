@@ -70,7 +70,7 @@ def blocking(domain, word):
     refused(lambda: Sandbox.create("no-such-template"), "404: template 'no-such-template' not found")
     refused(lambda: Sandbox.create("base", timeout=-1), "Timeout must be greater than 0")
     refused(lambda: Sandbox.create("base", timeout=10**6), "Timeout cannot be greater than 24 hours")
-    refused(lambda: Sandbox.create("base", network={"deny_out": ["8.8.8.8"]}), "501: network.allowOut")
+    refused(lambda: Sandbox.create("base", network={"deny_out": ["a.example"]}), "invalid denied CIDR")
     refused(lambda: Sandbox.list(api_key="e2b_" + "0" * 40).next_items(), "401")
 
 

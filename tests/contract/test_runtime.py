@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from contract.hosts import HOSTS, LIMITS, RuntimeHost
 
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import AtollError, NotFoundError
 from atoll.server.domain.ids import SandboxId, TemplateId, new_sandbox_id
-from atoll.server.domain.limits import EgressPolicy
 from atoll.server.domain.machine import EventsLost, MachineEnded, MachineEvent, MachineSpec, Observation
 from atoll.server.ports.runtime import Runtime
 
@@ -103,6 +103,15 @@ async def test_machines_outlive_the_object_and_the_next_one_finds_them(host: Run
         assert (await successor.usage(machines[0].sandbox_id)).memory_bytes > 0
     finally:
         await successor.close()
+
+
+async def test_what_a_machine_may_reach_can_be_changed(host: RuntimeHost) -> None:
+    async with opened(host) as runtime:
+        machine = await runtime.start(spec(host))
+        for policy in (EgressPolicy(deny_out=("203.0.113.0/24",)), EgressPolicy(), EgressPolicy()):
+            await runtime.set_egress(machine.sandbox_id, policy)
+        with pytest.raises(NotFoundError):
+            await runtime.set_egress(new_sandbox_id(), EgressPolicy())
 
 
 async def test_a_found_machine_is_watched_again(host: RuntimeHost) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -15,7 +16,7 @@ from atoll.server.domain.errors import (
     NotFoundError,
 )
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId, new_sandbox_id
-from atoll.server.domain.limits import EgressPolicy, Limits
+from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
 from atoll.server.ports.store import ApiKey, Page, SandboxFilter, Store
@@ -34,7 +35,9 @@ def make(minute: float = 0, **changes: Any) -> Sandbox:
         "target": Target.RUNNING,
         "status": Status.RUNNING,
         "limits": Limits(cpus=0.5, memory_bytes=2**40, processes=1024, disk_bytes=2**41),
-        "egress": EgressPolicy(internet=False),
+        "egress": EgressPolicy(
+            internet=False, allow_out=("1.1.1.1", "::/0"), deny_out=("0.0.0.0/0",), dns_servers=("9.9.9.9",)
+        ),
         "metadata": {"k y": "v&\"'", "ü": "☃"},
         "env": {"A": "line\nline"},
         "created_at": NOON + timedelta(minutes=minute),

@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from atoll.server.control import checking
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
 from atoll.server.control.service import Control
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError, NotFoundError, UnauthenticatedError
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId, new_sandbox_id, parse_sandbox_id
 from atoll.server.domain.limits import Limits
@@ -86,7 +89,7 @@ class FakeControl(Control):
             target=Target.RUNNING,
             status=Status.RUNNING,
             limits=template.limits,
-            egress=wish.egress,
+            egress=checking.check_egress(wish.egress, ControlLimits()),
             metadata=dict(wish.metadata),
             env=dict(wish.env),
             created_at=now,
@@ -169,6 +172,12 @@ class FakeControl(Control):
         sandbox = await self.get(actor, untrusted_id)
         _check_timeout(from_now)
         self.rows[sandbox.id] = replace(sandbox, deadline=max(sandbox.deadline, self.clock.now() + from_now))
+        return self.rows[sandbox.id]
+
+    async def set_egress(self, actor: Actor, untrusted_id: str, egress: EgressPolicy) -> Sandbox:
+        sandbox = await self.get(actor, untrusted_id)
+        egress = checking.check_egress(egress, ControlLimits())
+        self.rows[sandbox.id] = replace(sandbox, egress=egress)
         return self.rows[sandbox.id]
 
     async def usage(self, actor: Actor, untrusted_id: str) -> Usage:

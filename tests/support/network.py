@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, new_sandbox_id
-from atoll.server.domain.limits import EgressPolicy
 from atoll.server.network import home_network
 from atoll.server.network.names import AddressRange, Names
 from atoll.server.network.slots import SlotPool

@@ -272,7 +272,7 @@ async def test_without_internet_names_do_not_resolve(home: TestHome) -> None:
 
 
 async def test_another_policy_holds_at_once(home: TestHome) -> None:
-    from atoll.server.domain.limits import EgressPolicy
+    from atoll.server.domain.egress import EgressPolicy
 
     async with home.pool() as pool:
         sandbox_id, slot = await acquire(pool)

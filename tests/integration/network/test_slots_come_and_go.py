@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from support.network import PUBLIC4, TestHome, acquire, ip, network_home, probe
 
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import FailedPreconditionError, ResourceExhaustedError
 from atoll.server.domain.ids import new_sandbox_id
-from atoll.server.domain.limits import EgressPolicy
 from atoll.server.host import netns
 from atoll.server.host.netlink import Link, Netlink
 from atoll.server.network import home_network, ranges
@@ -27,7 +27,7 @@ import asyncio, json, sys
 from ipaddress import IPv4Network
 from pathlib import Path
 from atoll.server.domain.ids import new_sandbox_id
-from atoll.server.domain.limits import EgressPolicy
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.network.home_network import RUN_DIR
 from atoll.server.network.names import AddressRange
 from atoll.server.network.slots import SlotPool

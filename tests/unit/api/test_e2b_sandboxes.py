@@ -86,8 +86,7 @@ async def test_what_released_clients_send_by_default_works(
         ({"mcp": {"github": {}}}, "mcp"),
         ({"iam": {"tokens": {"aws": {"audience": "x", "tokenType": "JWT-SVID"}}}}, "iam"),
         ({"volumeMounts": [{"name": "v", "path": "/v"}]}, "volumeMounts"),
-        ({"network": {"allowOut": ["1.1.1.1"], "denyOut": ["0.0.0.0/0"]}}, "network.allowOut"),
-        ({"network": {"denyOut": ["8.8.8.8/32"]}}, "denyOut"),
+        ({"network": {"allowOut": ["a.example"], "denyOut": ["0.0.0.0/0"]}}, "network.allowOut"),
         ({"network": {"allowPublicTraffic": False}}, "allowPublicTraffic"),
         ({"network": {"maskRequestHost": "x.example.com"}}, "network.maskRequestHost"),
         ({"network": {"httpsPorts": [3000]}}, "network.httpsPorts"),
@@ -127,6 +126,11 @@ async def test_an_option_that_atoll_does_not_have_is_refused_by_name(
         ({"envVars": "A=1"}, "body envVars"),
         ({"allow_internet_access": "no"}, "body allow_internet_access"),
         ({"network": {"denyOut": ["example.com"]}}, "invalid denied CIDR example.com"),
+        ({"network": {"allowOut": ["a.example"]}}, "you must include 'ALL_TRAFFIC' in deny out"),
+        ({"network": {"allowOut": ["a b"]}}, "invalid allowed entry a b"),
+        ({"network": {"dnsServers": ["::1"]}}, "invalid DNS server ::1"),
+        ({"network": {"denyOut": ["1.1.1.1"] * 257}}, "denyOut has 257 entries, at most 256"),
+        ({"network": {"denyOut": [7]}}, "body network.denyOut.0"),
         ({"autoPauseMemory": False}, "autoPauseMemory"),
     ],
 )
@@ -214,7 +218,50 @@ async def test_the_internet_is_off_in_each_way_to_say_it(
 
     detail = (await client.get(f"/sandboxes/{answer['sandboxID']}")).json()
     assert detail["allowInternetAccess"] is False
-    assert detail["network"]["denyOut"] == ["0.0.0.0/0"]
+    assert "0.0.0.0/0" in detail["network"]["denyOut"]
+
+
+async def test_network_rules_are_kept_shown_and_replaced(client: httpx.AsyncClient) -> None:
+    rules = {"allowOut": ["1.1.1.1"], "denyOut": ["0.0.0.0/0"], "dnsServers": ["9.9.9.9"]}
+    answer = await create(client, network=rules)
+    path = f"/sandboxes/{answer['sandboxID']}"
+
+    created = (await client.get(path)).json()
+    update = await client.put(f"{path}/network", json={"denyOut": ["8.8.8.0/24"]})
+    changed = (await client.get(path)).json()
+    off = await client.put(f"{path}/network", json={"allow_internet_access": False})
+    closed = (await client.get(path)).json()
+
+    assert created["network"] == {"allowPublicTraffic": True, **rules}
+    assert (update.status_code, off.status_code) == (204, 204)
+    assert changed["network"] == {"allowPublicTraffic": True, "denyOut": ["8.8.8.0/24"]}
+    assert changed["allowInternetAccess"] is True
+    assert closed["network"] == {"allowPublicTraffic": True, "denyOut": ["0.0.0.0/0"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ({"denyOut": ["example.com"]}, 400, "invalid denied CIDR example.com"),
+        ({"allowOut": ["a.example"]}, 400, "ALL_TRAFFIC"),
+        ({"egressProxy": {"address": "p:1080"}}, 501, "egressProxy"),
+        ({"rules": {"a.example": [{}]}}, 501, "rules"),
+        ({"allow_internet_access": 1}, 400, "allow_internet_access"),
+    ],
+)
+async def test_a_wrong_network_update_changes_nothing(
+    client: httpx.AsyncClient, body: dict[str, Any], status: int, says: str
+) -> None:
+    answer = await create(client)
+    path = f"/sandboxes/{answer['sandboxID']}"
+    before = (await client.get(path)).json()
+
+    refused = await client.put(f"{path}/network", json=body)
+    nobody = await client.put(f"/sandboxes/{NOBODY}/network", json={})
+
+    assert (refused.status_code, nobody.status_code) == (status, 404)
+    assert says in refused.json()["message"]
+    assert (await client.get(path)).json() == before
 
 
 async def test_get_has_every_field_that_clients_require(client: httpx.AsyncClient) -> None:

@@ -45,6 +45,18 @@ async def test_a_create_with_everything_reaches_control_as_it_was_meant(
     assert (sandbox["status"], sandbox["domain"], sandbox["internet"]) == ("running", "localhost:4000", False)
 
 
+async def test_network_rules_are_kept_shown_and_replaced(client: httpx.AsyncClient) -> None:
+    rules = {"allow_out": ["1.1.1.1"], "deny_out": ["0.0.0.0/0"], "dns_servers": []}
+    sandbox = await create(client, network=rules)
+
+    changed = await client.put(f"/v1/sandboxes/{sandbox['id']}/network", json={"deny_out": ["8.8.8.8"]})
+    wrong = await client.put(f"/v1/sandboxes/{sandbox['id']}/network", json={"denyOut": []})
+
+    assert sandbox["network"] == rules
+    assert changed.json()["network"] == {"allow_out": [], "deny_out": ["8.8.8.8"], "dns_servers": []}
+    assert (changed.status_code, wrong.status_code) == (200, 400)
+
+
 async def test_a_sandbox_shows_neither_its_address_nor_its_environment(client: httpx.AsyncClient) -> None:
     sandbox = await create(client, env={"PASSWORD": "hunter2"})
 

@@ -11,6 +11,7 @@ from fakes.world import ALICE, SECRET, World, outcome, small, turns, wish
 from atoll.server.control.access import access_token
 from atoll.server.control.requests import LimitsOverride
 from atoll.server.control.service import Control
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import (
     AbortedError,
     AtollError,
@@ -20,7 +21,6 @@ from atoll.server.domain.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from atoll.server.domain.limits import EgressPolicy
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
 from atoll.server.ports.store import SandboxFilter
 from atoll.server.runtimes.fake.runtime import START_PLACES

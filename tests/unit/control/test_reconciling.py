@@ -9,9 +9,9 @@ import pytest
 from fakes.world import ALICE, World, outcome, turns, wish
 
 from atoll.server.control.service import Control
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import ResourceExhaustedError, UnavailableError
 from atoll.server.domain.ids import new_sandbox_id
-from atoll.server.domain.limits import EgressPolicy
 from atoll.server.domain.machine import MachineSpec
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
 from atoll.server.runtimes.fake.faults import Faults

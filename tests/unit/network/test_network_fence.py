@@ -6,8 +6,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import pytest
 
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import UnavailableError
-from atoll.server.domain.limits import EgressPolicy
 from atoll.server.host.nftables import NftablesError, NoSuchObjectError
 from atoll.server.network.fence import Fence
 from atoll.server.network.findings import dropping_chains
@@ -129,6 +129,47 @@ def test_another_policy_replaces_the_first_in_one_transaction(fence: Fence, note
     fence.admit(9, CLOSED)
 
     assert notebook.commands[1].splitlines() == [
+        "delete element inet atoll_abc123 policies4 { 10.201.0.9 }",
+        "add element inet atoll_abc123 policies4 { 10.201.0.9 : goto closed }",
+    ]
+
+
+MIXED = EgressPolicy(
+    allow_out=("1.1.1.0/24", "1.1.1.7", "2606:4700::/32"), deny_out=("0.0.0.0/0", "8.8.8.8/16")
+)
+
+
+def test_a_policy_of_networks_has_a_chain_of_its_own(fence: Fence, notebook: Notebook) -> None:
+    fence.admit(9, MIXED)
+    fence.admit(9, OPEN)
+
+    made, unmade = notebook.commands
+    assert made.splitlines() == [
+        "add chain inet atoll_abc123 own_9",
+        "add rule inet atoll_abc123 own_9 jump guarded",
+        "add rule inet atoll_abc123 own_9 ip daddr { 1.1.1.0/24 } goto counted",
+        "add rule inet atoll_abc123 own_9 ip6 daddr { 2606:4700::/32 } goto counted",
+        "add rule inet atoll_abc123 own_9 ip daddr { 0.0.0.0/0 } goto refuse",
+        "add rule inet atoll_abc123 own_9 goto refuse",
+        "add element inet atoll_abc123 policies4 { 10.201.0.9 : goto own_9 }",
+    ]
+    assert unmade.splitlines() == [
+        "delete element inet atoll_abc123 policies4 { 10.201.0.9 }",
+        "flush chain inet atoll_abc123 own_9",
+        "delete chain inet atoll_abc123 own_9",
+        "add element inet atoll_abc123 policies4 { 10.201.0.9 : goto open }",
+    ]
+
+
+def test_after_a_refusal_the_same_call_tries_again(fence: Fence, notebook: Notebook) -> None:
+    fence.admit(9, OPEN)
+    notebook.errors += [NftablesError("no"), NftablesError("no")]
+    with pytest.raises(UnavailableError):
+        fence.admit(9, CLOSED)
+
+    fence.admit(9, CLOSED)
+
+    assert notebook.commands[-1].splitlines() == [
         "delete element inet atoll_abc123 policies4 { 10.201.0.9 }",
         "add element inet atoll_abc123 policies4 { 10.201.0.9 : goto closed }",
     ]

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import new_sandbox_id
-from atoll.server.domain.limits import EgressPolicy
 from atoll.server.network.records import Record, Records
 
 
@@ -20,10 +20,19 @@ def test_a_new_object_reads_what_an_old_one_wrote(tmp_path: Path) -> None:
     assert new.next_number() == 12
 
 
+def test_a_record_of_the_first_version_is_read(tmp_path: Path) -> None:
+    sandbox_id = new_sandbox_id()
+    (tmp_path / f"{sandbox_id}.json").write_text('{"number": 3, "internet": false}')
+
+    assert Records(tmp_path).read() == {sandbox_id: Record(number=3, egress=EgressPolicy(internet=False))}
+
+
 def test_a_damaged_record_holds_nothing(tmp_path: Path) -> None:
     (tmp_path / f"{new_sandbox_id()}.json").write_text("{")
     (tmp_path / f"{new_sandbox_id()}.json").write_text("{}")
     (tmp_path / f"{new_sandbox_id()}.json").write_text('{"number": null, "internet": true}')
+    (tmp_path / f"{new_sandbox_id()}.json").write_text('{"number": 3, "egress": {"internet": 1}}')
+    (tmp_path / f"{new_sandbox_id()}.json").write_text('{"number": 3, "egress": []}')
     (tmp_path / "next").write_text("x")
 
     records = Records(tmp_path)

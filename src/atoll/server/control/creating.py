@@ -115,7 +115,7 @@ class Creating:
             target=Target.RUNNING,
             status=Status.CREATING,
             limits=checking.sized(template.limits, wish.limits, self._limits),
-            egress=wish.egress,
+            egress=checking.check_egress(wish.egress, self._limits),
             metadata=dict(wish.metadata),
             env=dict(wish.env),
             created_at=now,

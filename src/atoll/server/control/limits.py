@@ -59,6 +59,9 @@ class ControlLimits:
         min_disk_bytes: less, and nothing useful can be written.
         min_processes: guestd's threads and a shell with its children.
         min_cpus: with less, a start takes longer than ``start_timeout``.
+        egress_entries: entries of each list of a sandbox's network rules; the kernel looks through a list's
+            networks in one step, however long it is, but it is written anew with every change.
+        egress_dns_servers: name servers of one sandbox's own; they are asked one after the other.
         memory_kills_kept: kills for memory that are kept for questions, for each sandbox, as long as its row.
     """
 
@@ -99,3 +102,5 @@ class ControlLimits:
     min_processes: int = 32
     min_cpus: float = 0.05
     memory_kills_kept: int = 16
+    egress_entries: int = 256
+    egress_dns_servers: int = 8

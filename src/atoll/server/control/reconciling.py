@@ -109,6 +109,11 @@ class Reconciling:
                 "sandbox has another address", sandbox_id=row.id, row=row.address, machine=machine.address
             )
             await change(self._store, row.id, lambda row: replace(row, address=machine.address))
+        try:
+            # A server may have been killed between the row's change and the machine's.
+            await self._runtime.set_egress(row.id, row.egress)
+        except AtollError as error:
+            log.warning("network rules not as the row says", sandbox_id=row.id, error=str(error))
         log.info("sandbox adopted", sandbox_id=row.id)
 
     async def _end(self, row: Sandbox, reason: EndReason, detail: str) -> None:

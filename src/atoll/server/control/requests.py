@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, TeamId
-from atoll.server.domain.limits import EgressPolicy
 from atoll.server.domain.sandbox import Sandbox, Status
 
 

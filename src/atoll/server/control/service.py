@@ -22,10 +22,12 @@ from atoll.server.control.forgetting import Forgetting
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
+from atoll.server.control.networking import Networking
 from atoll.server.control.reading import PRESENT, Reading, not_there
 from atoll.server.control.reconciling import Reconciling
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
 from atoll.server.control.tasks import Tasks
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
 from atoll.server.domain.machine import ProcessKilledForMemory, Usage
@@ -113,6 +115,7 @@ class Control:
             secret=secret,
             dns_servers=dns_servers,
         )
+        self._networking = Networking(store=ports.store, runtime=ports.runtime, limits=limits, locks=locks)
         self._reconciling = Reconciling(
             store=ports.store,
             runtime=ports.runtime,
@@ -297,6 +300,19 @@ class Control:
         sandbox_id = parse_sandbox_id(untrusted_id)
         await self._reading.get(actor, sandbox_id, statuses=RUNNING)
         return await self._deadlines.refresh(sandbox_id, from_now, self._reading.check(actor, RUNNING))
+
+    async def set_egress(self, actor: Actor, untrusted_id: str, egress: EgressPolicy) -> Sandbox:
+        """
+        Replace what a running sandbox may reach; on return nothing else is reached any more.
+
+        Raises:
+            InvalidArgumentError: no such policy is possible, or the id has another form.
+            NotFoundError: no such running sandbox.
+            UnavailableError: the host refused; the policy is kept, and calling again may help.
+        """
+        sandbox_id = parse_sandbox_id(untrusted_id)
+        await self._reading.get(actor, sandbox_id, statuses=RUNNING)
+        return await self._networking.set_egress(sandbox_id, egress, self._reading.check(actor, RUNNING))
 
     async def usage(self, actor: Actor, untrusted_id: str) -> Usage:
         """

@@ -1,4 +1,4 @@
-"""What a sandbox may use, and what it may reach."""
+"""What a sandbox may use."""
 
 from dataclasses import dataclass
 
@@ -19,17 +19,3 @@ class Limits:
     memory_bytes: int
     processes: int
     disk_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class EgressPolicy:
-    """
-    What a sandbox may reach.
-
-    The host, other sandboxes, private ranges and metadata addresses are never reachable.
-
-    Attributes:
-        internet: whether anything else is.
-    """
-
-    internet: bool = True

@@ -6,8 +6,9 @@ Nothing here names a technology.
 
 from dataclasses import dataclass
 
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, TemplateId
-from atoll.server.domain.limits import EgressPolicy, Limits
+from atoll.server.domain.limits import Limits
 from atoll.server.domain.sandbox import EndReason
 
 

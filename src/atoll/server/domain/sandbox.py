@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
-from atoll.server.domain.limits import EgressPolicy, Limits
+from atoll.server.domain.limits import Limits
 
 
 class Target(StrEnum):

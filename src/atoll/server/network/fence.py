@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 import structlog
 
-from atoll.server.domain.limits import EgressPolicy
+from atoll.server.domain.egress import EgressPolicy
+from atoll.server.domain.errors import UnavailableError
 from atoll.server.host.netlink import Network
 from atoll.server.host.nftables import NftablesError, NoSuchObjectError, Packetfilter
 from atoll.server.network import ruleset
@@ -77,8 +78,15 @@ class Fence:
             self._admitted[number] = policy
             commands = ruleset.admit(self._rules, number, policy)
             if before is not None:
-                commands = [*ruleset.dismiss(self._rules, number), *commands]
-            self._change(commands)
+                commands = [*ruleset.dismiss(self._rules, number, before), *commands]
+            try:
+                self._change(commands)
+            except UnavailableError:
+                # As the kernel has it: else the same call again would do nothing.
+                self._admitted.pop(number)
+                if before is not None:
+                    self._admitted[number] = before
+                raise
 
     def dismiss(self, number: int) -> None:
         """
@@ -89,8 +97,8 @@ class Fence:
         """
         with self._turn, translated("close the fence for a sandbox"):
             # Never tried in vain: a transaction that fails makes the kernel wait, for 15 ms.
-            if self._admitted.pop(number, None) is not None:
-                self._change(ruleset.dismiss(self._rules, number))
+            if (before := self._admitted.pop(number, None)) is not None:
+                self._change(ruleset.dismiss(self._rules, number, before))
 
     def _put_up(self) -> None:
         elements = [

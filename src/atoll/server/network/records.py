@@ -4,14 +4,16 @@ Who holds which slot, on disk: one small file for each sandbox in <home>/run/slo
 They need to survive a kill of the server, not a restart of the machine, after which no slot is left anyway.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
+from atoll.server.domain.egress import EgressPolicy, from_plain, to_plain
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
-from atoll.server.domain.limits import EgressPolicy
 from atoll.server.host import locked_file
 
 log = structlog.get_logger(__name__)
@@ -49,7 +51,7 @@ class Records:
                 if not isinstance(content, dict):
                     raise TypeError("not an object")
                 found[parse_sandbox_id(file.stem)] = Record(
-                    number=int(content["number"]), egress=EgressPolicy(internet=bool(content["internet"]))
+                    number=int(content["number"]), egress=from_plain(_policy(content))
                 )
             except (ValueError, TypeError, KeyError, InvalidArgumentError) as error:
                 log.warning("a slot's record is damaged, and removed", file=str(file), error=repr(error))
@@ -58,7 +60,7 @@ class Records:
 
     def write(self, sandbox_id: SandboxId, record: Record) -> None:
         """Write down who holds a slot."""
-        content = {"number": record.number, "internet": record.egress.internet}
+        content = {"number": record.number, "egress": to_plain(record.egress)}
         locked_file.write_json(self._file(sandbox_id), content)
 
     def remove(self, sandbox_id: SandboxId) -> None:
@@ -85,3 +87,11 @@ class Records:
 
     def _file(self, sandbox_id: SandboxId) -> Path:
         return self._directory / f"{sandbox_id}.json"
+
+
+def _policy(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    # Up to 0.1 the one word stood alone.
+    policy = content["egress"] if "egress" in content else {"internet": content["internet"]}
+    if not isinstance(policy, dict):
+        raise TypeError("not a policy")
+    return policy

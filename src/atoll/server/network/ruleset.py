@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from atoll.server.domain.limits import EgressPolicy
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.host.netlink import Network
 from atoll.server.network.names import ANY_VETH, GATEWAY, AddressRange, Names
 
@@ -53,6 +53,8 @@ PRIVATE6 = (
     "fec0::/10",
     "ff00::/8",
 )
+# The chains of slots whose policy names no network.
+_SHARED = frozenset({"open", "closed"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,23 +88,60 @@ def ruleset(rules: Rules, elements: Iterable[str] = ()) -> str:
 
 def admit(rules: Rules, number: int, policy: EgressPolicy) -> list[str]:
     """Return the commands that give a slot its policy; it must have none."""
-    chain = "open" if policy.internet else "closed"
+    chain = _chain(number, policy)
+    return [
+        *(own_chain(rules, number, policy) if chain not in _SHARED else ()),
+        *_elements(rules, number, chain),
+    ]
+
+
+def _elements(rules: Rules, number: int, chain: str) -> list[str]:
     return [
         f"add element inet {rules.names.table} {map_name} {{ {address} : goto {chain} }}"
         for map_name, address in _policies(rules, number)
     ]
 
 
-def dismiss(rules: Rules, number: int) -> list[str]:
+def dismiss(rules: Rules, number: int, policy: EgressPolicy) -> list[str]:
     """
-    Return the commands that close a slot; it must have a policy.
+    Return the commands that close a slot; it must have this policy.
 
     The count of its connections stays: its set has room for every address, and forgets closed connections.
     """
-    return [
-        f"delete element inet {rules.names.table} {map_name} {{ {address} }}"
+    table, chain = rules.names.table, _chain(number, policy)
+    commands = [
+        f"delete element inet {table} {map_name} {{ {address} }}"
         for map_name, address in _policies(rules, number)
     ]
+    if chain not in _SHARED:
+        commands += [f"flush chain inet {table} {chain}", f"delete chain inet {table} {chain}"]
+    return commands
+
+
+def own_chain(rules: Rules, number: int, policy: EgressPolicy) -> list[str]:
+    """
+    Return the commands that make the chain of a slot whose policy names networks.
+
+    What is closed to all is judged first; what is allowed wins over what is denied.
+    """
+    table, chain = rules.names.table, _chain(number, policy)
+    judgements = ["jump guarded"]
+    for found, verdict in ((policy.allowed, "counted"), (policy.denied, "refuse")):
+        for version, field in ((4, "ip"), (6, "ip6")):
+            if networks := found(version):
+                listed = ", ".join(str(network) for network in networks)
+                judgements.append(f"{field} daddr {{ {listed} }} goto {verdict}")
+    judgements.append("goto refuse" if policy.denies_all else "goto counted")
+    return [
+        f"add chain inet {table} {chain}",
+        *(f"add rule inet {table} {chain} {judgement}" for judgement in judgements),
+    ]
+
+
+def _chain(number: int, policy: EgressPolicy) -> str:
+    if policy.denies_all and not policy.allow_out:
+        return "closed"
+    return f"own_{number}" if policy.allow_out or policy.deny_out else "open"
 
 
 def _policies(rules: Rules, number: int) -> list[tuple[str, IPv4Address | IPv6Address]]:
@@ -161,7 +200,7 @@ def _judgement(rules: Rules) -> str:
     jump answers
     goto refuse
   }}
-  chain open {{
+  chain guarded {{
     jump answers
     ip daddr {GATEWAY} udp dport 53 goto counted
     ip daddr {GATEWAY} tcp dport 53 goto counted
@@ -169,6 +208,9 @@ def _judgement(rules: Rules) -> str:
     fib daddr type != unicast goto refuse
     ip daddr @forbidden4 goto refuse
     ip6 daddr @forbidden6 goto refuse
+  }}
+  chain open {{
+    jump guarded
     goto counted
   }}
   chain counted {{

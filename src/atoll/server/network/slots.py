@@ -17,9 +17,9 @@ from pathlib import Path
 import structlog
 from typing_extensions import override
 
-from atoll.server.domain.errors import AtollError, ResourceExhaustedError
+from atoll.server.domain.egress import EgressPolicy
+from atoll.server.domain.errors import AtollError, NotFoundError, ResourceExhaustedError
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.limits import EgressPolicy
 from atoll.server.host import netns
 from atoll.server.host.netlink import Netlink
 from atoll.server.host.nftables import Nftables
@@ -136,6 +136,18 @@ class SlotPool(Slots):
         return self._slot(record.number)
 
     @override
+    async def update(self, sandbox_id: SandboxId, egress: EgressPolicy) -> None:
+        record = self._held.get(sandbox_id)
+        if record is None:
+            raise NotFoundError("No such slot", details=f"sandbox {sandbox_id} holds none")
+        if record.egress == egress:
+            return
+        # Known here once the kernel has it: after a failure the same call does it again.
+        record = Record(number=record.number, egress=egress)
+        await self._making.run(self._admit, sandbox_id, record)
+        self._held[sandbox_id] = record
+
+    @override
     async def find(self, sandbox_id: SandboxId) -> Slot | None:
         record = self._held.get(sandbox_id)
         return self._slot(record.number) if record else None
@@ -199,6 +211,9 @@ class SlotPool(Slots):
             # What an interrupted call may have left of it.
             self._maker.remove(record.number)
             self._make(record.number)
+        self._admit(sandbox_id, record)
+
+    def _admit(self, sandbox_id: SandboxId, record: Record) -> None:
         self._fence.admit(record.number, record.egress)
         with translated("write down who holds a slot"):
             self._records.write(sandbox_id, record)

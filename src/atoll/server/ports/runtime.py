@@ -7,6 +7,7 @@ tests/contract/test_runtime.py holds every runtime to what is written here.
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import Machine, MachineEvent, MachineSpec, Observation, Usage
 
@@ -49,6 +50,17 @@ class Runtime(Protocol):
             ResourceExhaustedError: the host has no room (disk, slots, memory).
             UnavailableError: it did not come up; details say what the host saw.
             DeadlineExceededError: a step took longer than its limit.
+        """
+        ...
+
+    async def set_egress(self, sandbox_id: SandboxId, egress: EgressPolicy) -> None:
+        """
+        Have a machine reach what this policy says, and nothing else, from the return on; the same again is
+        cheap. Connections that it does not allow any more end.
+
+        Raises:
+            NotFoundError: no such machine.
+            UnavailableError: the host refused; calling again may help.
         """
         ...
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.limits import EgressPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,16 @@ class Slots(Protocol):
         Raises:
             ResourceExhaustedError: the home's address range is used up.
             UnavailableError: the kernel refused; details say what.
+        """
+        ...
+
+    async def update(self, sandbox_id: SandboxId, egress: EgressPolicy) -> None:
+        """
+        Fence a held slot otherwise, in one step; its open connections are judged anew too.
+
+        Raises:
+            NotFoundError: the sandbox holds none.
+            UnavailableError: the kernel refused; calling again may help.
         """
         ...
 

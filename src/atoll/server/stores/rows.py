@@ -5,9 +5,10 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from atoll.server.domain import egress
 from atoll.server.domain.errors import InternalError
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
-from atoll.server.domain.limits import EgressPolicy, Limits
+from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
 from atoll.server.ports.store import ApiKey
@@ -26,7 +27,7 @@ def sandbox_to_row(sandbox: Sandbox) -> dict[str, Any]:
         "memory_bytes": sandbox.limits.memory_bytes,
         "processes": sandbox.limits.processes,
         "disk_bytes": sandbox.limits.disk_bytes,
-        "egress": {"internet": sandbox.egress.internet},
+        "egress": egress.to_plain(sandbox.egress),
         "metadata": dict(sandbox.metadata),
         "env": dict(sandbox.env),
         "created_at": sandbox.created_at,
@@ -63,7 +64,7 @@ def sandbox_from_row(row: RowMapping) -> Sandbox:
                 processes=row["processes"],
                 disk_bytes=row["disk_bytes"],
             ),
-            egress=EgressPolicy(**row["egress"]),
+            egress=egress.from_plain(row["egress"]),
             metadata=_strings(row["metadata"]),
             env=_strings(row["env"]),
             created_at=row["created_at"],

@@ -18,14 +18,26 @@ class AutoResume(BaseModel):
     enabled: Flag = False
 
 
-class Network(BaseModel):
-    """What a sandbox may reach, and who may reach it; fields that are not named here are refused."""
+class OutgoingRules(BaseModel):
+    """What a sandbox may reach; fields that are not named here are refused."""
 
     model_config = ConfigDict(extra="allow")
 
-    allowPublicTraffic: Flag | None = None
     allowOut: list[Text] | None = None
     denyOut: list[Text] | None = None
+    dnsServers: list[Text] | None = None
+
+
+class Network(OutgoingRules):
+    """What a sandbox may reach, and who may reach it."""
+
+    allowPublicTraffic: Flag | None = None
+
+
+class NetworkUpdate(OutgoingRules):
+    """Replaces what a running sandbox may reach."""
+
+    allow_internet_access: Flag | None = None
 
 
 class NewSandbox(BaseModel):
@@ -112,7 +124,9 @@ class NetworkInfo(BaseModel):
     """What a sandbox may reach."""
 
     allowPublicTraffic: bool = True
+    allowOut: list[str] | None = None
     denyOut: list[str] | None = None
+    dnsServers: list[str] | None = None
 
 
 class SandboxDetail(ListedSandbox):

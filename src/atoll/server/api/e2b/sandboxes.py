@@ -17,6 +17,7 @@ from atoll.server.api.e2b.translate import (
     from_listed,
     from_sandbox,
     from_usage,
+    to_new_egress,
     to_wish,
 )
 from atoll.server.control.requests import Actor
@@ -79,6 +80,7 @@ class _Calls:
         routes.delete(one, status_code=204, response_class=Response)(self.kill)
         routes.post(f"{one}/timeout", status_code=204, response_class=Response)(self.set_timeout)
         routes.post(f"{one}/refreshes", status_code=204, response_class=Response)(self.refresh)
+        routes.put(f"{one}/network", status_code=204, response_class=Response)(self.set_network)
         routes.post(f"/v2{one}/connect", response_model_exclude_none=True)(self.connect)
         routes.post(f"{one}/connect", response_model_exclude_none=True)(self.connect_v1)
         routes.post(f"{one}/resume")(self.resume_v1)
@@ -106,6 +108,9 @@ class _Calls:
 
     async def set_timeout(self, actor: Caller, sandbox_id: str, body: models.NewTimeout) -> None:
         await self._control.set_timeout(actor, sandbox_id, timedelta(seconds=body.timeout))
+
+    async def set_network(self, actor: Caller, sandbox_id: str, body: models.NetworkUpdate) -> None:
+        await self._control.set_egress(actor, sandbox_id, to_new_egress(body))
 
     async def refresh(self, actor: Caller, sandbox_id: str, body: models.Refresh | None = None) -> None:
         asked = body.duration if body is not None and body.duration is not None else 0

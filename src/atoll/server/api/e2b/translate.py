@@ -1,6 +1,5 @@
 """From E2B's words to control's, and back. No rule lives here but which of E2B's options Atoll has."""
 
-import ipaddress
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +8,8 @@ from typing import Any
 
 from atoll.server.api.e2b import models
 from atoll.server.control.requests import CreateSandbox
+from atoll.server.domain.egress import ALL_TRAFFIC, EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError, UnimplementedError
-from atoll.server.domain.limits import EgressPolicy
 from atoll.server.domain.machine import Usage
 from atoll.server.domain.sandbox import Sandbox
 from atoll.server.domain.template import Template
@@ -20,7 +19,6 @@ ENVD_VERSION = "0.6.13"
 # Old clients append it to the id of a sandbox. Means nothing here.
 CLIENT_ID = "00000000"
 MIB = 1024 * 1024
-ALL_TRAFFIC = frozenset({"0.0.0.0/0", "::/0"})
 # Options of a create whose value says that they are not wanted.
 _OFF: tuple[Any, ...] = (None, False, "", [], {}, {"tokens": {}}, {"tokens": None})
 
@@ -68,35 +66,36 @@ def to_wish(body: models.NewSandbox, *, version: int) -> CreateSandbox:
 
 def to_egress(internet: bool | None, network: models.Network | None) -> EgressPolicy:
     """
-    Read what a sandbox may reach: everything public, or nothing.
+    Read what a sandbox may reach.
 
     Raises:
-        InvalidArgumentError: an address that is none.
-        UnimplementedError: anything between.
+        UnimplementedError: an option that Atoll does not have.
     """
-    if network is None:
-        return EgressPolicy(internet=internet is not False)
-    extra = dict(network.model_extra or {})
-    # They matter only beside a domain in allowOut, which is refused below.
-    extra.pop("dnsServers", None)
-    _refuse_unknown("network.", extra)
+    network = network or models.Network()
+    _refuse_unknown("network.", network.model_extra)
     if network.allowPublicTraffic is False:
         raise UnimplementedError("network.allowPublicTraffic false is not available yet")
-    for entry in network.denyOut or ():
-        _check_network(entry)
-    denied = frozenset(network.denyOut or ())
-    if network.allowOut or not denied <= ALL_TRAFFIC:
-        raise UnimplementedError(
-            "network.allowOut and network.denyOut are not available yet, but for denyOut of 0.0.0.0/0 alone"
-        )
-    return EgressPolicy(internet=internet is not False and not denied)
+    return _egress(internet, network)
 
 
-def _check_network(untrusted: str) -> None:
-    try:
-        ipaddress.ip_network(untrusted, strict=False)
-    except ValueError as error:
-        raise InvalidArgumentError(f"invalid denied CIDR {untrusted[:64]}") from error
+def to_new_egress(body: models.NetworkUpdate) -> EgressPolicy:
+    """
+    Read what a running sandbox may reach from now on; what is left out is as if it had never been said.
+
+    Raises:
+        UnimplementedError: an option that Atoll does not have.
+    """
+    _refuse_unknown("", body.model_extra)
+    return _egress(body.allow_internet_access, body)
+
+
+def _egress(internet: bool | None, rules: models.OutgoingRules) -> EgressPolicy:
+    return EgressPolicy(
+        internet=internet is not False,
+        allow_out=tuple(rules.allowOut or ()),
+        deny_out=tuple(rules.denyOut or ()),
+        dns_servers=tuple(rules.dnsServers or ()),
+    )
 
 
 def _refuse_unknown(prefix: str, extra: Mapping[str, Any] | None) -> None:
@@ -128,9 +127,20 @@ def from_detailed(sandbox: Sandbox, token: str, reach: Reach) -> models.SandboxD
     return models.SandboxDetail(
         **_described(sandbox),
         envdAccessToken=token if sandbox.secured else None,
-        allowInternetAccess=sandbox.egress.internet,
+        allowInternetAccess=not sandbox.egress.denies_all,
         domain=reach.domain,
-        network=models.NetworkInfo(denyOut=None if sandbox.egress.internet else ["0.0.0.0/0"]),
+        network=_network(sandbox.egress),
+    )
+
+
+def _network(egress: EgressPolicy) -> models.NetworkInfo:
+    denied = list(egress.deny_out)
+    if not egress.internet and ALL_TRAFFIC not in denied:
+        denied.append(ALL_TRAFFIC)
+    return models.NetworkInfo(
+        allowOut=list(egress.allow_out) or None,
+        denyOut=denied or None,
+        dnsServers=list(egress.dns_servers) or None,
     )
 
 

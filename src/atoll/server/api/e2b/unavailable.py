@@ -18,7 +18,6 @@ UNAVAILABLE: dict[tuple[str, str], str] = {
     ("POST", f"{_SANDBOX}/pause"): "pausing a sandbox",
     ("POST", f"{_SANDBOX}/fork"): "forking a sandbox",
     ("POST", f"{_SANDBOX}/snapshots"): "taking a snapshot of a sandbox",
-    ("PUT", f"{_SANDBOX}/network"): "changing the network rules of a running sandbox",
     ("GET", f"{_SANDBOX}/logs"): "reading the logs of a sandbox",
     ("GET", f"/v2{_SANDBOX}/logs"): "reading the logs of a sandbox",
     ("GET", "/snapshots"): "listing snapshots",

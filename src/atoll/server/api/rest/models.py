@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
-from atoll.server.api.fields import Flag, Name, Seconds, Texts
+from atoll.server.api.fields import Flag, Name, Seconds, Text, Texts
 from atoll.server.domain.errors import Code
 from atoll.server.domain.sandbox import EndReason, Status
 
@@ -29,6 +29,26 @@ class LimitsWish(Closed):
     disk_bytes: StrictInt | None = Field(default=None, description="What may be written over the template.")
 
 
+class Network(Closed):
+    """Which parts of the internet a sandbox reaches. What is allowed wins over what is denied."""
+
+    allow_out: list[Text] = Field(
+        default=[], description="Addresses and networks.", examples=[["198.51.100.0/24"]]
+    )
+    deny_out: list[Text] = Field(
+        default=[],
+        description="Addresses and networks; 0.0.0.0/0 is everything, IPv6 too.",
+        examples=[["0.0.0.0/0"]],
+    )
+    dns_servers: list[Text] = Field(default=[], description="IPv4 addresses of name servers.")
+
+
+class SetNetwork(Network):
+    """Replaces all network rules of a running sandbox."""
+
+    internet: Flag = Field(default=True, description="false is the same as to deny 0.0.0.0/0.")
+
+
 class CreateSandbox(Closed):
     """The wish for a sandbox."""
 
@@ -43,6 +63,7 @@ class CreateSandbox(Closed):
         description="Whether it reaches the internet. The host, other sandboxes, private ranges and metadata "
         "addresses are never reachable.",
     )
+    network: Network = Network()
     secured: Flag = Field(
         default=True, description="Whether callers of its daemon must show the access token."
     )
@@ -81,6 +102,7 @@ class Sandbox(BaseModel):
     status: Status
     limits: Limits
     internet: bool
+    network: Network
     metadata: dict[str, str]
     created_at: datetime
     started_at: datetime | None = Field(description="When it took its first command.")

@@ -9,7 +9,7 @@ from atoll.server.api.cursor import decode_cursor, encode_cursor
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.rest import models
 from atoll.server.api.rest.form import problems, render
-from atoll.server.api.rest.translate import from_sandbox, to_metadata, to_wish
+from atoll.server.api.rest.translate import from_sandbox, to_egress, to_metadata, to_wish
 from atoll.server.control.service import Control
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.sandbox import Sandbox, Status
@@ -34,6 +34,9 @@ def router(control: Control, domain: str) -> APIRouter:
     routes.delete(one, summary="Kill a sandbox", responses=problems(400, 404, 503))(calls.kill_sandbox)
     routes.post(f"{one}/timeout", summary="Set the deadline", responses=problems(400, 404, 409))(
         calls.set_timeout
+    )
+    routes.put(f"{one}/network", summary="Replace the network rules", responses=problems(400, 404, 503))(
+        calls.set_network
     )
     routes.get(f"{one}/usage", summary="Get what a sandbox uses", responses=not_found)(calls.get_usage)
     routes.get(f"{one}/memory-kills", summary="List processes killed for memory", responses=not_found)(
@@ -107,6 +110,12 @@ class _Calls:
         """Set when a sandbox is killed, counted from now."""
         verb = self._control.refresh if body.extend_only else self._control.set_timeout
         return self._owned(await verb(actor, sandbox_id, timedelta(seconds=body.timeout_seconds)))
+
+    async def set_network(
+        self, actor: Caller, sandbox_id: SandboxId, body: models.SetNetwork
+    ) -> models.Sandbox:
+        """Replace what a running sandbox reaches; on return it reaches nothing else any more."""
+        return self._owned(await self._control.set_egress(actor, sandbox_id, to_egress(body.internet, body)))
 
     async def get_usage(self, actor: Caller, sandbox_id: SandboxId) -> models.Usage:
         """Read what a running sandbox uses now, from outside, without waking it."""

@@ -5,8 +5,9 @@ from datetime import timedelta
 
 from atoll.server.api.rest import models
 from atoll.server.control.requests import CreateSandbox, LimitsOverride
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError
-from atoll.server.domain.limits import EgressPolicy, Limits
+from atoll.server.domain.limits import Limits
 from atoll.server.domain.sandbox import FINAL, Sandbox
 from atoll.server.domain.template import Template
 
@@ -20,7 +21,7 @@ def to_wish(body: models.CreateSandbox) -> CreateSandbox:
         timeout=timedelta(seconds=body.timeout_seconds),
         metadata=body.metadata,
         env=body.env,
-        egress=EgressPolicy(internet=body.internet),
+        egress=to_egress(body.internet, body.network),
         secured=body.secured,
         limits=LimitsOverride(
             cpus=None if body.limits.cpus is None else float(body.limits.cpus),
@@ -28,6 +29,16 @@ def to_wish(body: models.CreateSandbox) -> CreateSandbox:
             processes=body.limits.processes,
             disk_bytes=body.limits.disk_bytes,
         ),
+    )
+
+
+def to_egress(internet: bool, network: models.Network) -> EgressPolicy:
+    """Read what a sandbox may reach."""
+    return EgressPolicy(
+        internet=internet,
+        allow_out=tuple(network.allow_out),
+        deny_out=tuple(network.deny_out),
+        dns_servers=tuple(network.dns_servers),
     )
 
 
@@ -55,6 +66,11 @@ def from_sandbox(sandbox: Sandbox, *, domain: str, token: str | None) -> models.
         status=sandbox.status,
         limits=_limits(sandbox.limits),
         internet=sandbox.egress.internet,
+        network=models.Network(
+            allow_out=list(sandbox.egress.allow_out),
+            deny_out=list(sandbox.egress.deny_out),
+            dns_servers=list(sandbox.egress.dns_servers),
+        ),
         metadata=dict(sandbox.metadata),
         created_at=sandbox.created_at,
         started_at=sandbox.started_at,

@@ -8,6 +8,7 @@ A runtime whose machines are directories.
 A new object with the same home sees what an old one left, so a test kills a server by dropping it.
 """
 
+import json
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from ipaddress import IPv4Address
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from atoll.server.domain.egress import EgressPolicy, to_plain
 from atoll.server.domain.errors import NotFoundError, ResourceExhaustedError
 from atoll.server.domain.ids import SandboxId, TemplateId
 from atoll.server.domain.machine import (
@@ -95,6 +97,13 @@ class FakeRuntime(Runtime):
         await self.faults.at("start:4")
         (directory / "ready").touch()
         return self._machine(directory)
+
+    @override
+    async def set_egress(self, sandbox_id: SandboxId, egress: EgressPolicy) -> None:
+        await self.faults.at("egress")
+        if not _runs(self._home / sandbox_id):
+            raise NotFoundError(f"no machine {sandbox_id}")
+        (self._home / sandbox_id / "egress").write_text(json.dumps(to_plain(egress)))
 
     @override
     async def destroy(self, sandbox_id: SandboxId) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from typing_extensions import override
 
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
 from atoll.server.domain.machine import Machine, MachineEnded, MachineEvent, MachineSpec, Observation, Usage
@@ -60,6 +61,7 @@ class GVisorRuntime(Runtime):
         """
         self._places = places
         self._options = options or GVisorOptions()
+        self._slots = slots
         self._runsc = Runsc(places.runsc, places.runsc_state, flags=FLAGS)
         self._launcher = Launcher(
             places=places, runsc=self._runsc, templates=templates, slots=slots, options=self._options
@@ -117,6 +119,12 @@ class GVisorRuntime(Runtime):
         running = await self._launcher.launch(spec)
         self._watch(running)
         return _machine(running)
+
+    @override
+    async def set_egress(self, sandbox_id: SandboxId, egress: EgressPolicy) -> None:
+        if sandbox_id not in self._running:
+            raise NotFoundError("No such machine", details=sandbox_id)
+        await self._slots.update(sandbox_id, egress)
 
     @override
     async def destroy(self, sandbox_id: SandboxId) -> None:

@@ -1,0 +1,184 @@
+"""
+What a sandbox may reach: the policy, what it means, and which policies there can be.
+
+The host, other sandboxes, private ranges and metadata addresses are never reachable, whatever a policy says;
+that is the fence's work, and no policy knows of it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses, ip_network
+from typing import Any
+
+from atoll.server.domain.errors import InvalidArgumentError
+
+Network = IPv4Network | IPv6Network
+
+# What clients write for "everything"; it means IPv6 too.
+ALL_TRAFFIC = "0.0.0.0/0"
+ALL_TRAFFIC_6 = "::/0"
+# E2B's own text: programs compare it.
+DOMAINS_NEED_DENY = (
+    "When specifying allowed domains in allow out, you must include 'ALL_TRAFFIC' in deny out to block all "
+    "other traffic."
+)
+# Error texts repeat at most so much of what the caller sent.
+_MOST_QUOTED = 64
+# RFC 1035: 253 characters of a name, 63 of a label. Underscores are in use.
+_MOST_NAME = 253
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EgressPolicy:
+    """
+    What a sandbox may reach. What is allowed wins over what is denied; what is neither is allowed.
+
+    Attributes:
+        internet: False is the same as to deny everything.
+        allow_out: addresses and networks of IPv4 and IPv6, and domains: ``example.com``, ``*.example.com``
+            (any depth below, not itself).
+        deny_out: addresses and networks.
+        dns_servers: IPv4 addresses of the name servers that resolve for it; none: the host's. Where domains
+            are allowed, these addresses are too.
+    """
+
+    internet: bool = True
+    allow_out: tuple[str, ...] = ()
+    deny_out: tuple[str, ...] = ()
+    dns_servers: tuple[str, ...] = ()
+
+    @property
+    def denies_all(self) -> bool:
+        """Whether what is not allowed is denied."""
+        return not self.internet or ALL_TRAFFIC in self.deny_out
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The allowed domains."""
+        return tuple(entry for entry in self.allow_out if _network(entry) is None)
+
+    def allowed(self, version: int) -> tuple[Network, ...]:
+        """Return the allowed networks of IPv4 or IPv6, without overlaps."""
+        extra = self.dns_servers if self.domains else ()
+        return _collapsed((*self.allow_out, *extra), version)
+
+    def denied(self, version: int) -> tuple[Network, ...]:
+        """Return the denied networks of IPv4 or IPv6, without overlaps."""
+        return _collapsed(self.deny_out, version)
+
+
+def checked(policy: EgressPolicy, *, most_entries: int, most_dns_servers: int) -> EgressPolicy:
+    """
+    Return a caller's policy as it is kept: domains in lower case, nothing twice.
+
+    Args:
+        policy: the caller's.
+        most_entries: how many entries each of its lists may have.
+        most_dns_servers: how many name servers.
+
+    Raises:
+        InvalidArgumentError: an entry is none, there are too many, or domains are allowed beside everything.
+    """
+    for what, entries in (("allowOut", policy.allow_out), ("denyOut", policy.deny_out)):
+        if len(entries) > most_entries:
+            raise InvalidArgumentError(f"{what} has {len(entries)} entries, at most {most_entries}")
+    if len(policy.dns_servers) > most_dns_servers:
+        raise InvalidArgumentError(
+            f"dnsServers has {len(policy.dns_servers)} entries, at most {most_dns_servers}"
+        )
+    for untrusted in policy.deny_out:
+        if _network(untrusted) is None:
+            raise InvalidArgumentError(f"invalid denied CIDR {_quoted(untrusted)}")
+    found = EgressPolicy(
+        internet=policy.internet,
+        allow_out=tuple(dict.fromkeys(_allowed(untrusted) for untrusted in policy.allow_out)),
+        deny_out=tuple(dict.fromkeys(policy.deny_out)),
+        dns_servers=tuple(dict.fromkeys(_name_server(untrusted) for untrusted in policy.dns_servers)),
+    )
+    if found.domains and not found.denies_all:
+        raise InvalidArgumentError(DOMAINS_NEED_DENY)
+    return found
+
+
+def to_plain(policy: EgressPolicy) -> dict[str, Any]:
+    """Return the policy as JSON has it; what says nothing is left out."""
+    lists = {"allow_out": policy.allow_out, "deny_out": policy.deny_out, "dns_servers": policy.dns_servers}
+    return {"internet": policy.internet} | {name: list(entries) for name, entries in lists.items() if entries}
+
+
+def from_plain(content: Mapping[str, Any]) -> EgressPolicy:
+    """
+    Read what ``to_plain`` wrote, of this version or an earlier one.
+
+    Raises:
+        TypeError: it has another form.
+    """
+    unknown = content.keys() - {"internet", "allow_out", "deny_out", "dns_servers"}
+    if unknown or not isinstance(content.get("internet"), bool):
+        raise TypeError(f"not a policy: {content!r:.100}")
+    return EgressPolicy(
+        internet=content["internet"],
+        allow_out=_strings(content.get("allow_out", [])),
+        deny_out=_strings(content.get("deny_out", [])),
+        dns_servers=_strings(content.get("dns_servers", [])),
+    )
+
+
+def checked_domain(untrusted: str) -> str:
+    """
+    Return a domain or a pattern of domains in lower case.
+
+    Raises:
+        InvalidArgumentError: it is neither.
+    """
+    name = untrusted.lower()
+    labels = name.removeprefix("*.").split(".")
+    # The last label of a name is never a number: that would be an address in an old form.
+    fine = len(name) <= _MOST_NAME and all(_LABEL.fullmatch(label) for label in labels)
+    if not fine or labels[-1].isdigit():
+        raise InvalidArgumentError(f"invalid allowed entry {_quoted(untrusted)}: no IP, CIDR or domain name")
+    return name
+
+
+def _allowed(untrusted: str) -> str:
+    return untrusted if _network(untrusted) is not None else checked_domain(untrusted)
+
+
+def _name_server(untrusted: str) -> str:
+    try:
+        return str(IPv4Address(untrusted))
+    except ValueError:
+        raise InvalidArgumentError(
+            f"invalid DNS server {_quoted(untrusted)}: must be an IPv4 address"
+        ) from None
+
+
+def _network(text: str) -> Network | None:
+    # A mask (10.0.0.0/255.0.0.0) and a zone (fe80::1%eth0) are read by Python, and by nobody else.
+    address, _, length = text.partition("/")
+    if "%" in address or ("/" in text and not (length.isascii() and length.isdigit())):
+        return None
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _collapsed(entries: Iterable[str], version: int) -> tuple[Network, ...]:
+    networks = [network for entry in entries if (network := _network(entry)) is not None]
+    if version == 4:
+        return tuple(collapse_addresses(one for one in networks if isinstance(one, IPv4Network)))
+    return tuple(collapse_addresses(one for one in networks if isinstance(one, IPv6Network)))
+
+
+def _quoted(untrusted: str) -> str:
+    # ascii: it may be no valid Unicode, and would break the answer as well.
+    return ascii(untrusted[:_MOST_QUOTED])[1:-1]
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TypeError(f"not a list of strings: {value!r:.100}")
+    return tuple(value)
