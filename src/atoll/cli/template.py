@@ -4,11 +4,15 @@ import click
 
 from atoll import Sandbox
 from atoll.cli import options, output
+from atoll.cli.template_build import build
 
 
 @click.group()
 def template() -> None:
-    """See what sandboxes can start from."""
+    """See what sandboxes can start from, and build it."""
+
+
+template.add_command(build)
 
 
 @template.command("list")

@@ -10,6 +10,7 @@ from fakes.control import BASE, OTHER_KEY, FakeControl
 from atoll.server.domain.errors import (
     AbortedError,
     DeadlineExceededError,
+    NotFoundError,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -152,6 +153,17 @@ async def test_an_unknown_template_is_a_404_with_the_text_that_clients_know(
 
     assert response.status_code == 404
     assert response.json() == {"code": 404, "message": "template 'nope' not found"}
+
+
+async def test_a_template_that_is_not_built_is_the_same_404_and_says_how_to_build_it(
+    client: httpx.AsyncClient, control: FakeControl
+) -> None:
+    text = "template 'minimal' not found: its recipe exists, but it is not built"
+    control.failure = NotFoundError(text, details="/a/path/of/the/host")
+
+    response = await client.post("/v2/sandboxes", json={"templateID": "minimal"})
+
+    assert (response.status_code, response.json()) == (404, {"code": 404, "message": text})
 
 
 @pytest.mark.parametrize(

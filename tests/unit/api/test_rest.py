@@ -7,6 +7,7 @@ import httpx
 import pytest
 from fakes.control import BASE, FakeControl
 
+from atoll.server.domain.errors import NotFoundError
 from atoll.server.domain.ids import SandboxId
 
 
@@ -146,6 +147,17 @@ async def test_templates_are_listed_and_found(client: httpx.AsyncClient) -> None
     assert (await client.get(f"/v1/templates/{BASE.id}")).json() == listed
     missing = await client.get("/v1/templates/nope")
     assert (missing.status_code, missing.json()["message"]) == (404, "template 'nope' not found")
+
+
+async def test_a_template_that_is_not_built_says_how_to_build_it(
+    client: httpx.AsyncClient, control: FakeControl
+) -> None:
+    text = "template 'minimal' not found: its recipe exists, but it is not built"
+    control.failure = NotFoundError(text, details="/a/path/of/the/host")
+
+    made = await client.post("/v1/sandboxes", json={"template": "minimal"})
+
+    assert (made.status_code, made.json()["code"], made.json()["message"]) == (404, "not_found", text)
 
 
 @pytest.mark.parametrize(

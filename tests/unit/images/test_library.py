@@ -108,8 +108,15 @@ async def test_what_is_not_built_is_not_found(library: TemplateLibrary, builds: 
 
 async def test_nothing_is_built_yet(library: TemplateLibrary) -> None:
     assert await library.list() == []
-    with pytest.raises(NotFoundError, match="template 'tiny' not found"):
+    with pytest.raises(NotFoundError) as caught:
         await library.get("tiny")
+    assert caught.value.message == (
+        "template 'tiny' not found: its recipe exists, but it is not built on this server;"
+        " `atoll template build tiny` there builds it"
+    )
+    with pytest.raises(NotFoundError) as unknown:
+        await library.get("no-recipe")
+    assert unknown.value.message == "template 'no-recipe' not found"
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,11 @@ class TemplateLibrary(Templates):
             return self._load(current)
         builds = [template for template in self._all() if template.name == name]
         if not builds:
+            # All of it is the message: whoever asked for it is who has to know.
             raise NotFoundError(
-                f"template {name!r} not found", details=f"{self._folders.path(current)} is not built"
+                f"template {name!r} not found: its recipe exists, but it is not built on this server;"
+                f" `atoll template build {name}` there builds it",
+                details=f"{self._folders.path(current)} is not built",
             )
         return max(builds, key=lambda template: template.built_at)
 

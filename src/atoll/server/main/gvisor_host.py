@@ -15,6 +15,7 @@ from typing_extensions import override
 from atoll.server.control.clock import SystemClock
 from atoll.server.domain.errors import FailedPreconditionError
 from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.template import Template
 from atoll.server.edge.process import EdgeOptions, EdgeProcess, EdgeTLS
 from atoll.server.guests.client import HttpGuest
 from atoll.server.images.library import TemplateLibrary
@@ -45,10 +46,19 @@ async def prepare(home: Home, settings: Settings, progress: Progress) -> None:
     """
     release = RunscRelease(home.runsc, probe=program("atoll-guestd"))
     await release.ensure(lambda step: progress(step.text, step.done / step.total if step.total else None))
-    library = _library(home, settings)
     for name in settings.templates.built_at_start.split(","):
         if name.strip():
-            await library.ensure(name.strip(), partial(_build_progress, progress, name.strip()))
+            await build_template(home, settings, name.strip(), progress)
+
+
+async def build_template(home: Home, settings: Settings, name: str, progress: Progress) -> Template:
+    """
+    Build what a recipe makes, and return at once what is there already; a server that runs finds it.
+
+    Raises:
+        AtollError: there is no such recipe, or it cannot be built; details say why.
+    """
+    return await _library(home, settings).ensure(name, partial(_build_progress, progress, name))
 
 
 @contextlib.asynccontextmanager

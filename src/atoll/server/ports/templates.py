@@ -16,7 +16,7 @@ class Templates(Protocol):
         Find a built template by name or id.
 
         Raises:
-            NotFoundError: ``template 'x' not found``.
+            NotFoundError: ``template 'x' not found``; for one that could be built, how, behind that.
         """
         ...
 
