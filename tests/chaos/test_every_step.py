@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import httpx
 import pytest
 from e2b import Sandbox
 from support.home import LiveHome, fresh_home
+
+from atoll.server.network.slots import READY
 
 TESTS = Path(__file__).parents[1]
 
@@ -64,6 +67,19 @@ def steps(distinct: tuple[str, ...], twins: tuple[str, ...]) -> list[Any]:
     return [*distinct, *(pytest.param(step, marks=pytest.mark.heavy) for step in twins)]
 
 
+def numbers(where: str, pattern: str) -> set[int]:
+    """List the numbers of the slots of which something is there."""
+    return {int(path.name.rpartition("-")[2]) for path in Path(where).glob(pattern)}
+
+
+def admitted(home_id: str) -> set[str]:
+    """List the addresses whose packets the home's fence lets pass."""
+    words = ["nft", "-j", "list", "map", "inet", f"atoll_{home_id}", "policies4"]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    (policies,) = [item["map"] for item in json.loads(answer)["nftables"] if "map" in item]
+    return {address for address, _ in policies.get("elem", [])}
+
+
 class DeadlyHome:
     """A home whose server dies where it is told to."""
 
@@ -107,6 +123,30 @@ class DeadlyHome:
         wrong: dict[str, object] = {name: what ^ alive for name, what in found.items() if what != alive}
         if strangers := [line for line in processes if not any(one in line for one in alive)]:
             wrong["processes"] = strangers
+        wrong |= self._wrong_slots()
+        mounts = Path("/proc/mounts").read_text().splitlines()
+        mounts = [line for line in mounts if f"{self.home.path}/sandboxes" in line]
+        if strays := [line for line in mounts if not any(one in line for one in alive)]:
+            wrong["mounts"] = strays
+        return wrong
+
+    def _wrong_slots(self) -> dict[str, object]:
+        """Who lives has a slot and is admitted; besides theirs only the ready ones are there."""
+        tag = self.home.id
+        records = (self.home.path / "slots").glob("i*.json")
+        held = {int(json.loads(path.read_text())["number"]) for path in records}
+        first = IPv4Network(json.loads((self.home.path / "home.json").read_text())["range"])[0]
+        found = {
+            "admitted": {int(IPv4Address(address)) - int(first) for address in admitted(tag)},
+            "namespaces": numbers("/run/netns", f"atoll-{tag}-*"),
+            "links": numbers("/sys/class/net", f"at{tag}-*"),
+        }
+        wrong: dict[str, object] = {}
+        if found["admitted"] != held:
+            wrong["admitted"] = found["admitted"] ^ held
+        for name in ("namespaces", "links"):
+            if not held <= found[name] or len(found[name]) != len(held) + READY:
+                wrong[name] = found[name]
         return wrong
 
     def arm(self) -> None:
@@ -132,6 +172,7 @@ class DeadlyHome:
 def dying_at(home: DeadlyHome, step: str) -> Iterator[None]:
     with home.serving(step) as server:
         home.settle()
+        assert home.kept.commands.run("echo still here").stdout == "still here\n"
         yield
         assert server.wait(timeout=60) == -signal.SIGKILL, f"{step} was never reached"
 
