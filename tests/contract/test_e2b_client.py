@@ -77,7 +77,6 @@ def test_a_team_does_not_see_the_sandboxes_of_another() -> None:
         lambda one: one.fork(),
         lambda one: one.update_network({"egress_proxy": {"address": "proxy.example:1080"}}),
         lambda one: Sandbox.create("base", lifecycle={"on_timeout": "pause"}),
-        lambda one: Sandbox.create("base", idempotency_key="abc-1"),
         lambda one: Sandbox.create("base", mcp={"github/a/b": {"run_cmd": "x", "install_cmd": "y"}}),
         lambda one: Sandbox.list_snapshots().next_items(),
     ],
@@ -90,6 +89,16 @@ def test_what_is_not_there_yet_is_said_once_and_clearly(api: LiveApi, call: obje
         call(sandbox)
 
     assert sandbox.kill()
+
+
+def test_a_create_that_is_sent_twice_is_done_once(api: LiveApi) -> None:
+    first = Sandbox.create("base", idempotency_key="abc-1")
+    again = Sandbox.create("base", idempotency_key="abc-1")
+
+    assert again.sandbox_id == first.sandbox_id
+    with pytest.raises(SandboxException, match="422"):
+        Sandbox.create("base", idempotency_key="abc-1", timeout=9)
+    assert first.kill()
 
 
 def test_a_full_server_says_so_without_being_asked_three_times(

@@ -9,8 +9,11 @@ from fakes.control import BASE, OTHER_KEY, FakeControl
 
 from atoll.server.domain.errors import (
     AbortedError,
+    AtollError,
     DeadlineExceededError,
+    FailedPreconditionError,
     NotFoundError,
+    Reason,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -187,14 +190,29 @@ async def test_a_failed_create_says_whether_to_try_again(
     assert response.json() == {"code": status, "message": failure.args[0]}
 
 
-async def test_an_idempotency_key_is_not_silently_dropped(
-    client: httpx.AsyncClient, control: FakeControl
-) -> None:
-    response = await client.post("/v2/sandboxes", json=MINIMAL, headers={"Idempotency-Key": "abc-1"})
+async def test_an_idempotency_key_reaches_control(client: httpx.AsyncClient, control: FakeControl) -> None:
+    await client.post("/v2/sandboxes", json=MINIMAL, headers={"Idempotency-Key": "abc-1"})
 
-    assert response.status_code == 501
-    assert "Idempotency-Key" in response.json()["message"]
-    assert not control.rows
+    assert control.wishes[-1].request_key == "abc-1"
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "name", "retry"),
+    [
+        (FailedPreconditionError("other", reason=Reason.REQUEST_MISMATCH),
+         422, "idempotency_request_mismatch", "false"),
+        (AbortedError("soon", reason=Reason.REQUEST_IN_PROGRESS), 409, "idempotency_in_progress", "true"),
+    ],
+)  # fmt: skip
+async def test_what_is_wrong_with_a_repeated_create_has_e2bs_name(
+    client: httpx.AsyncClient, control: FakeControl, failure: AtollError, status: int, name: str, retry: str
+) -> None:
+    control.failure = failure
+
+    answer = await client.post("/v2/sandboxes", json=MINIMAL, headers={"Idempotency-Key": "a"})
+
+    assert answer.json() == {"code": status, "message": failure.message, "error_code": name}
+    assert (answer.status_code, answer.headers["Should-Retry"]) == (status, retry)
 
 
 async def test_the_first_version_secures_only_when_asked_to(client: httpx.AsyncClient) -> None:

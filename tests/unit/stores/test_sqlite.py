@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from contract.test_store import make
 from sqlalchemy import create_engine
@@ -21,6 +23,7 @@ from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import Status
 from atoll.server.ports.store import Page, SandboxFilter
 from atoll.server.stores import sqlite, statements
+from atoll.server.stores.migrating import MIGRATIONS
 from atoll.server.stores.sqlite import SqliteStore
 from atoll.server.stores.tables import metadata
 
@@ -48,16 +51,24 @@ async def test_migrations_make_the_tables_that_the_code_expects(path: Path) -> N
     assert differences == []
 
 
+def downgrade(path: Path, revision: str) -> None:
+    """Take the tables back to what an older version made."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+    engine.dispose()
+
+
 async def test_rows_of_the_first_tables_are_kept_and_get_the_later_ones(path: Path) -> None:
     row = make()
     first = SqliteStore(path)
     await first.open()
     await first.add_sandbox(row)
     await first.close()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("drop table memory_kills")
-        connection.execute("update alembic_version set version_num = '0001'")
-        connection.commit()
+    downgrade(path, "0001")
 
     later = SqliteStore(path)
     await later.open()
@@ -79,6 +90,7 @@ async def test_rows_are_there_after_kill_9(path: Path) -> None:
     program = f"""
 import asyncio, os, signal
 from contract.test_store import make
+from atoll.server.stores.migrating import MIGRATIONS
 from atoll.server.stores.sqlite import SqliteStore
 from pathlib import Path
 async def main():

@@ -6,11 +6,11 @@ A dialect gives the answer its form. The caller sees code and message; details a
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
-from atoll.server.domain.errors import AtollError, Code
+from atoll.server.domain.errors import AtollError, Code, Reason
 
 log = structlog.get_logger(__name__)
 
@@ -52,12 +52,14 @@ class Answer:
         message: what happened, for the caller.
         request_id: the same as in the log.
         headers: of the response.
+        reason: where programs tell apart what has one code.
     """
 
     status: int
     code: Code
     message: str
     request_id: str
+    reason: Reason | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -79,7 +81,10 @@ def answer_to(error: BaseException, request_id: str) -> Answer:
         details=error.details,
         resolution=error.resolution,
     )
-    return answer(error.code, error.message, request_id)
+    told = answer(error.code, error.message, request_id)
+    if error.reason is None:
+        return told
+    return replace(told, reason=error.reason, headers={**told.headers, **_advice_for(error.reason)})
 
 
 def _teller(code: Code) -> Callable[..., None]:
@@ -117,3 +122,11 @@ def _advice(code: Code) -> Mapping[str, str]:
             return {"Should-Retry": "false"}
         case _:
             return {}
+
+
+def _advice_for(reason: Reason) -> Mapping[str, str]:
+    match reason:
+        case Reason.REQUEST_IN_PROGRESS:
+            return {"Should-Retry": "true", "Retry-After": "1"}
+        case Reason.REQUEST_MISMATCH:
+            return {"Should-Retry": "false"}

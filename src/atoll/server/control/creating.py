@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 
-from atoll.server.control import access, checking
+from atoll.server.control import access, checking, repeating
 from atoll.server.control.admission import Admission
 from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.killing import End, Killing
@@ -122,6 +122,7 @@ class Creating:
             deadline=now + wish.timeout,
             runtime=self._runtime.name,
             secured=wish.secured,
+            request=repeating.named(wish),
         )
         return await self._run(row, wish.timeout, template)
 
@@ -164,7 +165,9 @@ class Creating:
         try:
             async with self._admission.turn(row.team_id), self._locks.hold(row.id):
                 begun = True
-                await self._add(row)
+                earlier = await self._add(row)
+                if earlier is not None:
+                    return earlier
                 return await self._bring_up(creation, row, lifetime, template)
         except BaseException as error:
             if begun:
@@ -173,8 +176,11 @@ class Creating:
                 raise creation.stopped[1] from error
             raise
 
-    async def _add(self, row: Sandbox) -> None:
+    async def _add(self, row: Sandbox) -> Sandbox | None:
+        """Write the row, unless the same create was answered before: then return what it made."""
         async with self._adding:
+            if (earlier := await repeating.answered(self._store, row)) is not None:
+                return earlier
             alive = await self._store.count_sandboxes(SandboxFilter(statuses=ALIVE))
             if alive >= self._limits.max_sandboxes:
                 raise ResourceExhaustedError(
@@ -182,6 +188,7 @@ class Creating:
                     resolution="Kill some, or raise max_sandboxes in the server's settings.",
                 )
             await self._store.add_sandbox(row)
+            return None
 
     async def _bring_up(
         self, creation: _Creation, row: Sandbox, lifetime: timedelta, template: Template

@@ -51,6 +51,7 @@ class CreateSandbox:
         egress: what it may reach.
         secured: whether callers of the daemon must show the access token.
         limits: where it differs from the template.
+        request_key: the caller's name for this call: sent again, it gets the same sandbox; None: no name.
     """
 
     template: str
@@ -60,6 +61,7 @@ class CreateSandbox:
     egress: EgressPolicy = field(default_factory=EgressPolicy)
     secured: bool = True
     limits: LimitsOverride = field(default_factory=LimitsOverride)
+    request_key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,16 +40,33 @@ class Code(StrEnum):
     INTERNAL = "internal"
 
 
+class Reason(StrEnum):
+    """Why, where programs tell apart what has one code."""
+
+    # The key was used for another wish.
+    REQUEST_MISMATCH = "request_mismatch"
+    # The first call under the key is not answered yet.
+    REQUEST_IN_PROGRESS = "request_in_progress"
+
+
 class AtollError(Exception):
-    """What happened (message), the facts (details), what to do (resolution)."""
+    """What happened (message), the facts (details), what to do (resolution); reason is for programs."""
 
     code: ClassVar[Code] = Code.INTERNAL
 
-    def __init__(self, message: str, *, details: str | None = None, resolution: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: str | None = None,
+        resolution: str | None = None,
+        reason: Reason | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.details = details
         self.resolution = resolution
+        self.reason = reason
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.message, self.details, self.resolution) if part)

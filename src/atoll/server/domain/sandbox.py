@@ -65,6 +65,20 @@ class EndReason(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NamedRequest:
+    """
+    A create that may be sent twice and is done once.
+
+    Attributes:
+        key: the caller's name for it, its own within the team.
+        fingerprint: of what was asked for: another wish under the same key is a mistake.
+    """
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sandbox:
     """
     One row.
@@ -90,6 +104,7 @@ class Sandbox:
         address: where it is reached from the host, IPv4; None when nowhere.
         runtime: the runtime's name, "gvisor".
         secured: whether callers of the daemon must show an access token.
+        request: the create that it answers, if its caller named it; None: not named.
     """
 
     id: SandboxId
@@ -112,3 +127,4 @@ class Sandbox:
     address: str | None = None
     runtime: str
     secured: bool = True
+    request: NamedRequest | None = None

@@ -96,6 +96,14 @@ class Store(Protocol):
         """
         ...
 
+    async def find_request(self, team_id: TeamId, key: str) -> Sandbox | None:
+        """
+        Read the row of a named create of the team's that is under way or was answered; None: there is none.
+
+        One that failed before it ran is no answer.
+        """
+        ...
+
     async def replace_sandbox(self, old: Sandbox, new: Sandbox) -> None:
         """
         Write ``new`` where exactly ``old`` stands.

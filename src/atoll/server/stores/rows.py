@@ -10,7 +10,7 @@ from atoll.server.domain.errors import InternalError
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory
-from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
+from atoll.server.domain.sandbox import EndReason, NamedRequest, Sandbox, Status, Target
 from atoll.server.ports.store import ApiKey
 
 
@@ -40,6 +40,8 @@ def sandbox_to_row(sandbox: Sandbox) -> dict[str, Any]:
         "address": sandbox.address,
         "runtime": sandbox.runtime,
         "secured": sandbox.secured,
+        "request_key": sandbox.request.key if sandbox.request else None,
+        "request_fingerprint": sandbox.request.fingerprint if sandbox.request else None,
     }
 
 
@@ -77,9 +79,16 @@ def sandbox_from_row(row: RowMapping) -> Sandbox:
             address=row["address"],
             runtime=row["runtime"],
             secured=row["secured"],
+            request=_request(row),
         )
     except (ValueError, TypeError) as error:
         raise unreadable(f"sandbox {row['id']}", error) from error
+
+
+def _request(row: RowMapping) -> NamedRequest | None:
+    if row["request_key"] is None:
+        return None
+    return NamedRequest(key=row["request_key"], fingerprint=row["request_fingerprint"])
 
 
 def memory_kill_to_row(kill: ProcessKilledForMemory) -> dict[str, Any]:

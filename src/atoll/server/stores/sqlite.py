@@ -107,6 +107,12 @@ class SqliteStore(Store):
             return _read(connection, sandbox_id)
 
     @override
+    async def find_request(self, team_id: TeamId, key: str) -> Sandbox | None:
+        with self._transaction(writes=False) as connection:
+            row = connection.execute(statements.named_request(team_id, key)).mappings().first()
+            return sandbox_from_row(row) if row is not None else None
+
+    @override
     async def replace_sandbox(self, old: Sandbox, new: Sandbox) -> None:
         assert old.id == new.id
         with self._transaction(writes=True) as connection:

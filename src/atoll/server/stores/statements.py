@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Delete, Select, and_, delete, exists, func, literal, or_, select, tuple_
 
-from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.sandbox import FINAL, Status
 from atoll.server.ports.store import Page, SandboxFilter
 from atoll.server.stores.tables import UtcDateTime, memory_kills, sandbox_metadata, sandboxes
@@ -27,6 +27,16 @@ def page_of_sandboxes(filter: SandboxFilter, page: Page) -> Select[Any]:
 def number_of_sandboxes(filter: SandboxFilter) -> Select[Any]:
     """Count what a filter matches."""
     return select(func.count()).select_from(sandboxes).where(_matches(filter))
+
+
+def named_request(team_id: TeamId, key: str) -> Select[Any]:
+    """Select the row of a named create that is under way, or was answered."""
+    answers = or_(sandboxes.c.status == Status.CREATING.value, sandboxes.c.started_at.is_not(None))
+    return (
+        select(sandboxes)
+        .where(sandboxes.c.team_id == team_id, sandboxes.c.request_key == key, answers)
+        .limit(1)
+    )
 
 
 def secured_ids() -> Select[Any]:

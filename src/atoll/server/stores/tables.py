@@ -79,6 +79,8 @@ sandboxes = Table(
     Column("address", String),
     Column("runtime", String, nullable=False),
     Column("secured", Boolean, nullable=False),
+    Column("request_key", String),
+    Column("request_fingerprint", String),
     # Lists: a team's rows in the order of their making; most rows are of ended sandboxes,
     # most questions are about the others.
     Index("sandboxes_by_team", "team_id", "created_at", "id"),
@@ -86,6 +88,7 @@ sandboxes = Table(
     # The reaper asks for the running row whose deadline comes first.
     Index("sandboxes_by_deadline", "status", "deadline", "id"),
     Index("sandboxes_by_ended_at", "ended_at"),
+    Index("sandboxes_by_request", "team_id", "request_key"),
 )
 
 # The pairs of sandboxes.metadata once more, as an index to find sandboxes by them:

@@ -1,14 +1,24 @@
 """The form of an error in the E2B dialect."""
 
+from collections.abc import Mapping
+
 from starlette.responses import JSONResponse
 
 from atoll.server.api.errors import Answer
-from atoll.server.domain.errors import Code
+from atoll.server.domain.errors import Code, Reason
+
+# What E2B calls a reason, and with which status, where that is not the code's.
+_NAMES: Mapping[Reason, tuple[str, int | None]] = {
+    Reason.REQUEST_MISMATCH: ("idempotency_request_mismatch", 422),
+    Reason.REQUEST_IN_PROGRESS: ("idempotency_in_progress", None),
+}
 
 
 def render(answer: Answer) -> JSONResponse:
-    """Write ``{"code": <HTTP status>, "message": ...}``."""
-    body: dict[str, object] = {"code": answer.status, "message": answer.message}
+    """Write ``{"code": <HTTP status>, "message": ..., "error_code"?: ...}``."""
+    name, status = _NAMES.get(answer.reason, (None, None)) if answer.reason else (None, None)
+    status = status or answer.status
     if answer.code is Code.INTERNAL:
-        body["error_code"] = "internal_server_error"
-    return JSONResponse(body, status_code=answer.status, headers=dict(answer.headers))
+        name = "internal_server_error"
+    body = {"code": status, "message": answer.message, **({"error_code": name} if name else {})}
+    return JSONResponse(body, status_code=status, headers=dict(answer.headers))

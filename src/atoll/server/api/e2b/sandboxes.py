@@ -26,7 +26,6 @@ from atoll.server.domain.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
-    UnimplementedError,
 )
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.ports.clock import Clock
@@ -92,9 +91,8 @@ class _Calls:
         answer: Response,
         idempotency_key: Annotated[str | None, Header()] = None,
     ) -> models.Sandbox:
-        if idempotency_key is not None:
-            raise UnimplementedError("Idempotency-Key is not available yet; call without it")
-        return self._created(await self._control.create(actor, to_wish(body, version=2)), answer)
+        wish = replace(to_wish(body, version=2), request_key=idempotency_key)
+        return self._created(await self._control.create(actor, wish), answer)
 
     async def create_v1(self, actor: Caller, body: models.NewSandbox, answer: Response) -> models.Sandbox:
         return self._created(await self._control.create(actor, to_wish(body, version=1)), answer)

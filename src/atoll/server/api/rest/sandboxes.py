@@ -1,9 +1,10 @@
 """Routes of our own API about sandboxes."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 
 from atoll.server.api.cursor import decode_cursor, encode_cursor
 from atoll.server.api.dialect import Caller, route_class
@@ -53,10 +54,16 @@ class _Calls:
         self._domain = domain
 
     async def create_sandbox(
-        self, actor: Caller, body: models.CreateSandbox, answer: Response
+        self,
+        actor: Caller,
+        body: models.CreateSandbox,
+        answer: Response,
+        idempotency_key: Annotated[
+            str | None, Header(description="1 to 255 of a-z, 0-9, -. Sent again, it gets the same sandbox.")
+        ] = None,
     ) -> models.Sandbox:
         """Create a sandbox and wait until it takes commands."""
-        sandbox = await self._control.create(actor, to_wish(body))
+        sandbox = await self._control.create(actor, replace(to_wish(body), request_key=idempotency_key))
         # The edge reads it, too, and prepares for the first request.
         answer.headers["Location"] = f"/v1/sandboxes/{sandbox.id}"
         return self._owned(sandbox)
