@@ -112,7 +112,8 @@ def need_address(listen: str, edge_socket: Path) -> None:
         what = "is in use by another program" if error.errno == errno.EADDRINUSE else f": {error.strerror}"
         raise FailedPreconditionError(
             f"{listen} {what}".replace(" :", ":"),
-            resolution=f"`--listen` (`--tls-listen`) takes another address. `ss -ltnp 'sport = :{port}'` says who has it.",
+            resolution="`--listen` (`--tls-listen`) takes another address. "
+            f"`ss -ltnp 'sport = :{port}'` says who has it.",
         ) from error
 
 
