@@ -106,7 +106,7 @@ class CommandResult:
         stdout_bytes: its output, as far as it was kept.
         stderr_bytes: its error output, as far as it was kept.
         exit_code: 128 + n when signal n ended it, as shells say it.
-        truncated: whether output was dropped: at most ``commands.MOST_KEPT_OUTPUT`` bytes of each are kept.
+        truncated: whether output was dropped: at most ``output.MOST_KEPT_OUTPUT`` bytes of each are kept.
     """
 
     stdout_bytes: bytes

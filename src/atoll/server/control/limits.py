@@ -1,4 +1,4 @@
-"""Control's limits: each with its default and its reason. ``settings.py`` lets operators change them."""
+"""Control's limits: each with its default and its reason. ``settings/`` lets operators change them."""
 
 import os
 from dataclasses import dataclass, field

@@ -6,15 +6,13 @@ from dataclasses import replace
 from atoll.server.control import checking
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.requests import Actor, Route, SandboxPage
-from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
+from atoll.server.domain.errors import NotFoundError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.ports.store import Page, SandboxFilter, Store
 
 # What callers see when they do not ask for more: what exists, or is about to.
 PRESENT = frozenset({Status.CREATING, Status.RUNNING})
-# A page is built in memory, rows with all their metadata and env.
-MOST_ROWS = 1000
 
 
 class Reading:
@@ -50,8 +48,6 @@ class Reading:
 
     async def list(self, actor: Actor, filter: SandboxFilter, page: Page) -> SandboxPage:
         """Do what ``Control.list`` promises."""
-        if not 1 <= page.limit <= MOST_ROWS:
-            raise InvalidArgumentError(f"Limit must be between 1 and {MOST_ROWS}")
         own = self._own(actor, filter)
         rows = tuple(await self._store.list_sandboxes(own, page))
         if len(rows) < page.limit:

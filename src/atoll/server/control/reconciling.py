@@ -21,12 +21,12 @@ from atoll.server.domain.machine import EventsLost, Machine, MachineEnded, Proce
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.runtime import Runtime
-from atoll.server.ports.store import Page, SandboxFilter, Store
+from atoll.server.ports.store import MOST_ROWS, Page, SandboxFilter, Store
 
 log = structlog.get_logger(__name__)
 
-# Rows read at once at the start; the most a page has.
-ROWS_AT_ONCE = 1000
+# Rows read at once at the start.
+ROWS_AT_ONCE = MOST_ROWS
 # After a row could not be written, wait so long before the next try.
 RETRY_DELAY = timedelta(seconds=1)
 

@@ -56,10 +56,6 @@ class Job(Generic[T]):
                 raise UnavailableError("The server is stopping") from None
             raise
 
-    async def finished(self) -> None:
-        """Return when it has an outcome, whichever."""
-        await asyncio.wait([self._outcome])
-
     async def _run(self, work: Callable[[], Awaitable[T]]) -> None:
         try:
             result = await work()

@@ -5,13 +5,16 @@ Every call is one transaction: on return it holds, after an error nothing of it 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import Sandbox, Status
+
+# A page is built in memory, rows with all their metadata and env.
+MOST_ROWS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ class Page:
     Which part of a list.
 
     Attributes:
-        limit: at most so many rows, 1 to 1000.
+        limit: at most so many rows, 1 to ``MOST_ROWS``.
         after: the last row of the page before, (created_at, id); None: from the start.
         newest_first: the order, by created_at and id.
     """
@@ -64,7 +67,7 @@ class ApiKey:
     hash: str
     team_id: TeamId
     name: str
-    created_at: datetime = field()
+    created_at: datetime
 
 
 class Store(Protocol):
@@ -115,7 +118,12 @@ class Store(Protocol):
         ...
 
     async def list_sandboxes(self, filter: SandboxFilter, page: Page) -> Sequence[Sandbox]:
-        """Read a page of rows."""
+        """
+        Read a page of rows.
+
+        Raises:
+            InvalidArgumentError: the page's limit is not 1 to ``MOST_ROWS``.
+        """
         ...
 
     async def count_sandboxes(self, filter: SandboxFilter) -> int:

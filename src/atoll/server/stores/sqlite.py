@@ -30,7 +30,7 @@ from atoll.server.domain.errors import (
 from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import Sandbox
-from atoll.server.ports.store import ApiKey, Page, SandboxFilter, Store
+from atoll.server.ports.store import MOST_ROWS, ApiKey, Page, SandboxFilter, Store
 from atoll.server.stores import migrating, statements
 from atoll.server.stores.rows import (
     api_key_from_row,
@@ -45,8 +45,6 @@ from atoll.server.stores.tables import api_keys, memory_kills, sandbox_metadata,
 # How long to wait for another process that writes (a backup, an operator's shell). The event loop
 # stands still meanwhile; nobody else writes in normal use.
 BUSY_TIMEOUT = timedelta(seconds=2)
-# The most rows of one page; a page is built in memory.
-MOST_ROWS = 1000
 
 _WRITES = "atoll_writes"
 

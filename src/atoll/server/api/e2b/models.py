@@ -186,11 +186,3 @@ class TemplateAlias(BaseModel):
 
     templateID: str
     public: bool = True
-
-
-class Error(BaseModel):
-    """What went wrong; ``code`` is HTTP's status."""
-
-    code: int
-    message: str
-    error_code: str | None = None

@@ -29,12 +29,10 @@ from atoll.server.domain.errors import (
 )
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.ports.clock import Clock
-from atoll.server.ports.store import Page, SandboxFilter
+from atoll.server.ports.store import MOST_ROWS, Page, SandboxFilter
 
 # E2B's default, and its most.
 _PAGE = 100
-# The old list has no pages: so many rows are read at a time.
-_PAGE_V1 = 1000
 # E2B's default of a refresh.
 _REFRESH_SECONDS = 15
 
@@ -186,7 +184,7 @@ class _Listing:
     async def list_v1(self, actor: Caller, metadata: Metadata = None) -> list[models.ListedSandbox]:
         wanted = SandboxFilter(statuses=frozenset({Status.RUNNING}), metadata=decode_metadata(metadata))
         listed: list[models.ListedSandbox] = []
-        page = Page(limit=_PAGE_V1)
+        page = Page(limit=MOST_ROWS)
         while True:  # ends where control's limit of sandboxes does
             part = await self._control.list(actor, wanted, page)
             listed.extend(from_listed(sandbox) for sandbox in part.sandboxes)

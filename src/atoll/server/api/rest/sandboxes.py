@@ -14,9 +14,7 @@ from atoll.server.api.rest.translate import from_sandbox, to_egress, to_metadata
 from atoll.server.control.service import Control
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.sandbox import Sandbox, Status
-from atoll.server.ports.store import Page, SandboxFilter
-
-_MOST_ON_A_PAGE = 1000
+from atoll.server.ports.store import MOST_ROWS, Page, SandboxFilter
 
 SandboxId = Annotated[str, Path(description="The sandbox's id.", examples=["i3k9d0q2mz7w1x5c8v4bn"])]
 
@@ -80,7 +78,7 @@ class _Calls:
         template: Annotated[str | None, Query(max_length=256, description="Name or id.")] = None,
         started_after: Annotated[datetime | None, Query(description="Only later starts.")] = None,
         order: Annotated[Literal["newest_first", "oldest_first"], Query()] = "newest_first",
-        limit: Annotated[int, Query(ge=1, le=_MOST_ON_A_PAGE)] = 100,
+        limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 100,
         page_token: Annotated[str | None, Query(description="From the page before.")] = None,
     ) -> models.SandboxPage:
         """List your sandboxes, a page at a time."""
