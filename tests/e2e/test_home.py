@@ -89,6 +89,28 @@ def test_down_leaves_files_only(bare: LiveHome) -> None:
     assert (bare.path / "key").exists()
 
 
+def test_an_interrupted_down_says_how_to_go_on(bare: LiveHome) -> None:
+    bare.start()
+    sandbox_in(bare).close()
+    down = subprocess.Popen(
+        [ATOLL, "down", "--home", str(bare.path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **bare.env},
+    )
+    assert down.stderr is not None
+    assert "ending everything" in down.stderr.readline()
+    down.send_signal(signal.SIGINT)
+    said = down.communicate(timeout=60)[1]
+
+    bare.down()
+
+    assert down.returncode == 130
+    assert f"`atoll down --home {bare.path}` ends the rest" in said
+    assert "Traceback" not in said
+    assert left_of(bare) == {name: [] for name in left_of(bare)}
+
+
 def test_down_leaves_nothing_after_the_server_was_killed(bare: LiveHome) -> None:
     bare.start()
     sandbox_in(bare).close()

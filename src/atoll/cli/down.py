@@ -27,6 +27,15 @@ def down(home: Path) -> None:
     """
     need_root("down")
     need_server()
+    try:
+        _down(home)
+    except KeyboardInterrupt:
+        again = f"`atoll down{options.home_words(home)}`"
+        output.note(f"Interrupted: not everything may have ended. {again} ends the rest.")
+        raise
+
+
+def _down(home: Path) -> None:
     _end_starting(home.absolute())
     from atoll.server.main import gvisor_host, logs, stopping
     from atoll.server.settings.home import find_home

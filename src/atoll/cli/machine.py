@@ -20,7 +20,7 @@ _GIB = 1024**3
 # The base template takes 1 GiB, building it as much again, and each sandbox may write some.
 _LITTLE_DISK = 5 * _GIB
 _ENOUGH_DISK = 20 * _GIB
-# The server and a handful of sandboxes with 512 MiB.
+# The server takes 0.1 GiB, an idle sandbox 0.03; one from `base` may use 1 GiB.
 _LITTLE_MEMORY = 1 * _GIB
 _ENOUGH_MEMORY = 4 * _GIB
 # A boot sector runs at once where KVM works; where it does not, it hangs for ever.
@@ -135,9 +135,7 @@ def memory() -> Iterator[Check]:
     if available < _LITTLE_MEMORY:
         yield fail("memory", text, f"At least {_LITTLE_MEMORY // _GIB} GiB.")
     elif available < _ENOUGH_MEMORY:
-        yield warn(
-            "memory", text, "Enough for a few sandboxes; each has 512 MiB unless its template says else."
-        )
+        yield warn("memory", text, "Enough for a few sandboxes: one from `base` may use 1 GiB.")
     else:
         yield ok("memory", text)
 

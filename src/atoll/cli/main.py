@@ -71,7 +71,9 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None) -> int:
     """Run a verb; return its exit code."""
     try:
-        outcome: Any = cli.main(args=arguments, prog_name="atoll", standalone_mode=False)
+        outcome: Any = cli.main(
+            args=arguments, prog_name="atoll", standalone_mode=False, color=None if _may_color() else False
+        )
         return outcome if isinstance(outcome, int) else 0
     except click.exceptions.Exit as ended:
         return ended.exit_code
@@ -86,6 +88,11 @@ def run(arguments: list[str] | None) -> int:
         return 128 + signal.SIGPIPE
     except Exception as error:  # the last wall
         return _report(error)
+
+
+def _may_color() -> bool:
+    """Tell whether a terminal may be given colours; click leaves them out elsewhere by itself."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _report(error: Exception) -> int:

@@ -24,6 +24,11 @@ def home(function: F) -> F:
     )(function)
 
 
+def home_words(home: Path) -> str:
+    """Return what a verb needs behind it to mean this home."""
+    return "" if home == DEFAULT_HOME else f" --home {home}"
+
+
 def as_json(function: F) -> F:
     """Take --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from atoll import AsyncSandbox, AtollError, DeadlineExceededError, NotFoundError, Sandbox
+from atoll import AsyncSandbox, AtollError, DeadlineExceededError, NotFoundError, Sandbox, SandboxInfo
 from atoll.cli import options, output, streaming
 from atoll.sdk._synchronization import async_undo
 
@@ -90,7 +90,7 @@ def info(sandbox_id: str, as_json: bool) -> None:
     lines: list[tuple[str, object]] = [
         ("id", found.id),
         ("template", f"{found.template} ({found.template_id})"),
-        ("status", found.status + (f": {found.end_reason}" if found.end_reason else "")),
+        ("status", _status(found)),
         ("created", output.moment(found.created_at)),
         ("started", output.moment(found.started_at)),
         ("ended", output.moment(found.ended_at)),
@@ -107,10 +107,15 @@ def info(sandbox_id: str, as_json: bool) -> None:
         ("memory", _of(usage.memory_bytes if usage else None, limits.memory_bytes)),
         ("disk", _of(usage.disk_bytes if usage else None, limits.disk_bytes)),
         ("processes", f"at most {limits.processes}"),
-        ("ports", f"http://PORT-{found.id}.{found.domain}"),
+        ("ports", "-" if found.ended_at else f"http://PORT-{found.id}.{found.domain}"),
     ]
     for name, value in lines:
         click.echo(f"{name:10} {output.safe(value)}")
+
+
+def _status(found: SandboxInfo) -> str:
+    told = found.end_reason in (None, found.status)
+    return found.status if told else f"{found.status}: {found.end_reason}"
 
 
 def _of(used: int | None, limit: int) -> str:

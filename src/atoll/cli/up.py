@@ -43,6 +43,9 @@ _READY_TIMEOUT = 300.0
 _ANSWER_TIMEOUT = 20.0
 # Seconds that a server gets for its end: it waits for creates and kills, and says so itself.
 _END_TIMEOUT = 120.0
+# How a server's error begins, and how many lines of its last words are shown.
+_ERROR = "atoll: "
+_MOST_LINES = 15
 
 
 @click.command()
@@ -109,9 +112,9 @@ def need_address(listen: str, edge_socket: Path) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        what = "is in use by another program" if error.errno == errno.EADDRINUSE else f": {error.strerror}"
+        what = " is in use by another program" if error.errno == errno.EADDRINUSE else f": {error.strerror}"
         raise FailedPreconditionError(
-            f"{listen} {what}".replace(" :", ":"),
+            f"{listen}{what}.",
             resolution="`--listen` (`--tls-listen`) takes another address. "
             f"`ss -ltnp 'sport = :{port}'` says who has it.",
         ) from error
@@ -216,7 +219,7 @@ def _start(home: "Home", listen: str, *, detach: bool) -> subprocess.Popen[bytes
         if not _says_ready(server.stdout):
             raise UnavailableError(
                 "The server did not start.",
-                details=_tail(words) or f"exit code {server.poll()}",
+                details=last_words(words) or f"exit code {server.poll()}",
                 resolution=f"Its log: {home.server_log}. `atoll doctor` checks this machine.",
             )
     except BaseException:
@@ -260,9 +263,12 @@ def _says_ready(stdout: IO[bytes]) -> bool:
     return False
 
 
-def _tail(file: Path) -> str:
+def last_words(file: Path) -> str:
+    """Return what a server said at its end: its error, when there is one, without the log's lines before."""
     lines = file.read_text(errors="replace").splitlines() if file.exists() else []
-    return "\n".join(line.removeprefix("atoll: ") for line in lines[-15:])
+    errors = [number for number, line in enumerate(lines) if line.startswith(_ERROR)]
+    last = lines[errors[-1] :][:_MOST_LINES] if errors else lines[-_MOST_LINES:]
+    return "\n".join(line.removeprefix(_ERROR) for line in last)
 
 
 def _await_answer(home: Path) -> str:
@@ -291,7 +297,7 @@ def _say(home: Path, url: str, *, detach: bool) -> None:
     for line in lines:
         click.echo(line)
     sys.stdout.flush()
-    suffix = "" if home == options.DEFAULT_HOME else f" --home {home}"
+    suffix = options.home_words(home)
     end = f"`atoll down{suffix}` ends it." if detach else "Ctrl-C ends it, and every sandbox."
     output.note(f"\nThese lines again: `atoll env{suffix}`. {end}")
 
@@ -325,7 +331,7 @@ def _stay(home: "Home", settings: "Settings", server: subprocess.Popen[bytes]) -
         code = server.wait()
         raise UnavailableError(
             f"The server ended by itself, with code {code}.",
-            details=_tail(home.server_errors) or None,
+            details=last_words(home.server_errors) or None,
             resolution=f"Its log: {home.server_log}. Sandboxes live on: `atoll up` takes them over.",
         )
     if caught[0] == signal.SIGTERM:

@@ -1,10 +1,12 @@
 """Listings, files and errors of the command line."""
 
+import contextlib
 import json
 import os
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from fakes.live_cloud import LiveCloud
 
 from atoll import FailedPreconditionError, InvalidArgumentError
 from atoll.cli import exports, files, main, options, output
-from atoll.cli.up import need_address
+from atoll.cli.up import last_words, need_address
 
 Invoke = Callable[..., Result]
 Atoll = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -40,7 +42,9 @@ def test_create_list_info_kill(invoke: Invoke, sandbox_id: str) -> None:
     assert f"id         {sandbox_id}" in text
     assert killed.stdout.strip() == sandbox_id
     assert json.loads(invoke("sandbox", "list", "--json").stdout) == []
-    assert "status     killed: killed" in invoke("sandbox", "info", sandbox_id).stdout
+    ended = invoke("sandbox", "info", sandbox_id).stdout.splitlines()
+    assert "status     killed" in ended
+    assert "ports      -" in ended
 
 
 def test_list_filters(invoke: Invoke, sandbox_id: str) -> None:
@@ -272,3 +276,51 @@ def test_a_wrong_key_says_where_the_right_one_is(atoll: Atoll, monkeypatch: pyte
 
     assert done.returncode == 1
     assert b'eval "$(sudo atoll env)"' in done.stderr
+
+
+def test_a_server_that_did_not_start_is_quoted_without_its_log(tmp_path: Path) -> None:
+    words = tmp_path / "server.err"
+    words.write_text("2026-11-23 [warning ] no edge\natoll: the edge does not start\nport taken\n")
+
+    assert last_words(words) == "the edge does not start\nport taken"
+
+
+def test_a_server_that_said_no_error_is_quoted_from_its_end(tmp_path: Path) -> None:
+    words = tmp_path / "server.err"
+    words.write_text("\n".join(map(str, range(100))))
+
+    assert last_words(words).splitlines() == [str(number) for number in range(85, 100)]
+    assert last_words(tmp_path / "none") == ""
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colours_are_left_out_where_they_are_not_wanted(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    colored = on_terminal("doctor")
+    monkeypatch.setenv(name, value)
+
+    plain = on_terminal("doctor")
+
+    assert "\x1b[32m" in colored
+    assert "\x1b" not in plain
+    assert "✓" in plain
+
+
+def on_terminal(*words: str) -> str:
+    """Run a verb on a terminal of its own; return what it showed."""
+    program = "from atoll.cli.main import main; main()"
+    leader, follower = os.openpty()
+    with os.fdopen(leader, "rb", buffering=0) as screen:
+        running = subprocess.Popen(
+            [sys.executable, "-c", program, *words], stdin=follower, stdout=follower, stderr=follower
+        )
+        os.close(follower)
+        shown = b""
+        # The kernel says EIO when the last one has left the terminal.
+        with contextlib.suppress(OSError):
+            while piece := screen.read(65536):
+                shown += piece
+        running.wait(timeout=60)
+    return shown.decode()

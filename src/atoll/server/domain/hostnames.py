@@ -1,4 +1,4 @@
-"""Domains under which the API and sandboxes have names. Pure: nothing is looked up here."""
+"""Domains and addresses under which clients find a server. Pure: nothing is looked up here."""
 
 import re
 
@@ -29,3 +29,26 @@ def parse_domain(text: str) -> str:
             resolution="Two labels or more, of letters, digits and dashes: sbx.test, say.",
         )
     return name
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """
+    Read an address to listen on, ``host:port``, as host (empty: all of this machine's) and port.
+
+    Raises:
+        InvalidArgumentError: it has another form, or a port that there is not.
+    """
+    host, colon, port = text.rpartition(":")
+    plain = host.isprintable() and not set(host) & set("/ @")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if (
+        not colon
+        or not plain
+        or (":" in host and not bracketed)
+        or not (port.isascii() and port.isdigit())
+        or not 0 < int(port[:6]) < 65536
+    ):
+        raise InvalidArgumentError(
+            f"{text[:64]!r} is no address to listen on", resolution="HOST:PORT, such as 127.0.0.1:7777."
+        )
+    return host, int(port)

@@ -12,7 +12,7 @@ import structlog
 
 from atoll.server.control.clock import SystemClock
 from atoll.server.domain.errors import AtollError, InvalidArgumentError
-from atoll.server.domain.hostnames import parse_domain
+from atoll.server.domain.hostnames import parse_domain, parse_listen
 from atoll.server.edge.certificates import LocalAuthority, check_own, unpublish
 from atoll.server.edge.process import EdgeTLS
 from atoll.server.settings import Settings
@@ -37,8 +37,9 @@ def read(home: Home, settings: Settings) -> EdgeTLS | None:
     Say what the edge is to be started with, for TLS; None for none.
 
     Raises:
-        InvalidArgumentError: the settings contradict each other.
+        InvalidArgumentError: the settings contradict each other, or name no address.
     """
+    parse_listen(settings.server.listen)
     tls = settings.tls
     if not tls.listen:
         if tls.cert or tls.key:
@@ -49,11 +50,7 @@ def read(home: Home, settings: Settings) -> EdgeTLS | None:
             "TLS needs a domain", resolution="--domain sbx.test, say; sandboxes get names below it."
         )
     domain = parse_domain(settings.server.domain)
-    port = tls.listen.rpartition(":")[2]
-    if not port.isdigit() or not 0 < int(port) < 65536:
-        raise InvalidArgumentError(
-            f"{tls.listen!r} is no address to listen on", resolution="HOST:PORT: 127.0.0.1:8443, say."
-        )
+    parse_listen(tls.listen)
     if bool(tls.cert) != bool(tls.key):
         raise InvalidArgumentError("A certificate needs its key, and a key its certificate")
     made = LocalAuthority(home.certificates, domain).server_file
