@@ -1,0 +1,45 @@
+"""
+Write docs/compatibility.md from what the tests saw: build/compatibility.json.
+
+Run the tests in tests/e2e first; nothing in that page is written by hand.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SIGNS = {"works": "✓", "refused": "refused", "untried": "-"}
+HEAD = """# Which calls of E2B's client work
+
+Written by `scripts/matrix.py` from what the tests in tests/e2e saw: every public method of PyPI
+`e2b` {version}, sync and async, against a real server.
+
+- ✓: a test that passed made the call, and it returned.
+- refused: the server answers that it does not have this yet, with status 501.
+- -: no test makes the call yet; it may work or not.
+"""
+
+
+def main() -> int:
+    """Write the page; return the exit code."""
+    source = ROOT / "build" / "compatibility.json"
+    if not source.exists():
+        print(f"{source} is missing: run the tests in tests/e2e first", file=sys.stderr)
+        return 1
+    seen = json.loads(source.read_text())
+    nouns: dict[str, list[str]] = defaultdict(list)
+    for call, clients in seen["calls"].items():
+        noun, _, name = call.rpartition(".")
+        cells = [SIGNS[clients[client]] if client in clients else "" for client in ("sync", "async")]
+        nouns[noun].append(f"| `{name}` | {cells[0]} | {cells[1]} |")
+    text = HEAD.format(version=seen["e2b"])
+    for noun, rows in nouns.items():
+        text += "\n".join([f"\n## {noun}\n", "| call | sync | async |", "|---|---|---|", *rows, ""])
+    (ROOT / "docs" / "compatibility.md").write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""Every test here also tells docs/compatibility.md which calls of E2B's client work."""
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from support import matrix
+
+ROOT = Path(__file__).parents[2]
+RESULT = ROOT / "build" / "compatibility.json"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def recorder() -> Iterator[matrix.Recorder]:
+    """Watch the client's calls; what they showed is in build/compatibility.json afterwards."""
+    for recording in matrix.recorded():
+        yield recording
+        recording.save(RESULT)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    recording = getattr(item, "funcargs", {}).get("recorder")
+    if recording is not None and report.when == "call":
+        recording.test_ended(passed=report.passed)
+    return report
