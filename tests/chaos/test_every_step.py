@@ -40,7 +40,7 @@ KILL = (
     "EdgeProcess.forget:after",
     "Cgroup.kill:after", "Cgroup.remove:after",
     "Runsc.remove_state:after", "Remover._remove_files:after",
-    "Fence.dismiss:after", "SlotMaker.remove:after", "Records.remove:after",
+    "Fence.dismiss:after", "SlotMaker.remove_all:after", "Records.remove:after",
     "SqliteStore.replace_sandbox:2:before", "SqliteStore.replace_sandbox:2:after",
 )  # fmt: skip
 # Between the same two acts as one of those above.
@@ -54,7 +54,7 @@ CREATE_TWINS = (
 KILL_TWINS = (
     "EdgeProcess.forget:before", "Remover.remove:before", "Cgroup.kill:before", "Cgroup.remove:before",
     "Runsc.remove_state:before", "SlotPool.release:before", "Fence.dismiss:before",
-    "SlotMaker.remove:before", "Records.remove:before", "SlotPool.release:after", "Remover.remove:after",
+    "SlotMaker.remove_all:before", "Records.remove:before", "SlotPool.release:after", "Remover.remove:after",
 )  # fmt: skip
 # The row says what is wanted: before that it runs on, after that it goes.
 NOT_BEGUN = "SqliteStore.replace_sandbox:before"
