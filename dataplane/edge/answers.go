@@ -65,9 +65,12 @@ func tooManyRequests(t target) *problem {
 	}
 }
 
+// serverAwayMessage is what clients hear while nobody serves the API; which of the two it is, we cannot see.
+const serverAwayMessage = "The server does not answer: it is starting, or has ended. Please try again later."
+
 func serverAwayFor(id string) *problem {
 	return &problem{
-		SandboxID: id, Message: "The server is starting. Please try again later.",
+		SandboxID: id, Message: serverAwayMessage,
 		Code: http.StatusServiceUnavailable, retryAfter: 1,
 	}
 }

@@ -112,7 +112,7 @@ func explainAPI(w http.ResponseWriter, r *http.Request, err error, log *slog.Log
 	case errors.Is(err, errServerAway):
 		log.Error("request not forwarded: the server does not answer", "error", err)
 		w.Header().Set("Retry-After", "1")
-		writeAPIError(w, http.StatusServiceUnavailable, "The server is starting. Please try again later.")
+		writeAPIError(w, http.StatusServiceUnavailable, serverAwayMessage)
 	default:
 		log.Error("request lost: the server ended before it answered", "error", err)
 		if !isSafe(r.Method) {

@@ -72,7 +72,7 @@ func TestRequestsDoNotWaitForEver(t *testing.T) {
 	defer response.Body.Close()
 	body, _ := io.ReadAll(response.Body)
 	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") != "1" ||
-		string(body) != `{"code":503,"message":"The server is starting. Please try again later."}`+"\n" {
+		string(body) != `{"code":503,"message":"The server does not answer: it is starting, or has ended. Please try again later."}`+"\n" {
 		t.Errorf("%s %v %s", response.Status, response.Header, body)
 	}
 }

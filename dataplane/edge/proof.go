@@ -88,7 +88,7 @@ func (p *proof) refuse(w http.ResponseWriter, err error) {
 	switch {
 	case !errors.Is(err, errNotFound):
 		w.Header().Set("Retry-After", "1")
-		writeAPIError(w, http.StatusServiceUnavailable, "The server is starting. Please try again later.")
+		writeAPIError(w, http.StatusServiceUnavailable, serverAwayMessage)
 	case p.signed != nil:
 		writeAPIError(w, http.StatusUnauthorized, "invalid signature")
 	default:

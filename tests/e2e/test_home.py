@@ -121,6 +121,22 @@ def test_down_leaves_nothing_after_the_server_was_killed(bare: LiveHome) -> None
     assert left_of(bare) == {name: [] for name in left_of(bare)}
 
 
+def test_doctor_tells_a_server_that_runs_from_one_that_ended(bare: LiveHome) -> None:
+    def server() -> dict[str, str]:
+        checks = json.loads(bare.atoll("doctor", "--home", str(bare.path), "--json").stdout)
+        return next(check for check in checks if check["name"] == "server")
+
+    before = server()
+    bare.start()
+    running = server()
+    os.kill(bare.server_pid(), signal.SIGKILL)
+    ended = server()
+
+    assert (before["status"], "no home" in before["message"]) == ("ok", True)
+    assert (running["status"], running["message"]) == ("ok", f"up at http://{bare.listen}")
+    assert (ended["status"], ended["resolution"]) == ("warn", f"sudo atoll up --home {bare.path}")
+
+
 def test_down_leaves_nothing_after_server_and_edge_were_killed(bare: LiveHome) -> None:
     bare.start()
     sandbox_in(bare).close()

@@ -172,6 +172,23 @@ def _authorities() -> Iterator[Check]:
 
 def _up(home: Path) -> Iterator[Check]:
     try:
-        yield ok("server", f"up at {exports.api_url(home)}")
+        url = exports.api_url(home)
     except AtollError as error:
         yield ok("server", error.message)
+        return
+    if _has_server(home):
+        yield ok("server", f"up at {url}")
+    else:
+        # The edge outlives the server.
+        yield warn(
+            "server",
+            f"ended; sandboxes live on, and the edge still listens at {url}",
+            f"sudo atoll up{options.home_words(home)}",
+        )
+
+
+def _has_server(home: Path) -> bool:
+    from atoll.server.settings.home import find_home
+
+    found = find_home(home)
+    return found is not None and found.server_pid() is not None
