@@ -25,6 +25,7 @@ var (
 type answer struct {
 	address netip.Addr
 	status  string
+	ingress ingress
 }
 
 // control asks the server where sandboxes are.
@@ -138,6 +139,7 @@ func parseAnswer(id string, body []byte) (answer, error) {
 		ID      string `json:"sandbox_id"`
 		Address string `json:"address"`
 		Status  string `json:"status"`
+		ingress
 	}
 	if err := json.Unmarshal(body, &fields); err != nil {
 		return answer{}, fmt.Errorf("the server's answer: %w", err)
@@ -152,7 +154,7 @@ func parseAnswer(id string, body []byte) (answer, error) {
 	if err != nil {
 		return answer{}, fmt.Errorf("the server's answer: %w", err)
 	}
-	return answer{address: address.Unmap(), status: fields.Status}, nil
+	return answer{address: address.Unmap(), status: fields.Status, ingress: fields.ingress}, nil
 }
 
 // dialPatiently connects to the server's API. While nobody listens it tries again, for a bounded time:

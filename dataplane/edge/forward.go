@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -58,15 +59,23 @@ type exchange struct {
 // use is called when there is a connection. HTTP/2 has many users at once, and does not wait for the client.
 func (e *exchange) use(info httptrace.GotConnInfo) {
 	e.conn = info.Conn
-	if conn, ok := e.conn.(*sandboxConn); ok && !e.multiplexed {
+	if conn, ok := beneath(e.conn).(*sandboxConn); ok && !e.multiplexed {
 		conn.tell(e.body.interrupt)
 	}
 }
 
 func (e *exchange) release() {
-	if conn, ok := e.conn.(*sandboxConn); ok && !e.multiplexed {
+	if conn, ok := beneath(e.conn).(*sandboxConn); ok && !e.multiplexed {
 		conn.tell(nil)
 	}
+}
+
+// beneath returns the connection that TLS runs over.
+func beneath(conn net.Conn) net.Conn {
+	if secure, ok := conn.(*tls.Conn); ok {
+		return secure.NetConn()
+	}
+	return conn
 }
 
 type exchangeKey struct{}
@@ -111,7 +120,11 @@ func (f *forwarder) try(w http.ResponseWriter, r *http.Request, to target, body 
 		return err
 	}
 	defer done()
-	under := &exchange{lease: found, to: to, body: body, multiplexed: isGRPC(r) && to.port != daemonPort}
+	if refused := found.ingress.refuse(r, to); refused != nil {
+		refused.write(w, r)
+		return nil
+	}
+	under := &exchange{lease: found, to: to, body: body, multiplexed: isGRPC(r) && to.port != daemonPort && !found.ingress.isHTTPS(to)}
 	ctx = context.WithValue(ctx, exchangeKey{}, under)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: under.use,
@@ -192,6 +205,7 @@ func rewrite(pr *httputil.ProxyRequest) {
 	pr.Out.Host = pr.In.Host
 	pr.Out.Header.Del("X-Real-Ip")
 	pr.SetXForwarded()
+	under.lease.ingress.apply(pr.Out, under.to)
 	if whole := under.body.whole(); whole != nil {
 		pr.Out.Body = whole
 	}

@@ -3,6 +3,7 @@ package edge
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,7 @@ var (
 type lease struct {
 	id      string
 	address netip.Addr
+	ingress ingress
 	limits  *Limits
 
 	ctx    context.Context
@@ -51,10 +53,10 @@ type lease struct {
 	dials    sync.WaitGroup
 }
 
-func newLease(id string, address netip.Addr, limits *Limits) *lease {
+func newLease(id string, found answer, limits *Limits) *lease {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &lease{
-		id: id, address: address, limits: limits, ctx: ctx, cancel: cancel, checked: time.Now(),
+		id: id, address: found.address, ingress: found.ingress, limits: limits, ctx: ctx, cancel: cancel, checked: time.Now(),
 		conns: map[*sandboxConn]struct{}{},
 	}
 	l.daemon = l.transport(limits.DaemonIdle)
@@ -79,10 +81,13 @@ func (l *lease) transport(idle time.Duration) *http.Transport {
 			return l.dial(ctx, number)
 		},
 		// What the client did not ask for, the sandbox must not be asked for.
-		DisableCompression:     true,
-		MaxIdleConns:           l.limits.IdlePerSandbox,
-		MaxIdleConnsPerHost:    l.limits.IdlePerSandbox,
-		IdleConnTimeout:        idle,
+		DisableCompression:  true,
+		MaxIdleConns:        l.limits.IdlePerSandbox,
+		MaxIdleConnsPerHost: l.limits.IdlePerSandbox,
+		IdleConnTimeout:     idle,
+		// Programs in sandboxes have certificates of their own making, and who made the sandbox is at home in it.
+		TLSClientConfig:        &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    l.limits.ConnectTime,
 		MaxResponseHeaderBytes: l.limits.AnswerHeaderBytes,
 		// A program that knows nothing of "Expect: 100-continue" costs this once; curl waits as long.
 		ExpectContinueTimeout: time.Second,

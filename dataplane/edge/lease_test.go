@@ -119,7 +119,7 @@ func TestWhatAProgramSaysFirstIsNotLost(t *testing.T) {
 	limits := testLimits()
 	here, there := net.Pipe()
 	defer here.Close()
-	l := newLease(someID, netip.MustParseAddr("127.0.0.1"), &limits)
+	l := newLease(someID, answer{address: netip.MustParseAddr("127.0.0.1")}, &limits)
 	defer l.end()
 	go func() {
 		_, _ = there.Read(make([]byte, 4096))

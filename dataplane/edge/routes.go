@@ -109,7 +109,7 @@ func (t *routes) look(ctx context.Context, id string, pending *lookup) {
 	if pending.err = err; err != nil {
 		return
 	}
-	pending.lease = newLease(id, found.address, t.limits)
+	pending.lease = newLease(id, found, t.limits)
 	t.leases[id] = pending.lease
 }
 
@@ -152,7 +152,7 @@ func (t *routes) check(ctx context.Context, old *lease) (*lease, error) {
 	found, err := t.question(ctx, old.id)
 	old.checked = time.Now()
 	switch {
-	case err == nil && found.address == old.address:
+	case err == nil && found.address == old.address && found.ingress.equal(&old.ingress):
 		return old, nil
 	case err == nil:
 		t.drop(old)

@@ -134,9 +134,9 @@ func TestForgettingBeatsALookupUnderWay(t *testing.T) {
 		t.Error("the question goes on")
 	}
 	// The old answer arrives too late; whoever waits asks again and gets the new one.
-	server.answers <- answer{netip.MustParseAddr("127.0.0.1"), statusRunning}
+	server.answers <- answer{address: netip.MustParseAddr("127.0.0.1"), status: statusRunning}
 	within(t, "second question", server.arrived)
-	server.answers <- answer{netip.MustParseAddr("127.0.0.2"), statusRunning}
+	server.answers <- answer{address: netip.MustParseAddr("127.0.0.2"), status: statusRunning}
 
 	found := within(t, "an answer", got)
 	if found.err != nil || found.lease.address.String() != "127.0.0.2" {
@@ -163,7 +163,7 @@ func TestOneThatIsForgottenAgainAndAgainIsNotFound(t *testing.T) {
 	for range 2 {
 		within(t, "a question", server.arrived)
 		table.forget(someID)
-		server.answers <- answer{netip.MustParseAddr("127.0.0.1"), statusRunning}
+		server.answers <- answer{address: netip.MustParseAddr("127.0.0.1"), status: statusRunning}
 	}
 
 	if err := within(t, "an answer", got); !errors.Is(err, errNotFound) {

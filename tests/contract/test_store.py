@@ -16,6 +16,7 @@ from atoll.server.domain.errors import (
     NotFoundError,
 )
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId, new_sandbox_id
+from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
@@ -38,6 +39,7 @@ def make(minute: float = 0, **changes: Any) -> Sandbox:
         "egress": EgressPolicy(
             internet=False, allow_out=("1.1.1.1", "::/0"), deny_out=("0.0.0.0/0",), dns_servers=("9.9.9.9",)
         ),
+        "ingress": IngressPolicy(public=False, mask_host="localhost:${PORT}", https_ports=(8443,)),
         "metadata": {"k y": "v&\"'", "ü": "☃"},
         "env": {"A": "line\nline"},
         "created_at": NOON + timedelta(minutes=minute),

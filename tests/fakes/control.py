@@ -9,6 +9,7 @@ from atoll.server.control import checking
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
 from atoll.server.control.service import Control
+from atoll.server.domain import ingress
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError, NotFoundError, UnauthenticatedError
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId, new_sandbox_id, parse_sandbox_id
@@ -90,6 +91,7 @@ class FakeControl(Control):
             status=Status.RUNNING,
             limits=template.limits,
             egress=checking.check_egress(wish.egress, ControlLimits()),
+            ingress=ingress.checked(wish.ingress),
             metadata=dict(wish.metadata),
             env=dict(wish.env),
             created_at=now,
@@ -202,12 +204,20 @@ class FakeControl(Control):
     def access_token(self, sandbox_id: SandboxId) -> str:
         return hashlib.sha256(sandbox_id.encode()).hexdigest()
 
+    def traffic_token(self, sandbox: Sandbox | Route) -> str | None:
+        if sandbox.ingress.public:
+            return None
+        sandbox_id = sandbox.id if isinstance(sandbox, Sandbox) else sandbox.sandbox_id
+        return hashlib.sha256(b"traffic " + sandbox_id.encode()).hexdigest()
+
     async def route(self, untrusted_id: str) -> Route:
         self._fail()
         sandbox = self.rows.get(parse_sandbox_id(untrusted_id))
         if sandbox is None or sandbox.status is not Status.RUNNING or sandbox.address is None:
             raise NotFoundError("no such running sandbox")
-        return Route(sandbox_id=sandbox.id, address=sandbox.address, status=sandbox.status)
+        return Route(
+            sandbox_id=sandbox.id, address=sandbox.address, status=sandbox.status, ingress=sandbox.ingress
+        )
 
 
 def _check_timeout(timeout: timedelta) -> None:

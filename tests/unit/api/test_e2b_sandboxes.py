@@ -91,9 +91,6 @@ async def test_what_released_clients_send_by_default_works(
         ({"iam": {"tokens": {"aws": {"audience": "x", "tokenType": "JWT-SVID"}}}}, "iam"),
         ({"volumeMounts": [{"name": "v", "path": "/v"}]}, "volumeMounts"),
         ({"network": {"allowOut": ["a.example"], "denyOut": ["0.0.0.0/0"]}}, "network.allowOut"),
-        ({"network": {"allowPublicTraffic": False}}, "allowPublicTraffic"),
-        ({"network": {"maskRequestHost": "x.example.com"}}, "network.maskRequestHost"),
-        ({"network": {"httpsPorts": [3000]}}, "network.httpsPorts"),
         ({"network": {"egressProxy": {"address": "p:1080"}}}, "network.egressProxy"),
         ({"network": {"rules": {"api.example.com": [{}]}}}, "network.rules"),
         ({"somethingOfTomorrow": 1}, "somethingOfTomorrow"),
@@ -132,6 +129,11 @@ async def test_an_option_that_atoll_does_not_have_is_refused_by_name(
         ({"network": {"denyOut": ["example.com"]}}, "invalid denied CIDR example.com"),
         ({"network": {"allowOut": ["a.example"]}}, "you must include 'ALL_TRAFFIC' in deny out"),
         ({"network": {"allowOut": ["a b"]}}, "invalid allowed entry a b"),
+        ({"network": {"maskRequestHost": "a b"}}, "invalid mask request host (a b)"),
+        ({"network": {"maskRequestHost": "x\r\nY: z"}}, "invalid mask request host"),
+        ({"network": {"httpsPorts": [49983]}}, "invalid HTTPS port 49983"),
+        ({"network": {"httpsPorts": [0]}}, "invalid HTTPS port 0"),
+        ({"network": {"httpsPorts": list(range(1, 66))}}, "httpsPorts has 65 ports, at most 64"),
         ({"network": {"dnsServers": ["::1"]}}, "invalid DNS server ::1"),
         ({"network": {"denyOut": ["1.1.1.1"] * 257}}, "denyOut has 257 entries, at most 256"),
         ({"network": {"denyOut": [7]}}, "body network.denyOut.0"),
@@ -249,6 +251,35 @@ async def test_the_internet_is_off_in_each_way_to_say_it(
     detail = (await client.get(f"/sandboxes/{answer['sandboxID']}")).json()
     assert detail["allowInternetAccess"] is False
     assert "0.0.0.0/0" in detail["network"]["denyOut"]
+
+
+async def test_private_traffic_has_a_token_of_its_own(
+    client: httpx.AsyncClient, control: FakeControl
+) -> None:
+    network = {"allowPublicTraffic": False, "maskRequestHost": "localhost:${PORT}", "httpsPorts": [8443]}
+    answer = await create(client, network=network)
+    path = f"/sandboxes/{answer['sandboxID']}"
+
+    again = (await client.post(f"/v2{path}/connect", json={"timeout": 60})).json()
+    detail = (await client.get(path)).json()
+    route = await control.route(answer["sandboxID"])
+
+    token = answer["trafficAccessToken"]
+    assert len(token) == 64
+    assert token != answer["envdAccessToken"]
+    assert token == again["trafficAccessToken"] == control.traffic_token(route)
+    assert detail["network"] == network
+    assert token not in str(detail)
+
+
+async def test_private_traffic_needs_a_secured_sandbox_in_version_1(client: httpx.AsyncClient) -> None:
+    body = MINIMAL | {"network": {"allowPublicTraffic": False}}
+
+    refused = await client.post("/sandboxes", json=body)
+    created = await client.post("/sandboxes", json=body | {"secure": True})
+
+    assert (refused.status_code, created.status_code) == (400, 201)
+    assert "unless you enable secure envd access via 'secure' flag" in refused.json()["message"]
 
 
 async def test_network_rules_are_kept_shown_and_replaced(client: httpx.AsyncClient) -> None:

@@ -318,7 +318,8 @@ async def test_the_edge_is_told_where_a_sandbox_is_without_a_key() -> None:
         bad = await edge.get("/v1/routes/x")
         other = await edge.get("/v1/sandboxes")
 
-    assert found.json() == {"sandbox_id": sandbox_id, "address": "10.0.0.2", "status": "running"}
+    where = {"sandbox_id": sandbox_id, "address": "10.0.0.2", "status": "running"}
+    assert found.json() == where | {"traffic_token": None, "mask_host": "", "https_ports": []}
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
     assert (bad.status_code, bad.json()["code"]) == (400, "invalid_argument")
     assert other.status_code == 404

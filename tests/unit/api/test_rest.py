@@ -46,6 +46,19 @@ async def test_a_create_with_everything_reaches_control_as_it_was_meant(
     assert (sandbox["status"], sandbox["domain"], sandbox["internet"]) == ("running", "localhost:4000", False)
 
 
+async def test_private_traffic_has_a_token_of_its_own(client: httpx.AsyncClient) -> None:
+    incoming = {"public": False, "mask_host": "localhost", "https_ports": [8443]}
+    sandbox = await create(client, incoming=incoming)
+    public = await create(client)
+
+    listed = (await client.get("/v1/sandboxes")).json()["sandboxes"]
+
+    assert sandbox["incoming"] == incoming
+    assert len(sandbox["traffic_token"]) == 64
+    assert public["traffic_token"] is None
+    assert [one["traffic_token"] for one in listed] == [None, None]
+
+
 async def test_network_rules_are_kept_shown_and_replaced(client: httpx.AsyncClient) -> None:
     rules = {"allow_out": ["1.1.1.1"], "deny_out": ["0.0.0.0/0"], "dns_servers": []}
     sandbox = await create(client, network=rules)

@@ -19,6 +19,7 @@ from sqlalchemy import create_engine
 
 from atoll.server.domain.errors import FailedPreconditionError, InternalError, UnavailableError
 from atoll.server.domain.ids import SandboxId, TeamId
+from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import Status
 from atoll.server.ports.store import Page, SandboxFilter
@@ -63,7 +64,7 @@ def downgrade(path: Path, revision: str) -> None:
 
 
 async def test_rows_of_the_first_tables_are_kept_and_get_the_later_ones(path: Path) -> None:
-    row = make()
+    row = make(ingress=IngressPolicy())
     first = SqliteStore(path)
     await first.open()
     await first.add_sandbox(row)

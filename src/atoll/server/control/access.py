@@ -35,6 +35,11 @@ def access_token(secret: bytes, sandbox_id: SandboxId) -> str:
     return hmac.new(secret, sandbox_id.encode(), hashlib.sha256).hexdigest()
 
 
+def traffic_token(secret: bytes, sandbox_id: SandboxId) -> str:
+    """Derive what clients of a sandbox's ports show when they are not public; not the access token's."""
+    return hmac.new(secret, b"traffic " + sandbox_id.encode(), hashlib.sha256).hexdigest()
+
+
 async def add_key(store: Store, clock: Clock, key: str, *, name: str) -> None:
     """Let a key call for the default team; a no-op when it may already."""
     await store.add_api_key(

@@ -23,6 +23,7 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.tasks import Job, Tasks
+from atoll.server.domain import ingress
 from atoll.server.domain.errors import (
     AbortedError,
     AtollError,
@@ -116,6 +117,7 @@ class Creating:
             status=Status.CREATING,
             limits=checking.sized(template.limits, wish.limits, self._limits),
             egress=checking.check_egress(wish.egress, self._limits),
+            ingress=ingress.checked(wish.ingress),
             metadata=dict(wish.metadata),
             env=dict(wish.env),
             created_at=now,

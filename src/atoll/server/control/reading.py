@@ -68,7 +68,7 @@ class Reading:
             raise not_there(sandbox_id) from error
         if row.status is not Status.RUNNING or row.address is None:
             raise not_there(sandbox_id)
-        return Route(sandbox_id=row.id, address=row.address, status=row.status)
+        return Route(sandbox_id=row.id, address=row.address, status=row.status, ingress=row.ingress)
 
     def _own(self, actor: Actor, filter: SandboxFilter) -> SandboxFilter:
         texts = [text for pair in filter.metadata for text in pair]

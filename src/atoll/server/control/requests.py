@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, TeamId
+from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.sandbox import Sandbox, Status
 
 
@@ -49,6 +50,7 @@ class CreateSandbox:
         metadata: the caller's own words about it.
         env: for every command inside, above the template's.
         egress: what it may reach.
+        ingress: who may reach it.
         secured: whether callers of the daemon must show the access token.
         limits: where it differs from the template.
         request_key: the caller's name for this call: sent again, it gets the same sandbox; None: no name.
@@ -59,6 +61,7 @@ class CreateSandbox:
     metadata: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     egress: EgressPolicy = field(default_factory=EgressPolicy)
+    ingress: IngressPolicy = field(default_factory=IngressPolicy)
     secured: bool = True
     limits: LimitsOverride = field(default_factory=LimitsOverride)
     request_key: str | None = None
@@ -80,8 +83,9 @@ class SandboxPage:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """Where the edge finds a sandbox."""
+    """Where the edge finds a sandbox, and whom it lets there."""
 
     sandbox_id: SandboxId
     address: str
     status: Status
+    ingress: IngressPolicy = field(default_factory=IngressPolicy)

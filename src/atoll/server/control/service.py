@@ -360,6 +360,13 @@ class Control:
         """Return what callers of a secured sandbox's daemon show: 64 hexadecimal digits, always the same."""
         return access.access_token(self._secret, sandbox_id)
 
+    def traffic_token(self, sandbox: Sandbox | Route) -> str | None:
+        """Return what clients of a sandbox's ports show; None: nobody needs to show anything."""
+        if sandbox.ingress.public:
+            return None
+        sandbox_id = sandbox.id if isinstance(sandbox, Sandbox) else sandbox.sandbox_id
+        return access.traffic_token(self._secret, sandbox_id)
+
     async def route(self, untrusted_id: str) -> Route:
         """
         Tell the edge where a running sandbox is.

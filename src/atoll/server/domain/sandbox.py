@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
+from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.limits import Limits
 
 
@@ -92,6 +93,7 @@ class Sandbox:
         status: what it is.
         limits: its size.
         egress: what it may reach.
+        ingress: who may reach it.
         metadata: the caller's own words about it.
         env: for every command inside.
         created_at: when the row was written.
@@ -115,6 +117,7 @@ class Sandbox:
     status: Status
     limits: Limits
     egress: EgressPolicy
+    ingress: IngressPolicy = field(default_factory=IngressPolicy)
     metadata: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     created_at: datetime

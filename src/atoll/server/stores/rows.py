@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from atoll.server.domain import egress
+from atoll.server.domain import egress, ingress
 from atoll.server.domain.errors import InternalError
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.limits import Limits
@@ -28,6 +28,7 @@ def sandbox_to_row(sandbox: Sandbox) -> dict[str, Any]:
         "processes": sandbox.limits.processes,
         "disk_bytes": sandbox.limits.disk_bytes,
         "egress": egress.to_plain(sandbox.egress),
+        "ingress": ingress.to_plain(sandbox.ingress),
         "metadata": dict(sandbox.metadata),
         "env": dict(sandbox.env),
         "created_at": sandbox.created_at,
@@ -67,6 +68,7 @@ def sandbox_from_row(row: RowMapping) -> Sandbox:
                 disk_bytes=row["disk_bytes"],
             ),
             egress=egress.from_plain(row["egress"]),
+            ingress=ingress.from_plain(row["ingress"]),
             metadata=_strings(row["metadata"]),
             env=_strings(row["env"]),
             created_at=row["created_at"],

@@ -67,6 +67,7 @@ sandboxes = Table(
     Column("processes", Integer, nullable=False),
     Column("disk_bytes", BigInteger, nullable=False),
     Column("egress", JSON, nullable=False),
+    Column("ingress", JSON, nullable=False),
     Column("metadata", JSON, nullable=False),
     Column("env", JSON, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),

@@ -32,6 +32,8 @@ class Network(OutgoingRules):
     """What a sandbox may reach, and who may reach it."""
 
     allowPublicTraffic: Flag | None = None
+    maskRequestHost: Text | None = None
+    httpsPorts: list[StrictInt] | None = None
 
 
 class NetworkUpdate(OutgoingRules):
@@ -127,6 +129,8 @@ class NetworkInfo(BaseModel):
     allowOut: list[str] | None = None
     denyOut: list[str] | None = None
     dnsServers: list[str] | None = None
+    maskRequestHost: str | None = None
+    httpsPorts: list[int] | None = None
 
 
 class SandboxDetail(ListedSandbox):

@@ -136,7 +136,12 @@ class _Calls:
         return self._reachable(sandbox)
 
     def _reachable(self, sandbox: Sandbox) -> models.Sandbox:
-        return from_sandbox(sandbox, self._control.access_token(sandbox.id), self._reach)
+        return from_sandbox(
+            sandbox,
+            self._control.access_token(sandbox.id),
+            self._reach,
+            self._control.traffic_token(sandbox),
+        )
 
 
 class _Listing:

@@ -10,6 +10,7 @@ from atoll.server.api.e2b import models
 from atoll.server.control.requests import CreateSandbox
 from atoll.server.domain.egress import ALL_TRAFFIC, EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError, UnimplementedError
+from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.machine import Usage
 from atoll.server.domain.sandbox import Sandbox
 from atoll.server.domain.template import Template
@@ -19,6 +20,11 @@ ENVD_VERSION = "0.6.13"
 # Old clients append it to the id of a sandbox. Means nothing here.
 CLIENT_ID = "00000000"
 MIB = 1024 * 1024
+# E2B's own text.
+PRIVATE_NEEDS_SECURE = (
+    "You cannot create a sandbox without public access "
+    "unless you enable secure envd access via 'secure' flag."
+)
 # Options of a create whose value says that they are not wanted.
 _OFF: tuple[Any, ...] = (None, False, "", [], {}, {"tokens": {}}, {"tokens": None})
 
@@ -54,13 +60,17 @@ def to_wish(body: models.NewSandbox, *, version: int) -> CreateSandbox:
     timeout = default if body.timeout is None else body.timeout
     if timeout <= 0:
         raise InvalidArgumentError("Timeout must be greater than 0")
+    ingress, secured = to_ingress(body.network), version > 1 or body.secure is True
+    if not ingress.public and not secured:
+        raise InvalidArgumentError(PRIVATE_NEEDS_SECURE)
     return CreateSandbox(
         template=body.templateID,
         timeout=timedelta(seconds=timeout),
         metadata=body.metadata or {},
         env=body.envVars or {},
         egress=to_egress(body.allow_internet_access, body.network),
-        secured=version > 1 or body.secure is True,
+        ingress=ingress,
+        secured=secured,
     )
 
 
@@ -73,9 +83,17 @@ def to_egress(internet: bool | None, network: models.Network | None) -> EgressPo
     """
     network = network or models.Network()
     _refuse_unknown("network.", network.model_extra)
-    if network.allowPublicTraffic is False:
-        raise UnimplementedError("network.allowPublicTraffic false is not available yet")
     return _egress(internet, network)
+
+
+def to_ingress(network: models.Network | None) -> IngressPolicy:
+    """Read who may reach a sandbox."""
+    network = network or models.Network()
+    return IngressPolicy(
+        public=network.allowPublicTraffic is not False,
+        mask_host=network.maskRequestHost or "",
+        https_ports=tuple(network.httpsPorts or ()),
+    )
 
 
 def to_new_egress(body: models.NetworkUpdate) -> EgressPolicy:
@@ -104,7 +122,7 @@ def _refuse_unknown(prefix: str, extra: Mapping[str, Any] | None) -> None:
             raise UnimplementedError(f"option {prefix}{name[:64]} is not available")
 
 
-def from_sandbox(sandbox: Sandbox, token: str, reach: Reach) -> models.Sandbox:
+def from_sandbox(sandbox: Sandbox, token: str, reach: Reach, traffic_token: str | None) -> models.Sandbox:
     """Say how to reach a sandbox."""
     return models.Sandbox(
         templateID=sandbox.template_id,
@@ -113,6 +131,7 @@ def from_sandbox(sandbox: Sandbox, token: str, reach: Reach) -> models.Sandbox:
         envdVersion=ENVD_VERSION,
         alias=sandbox.template_alias,
         envdAccessToken=token if sandbox.secured else None,
+        trafficAccessToken=traffic_token,
         domain=reach.domain,
     )
 
@@ -129,15 +148,19 @@ def from_detailed(sandbox: Sandbox, token: str, reach: Reach) -> models.SandboxD
         envdAccessToken=token if sandbox.secured else None,
         allowInternetAccess=not sandbox.egress.denies_all,
         domain=reach.domain,
-        network=_network(sandbox.egress),
+        network=_network(sandbox),
     )
 
 
-def _network(egress: EgressPolicy) -> models.NetworkInfo:
+def _network(sandbox: Sandbox) -> models.NetworkInfo:
+    egress, ingress = sandbox.egress, sandbox.ingress
     denied = list(egress.deny_out)
     if not egress.internet and ALL_TRAFFIC not in denied:
         denied.append(ALL_TRAFFIC)
     return models.NetworkInfo(
+        allowPublicTraffic=ingress.public,
+        maskRequestHost=ingress.mask_host or None,
+        httpsPorts=list(ingress.https_ports) or None,
         allowOut=list(egress.allow_out) or None,
         denyOut=denied or None,
         dnsServers=list(egress.dns_servers) or None,

@@ -19,11 +19,14 @@ from atoll.server.control.service import Control
 
 
 class Route(BaseModel):
-    """Where a running sandbox is."""
+    """Where a running sandbox is, what its clients must show, and how its programs are asked."""
 
     sandbox_id: str
     address: str
     status: str
+    traffic_token: str | None = None
+    mask_host: str = ""
+    https_ports: list[int] = []
 
 
 class Token(BaseModel):
@@ -54,22 +57,28 @@ def build(control: Control) -> Dialect:
     add_error_forms(app, render)
     routes = APIRouter(route_class=route_class(render))
 
+    def told(found: Found) -> Route:
+        return Route(
+            sandbox_id=found.sandbox_id,
+            address=found.address,
+            status=found.status.value,
+            traffic_token=control.traffic_token(found),
+            mask_host=found.ingress.mask_host,
+            https_ports=list(found.ingress.https_ports),
+        )
+
     @routes.get("/v1/routes/{sandbox_id}")
     async def route(sandbox_id: str) -> Route:
-        return _route(await control.route(sandbox_id))
+        return told(await control.route(sandbox_id))
 
     # POST, since what is asked for is a secret, and paths of requests are logged.
     @routes.post("/v1/routes/by-token")
     async def by_token(body: Token) -> Route:
-        return _route(await control.route_by_token(body.access_token))
+        return told(await control.route_by_token(body.access_token))
 
     @routes.post("/v1/routes/by-signature")
     async def by_signature(body: Signed) -> Route:
-        return _route(await control.route_by_signature(SignedFile(**body.model_dump())))
+        return told(await control.route_by_signature(SignedFile(**body.model_dump())))
 
     app.include_router(routes)
     return Dialect(app=app, open_prefixes=("/",), render=render)
-
-
-def _route(found: Found) -> Route:
-    return Route(sandbox_id=found.sandbox_id, address=found.address, status=found.status.value)

@@ -49,6 +49,24 @@ class SetNetwork(Network):
     internet: Flag = Field(default=True, description="false is the same as to deny 0.0.0.0/0.")
 
 
+class Incoming(Closed):
+    """Who reaches the ports of a sandbox, and how its programs are asked; the daemon's port is apart."""
+
+    public: Flag = Field(
+        default=True,
+        description="Whether anybody does who knows the host name; else the traffic_token must be shown as "
+        "E2B-Traffic-Access-Token.",
+    )
+    mask_host: Text = Field(
+        default="",
+        description="What programs see as Host; ${PORT} is the port.",
+        examples=["localhost:${PORT}"],
+    )
+    https_ports: list[StrictInt] = Field(
+        default=[], description="Where programs speak HTTPS; certificates are not checked."
+    )
+
+
 class CreateSandbox(Closed):
     """The wish for a sandbox."""
 
@@ -64,6 +82,7 @@ class CreateSandbox(Closed):
         "addresses are never reachable.",
     )
     network: Network = Network()
+    incoming: Incoming = Incoming()
     secured: Flag = Field(
         default=True, description="Whether callers of its daemon must show the access token."
     )
@@ -103,6 +122,7 @@ class Sandbox(BaseModel):
     limits: Limits
     internet: bool
     network: Network
+    incoming: Incoming
     metadata: dict[str, str]
     created_at: datetime
     started_at: datetime | None = Field(description="When it took its first command.")
@@ -116,6 +136,9 @@ class Sandbox(BaseModel):
     access_token: str | None = Field(
         description="For the sandbox's daemon, as X-Access-Token; null when it is not secured, in lists, and "
         "when the sandbox is no longer there."
+    )
+    traffic_token: str | None = Field(
+        description="For the sandbox's ports when they are not public; null where access_token is."
     )
 
 

@@ -137,4 +137,9 @@ class _Calls:
         ]
 
     def _owned(self, sandbox: Sandbox) -> models.Sandbox:
-        return from_sandbox(sandbox, domain=self._domain, token=self._control.access_token(sandbox.id))
+        return from_sandbox(
+            sandbox,
+            domain=self._domain,
+            token=self._control.access_token(sandbox.id),
+            traffic_token=self._control.traffic_token(sandbox),
+        )

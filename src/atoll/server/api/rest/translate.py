@@ -7,6 +7,7 @@ from atoll.server.api.rest import models
 from atoll.server.control.requests import CreateSandbox, LimitsOverride
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError
+from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.sandbox import FINAL, Sandbox
 from atoll.server.domain.template import Template
@@ -22,6 +23,11 @@ def to_wish(body: models.CreateSandbox) -> CreateSandbox:
         metadata=body.metadata,
         env=body.env,
         egress=to_egress(body.internet, body.network),
+        ingress=IngressPolicy(
+            public=body.incoming.public,
+            mask_host=body.incoming.mask_host,
+            https_ports=tuple(body.incoming.https_ports),
+        ),
         secured=body.secured,
         limits=LimitsOverride(
             cpus=None if body.limits.cpus is None else float(body.limits.cpus),
@@ -57,7 +63,9 @@ def to_metadata(untrusted: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, _, value in pairs)
 
 
-def from_sandbox(sandbox: Sandbox, *, domain: str, token: str | None) -> models.Sandbox:
+def from_sandbox(
+    sandbox: Sandbox, *, domain: str, token: str | None, traffic_token: str | None = None
+) -> models.Sandbox:
     """Describe a sandbox to its owner; the token is shown while the sandbox is there, when it is secured."""
     return models.Sandbox(
         id=sandbox.id,
@@ -71,6 +79,11 @@ def from_sandbox(sandbox: Sandbox, *, domain: str, token: str | None) -> models.
             deny_out=list(sandbox.egress.deny_out),
             dns_servers=list(sandbox.egress.dns_servers),
         ),
+        incoming=models.Incoming(
+            public=sandbox.ingress.public,
+            mask_host=sandbox.ingress.mask_host,
+            https_ports=list(sandbox.ingress.https_ports),
+        ),
         metadata=dict(sandbox.metadata),
         created_at=sandbox.created_at,
         started_at=sandbox.started_at,
@@ -80,6 +93,7 @@ def from_sandbox(sandbox: Sandbox, *, domain: str, token: str | None) -> models.
         runtime=sandbox.runtime,
         domain=domain,
         access_token=token if sandbox.secured and sandbox.status not in FINAL else None,
+        traffic_token=traffic_token if sandbox.status not in FINAL else None,
     )
 
 
