@@ -16,7 +16,8 @@ def home(function: F) -> F:
     """Take --home."""
     return click.option(
         "--home",
-        type=click.Path(path_type=Path, file_okay=False),
+        # Whether we may read it is said by those who do, with what to do about it.
+        type=click.Path(path_type=Path, file_okay=False, readable=False),
         default=DEFAULT_HOME,
         envvar="ATOLL_HOME",
         show_default=True,

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -324,3 +324,22 @@ def on_terminal(*words: str) -> str:
                 shown += piece
         running.wait(timeout=60)
     return shown.decode()
+
+
+def test_who_is_not_root_is_told_to_use_sudo(capsys: pytest.CaptureFixture[str]) -> None:
+    main.cli.get_command(None, "env")  # type: ignore[arg-type]  nobody may be unable to import it
+    with tempfile.TemporaryDirectory() as home, as_nobody():
+        code = main.run(["env", "--home", home])
+
+    assert code == 1
+    assert capsys.readouterr().err == f"atoll: {home} is for root only.\n  → Use sudo.\n"
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    nobody = 65534
+    os.setresuid(nobody, nobody, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
