@@ -2,6 +2,7 @@ package edge
 
 import (
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 )
@@ -20,19 +21,21 @@ type status struct {
 
 // flags is what we were started with.
 type flags struct {
-	Listen    []string `json:"listen"`
-	TLSListen []string `json:"tls_listen"`
-	TLSCert   string   `json:"tls_cert"`
-	TLSKey    string   `json:"tls_key"`
-	Domain    string   `json:"domain"`
-	API       string   `json:"api"`
-	Control   string   `json:"control"`
-	Admin     string   `json:"admin"`
-	DNSListen string   `json:"dns_listen"`
-	Range     string   `json:"range"`
-	Log       string   `json:"log"`
-	LogBytes  int64    `json:"log_bytes"`
-	LogFiles  int      `json:"log_files"`
+	Listen        []string     `json:"listen"`
+	TLSListen     []string     `json:"tls_listen"`
+	TLSCert       string       `json:"tls_cert"`
+	TLSKey        string       `json:"tls_key"`
+	Domain        string       `json:"domain"`
+	ZoneListen    string       `json:"zone_listen"`
+	ZoneAddresses []netip.Addr `json:"zone_addresses"`
+	API           string       `json:"api"`
+	Control       string       `json:"control"`
+	Admin         string       `json:"admin"`
+	DNSListen     string       `json:"dns_listen"`
+	Range         string       `json:"range"`
+	Log           string       `json:"log"`
+	LogBytes      int64        `json:"log_bytes"`
+	LogFiles      int          `json:"log_files"`
 }
 
 // adminServer serves the server, on a socket that only the home's owner can open.
@@ -64,7 +67,7 @@ func (e *Edge) status() status {
 		Version: config.Version, PID: os.Getpid(), Listen: e.addresses, TLSListen: e.tlsAddresses, StartedAt: e.started.UTC(),
 		Routes: e.routes.count(), Connections: e.open.Load(),
 		Flags: flags{
-			Listen: config.Listen, TLSListen: config.TLSListen, TLSCert: config.TLSCert, TLSKey: config.TLSKey, Domain: config.Domain, API: config.API, Control: config.Control, Admin: config.Admin,
+			Listen: config.Listen, TLSListen: config.TLSListen, TLSCert: config.TLSCert, TLSKey: config.TLSKey, Domain: config.Domain, ZoneListen: config.ZoneListen, ZoneAddresses: config.ZoneAddresses, API: config.API, Control: config.Control, Admin: config.Admin,
 			DNSListen: config.NamesListen, Range: config.Range.String(),
 			Log: config.LogFile, LogBytes: config.LogBytes, LogFiles: config.LogFiles,
 		},

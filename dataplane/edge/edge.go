@@ -35,6 +35,10 @@ type Config struct {
 	NamesListen string
 	// Range holds the addresses of all sandboxes; nothing else is connected to, and nobody else may ask names.
 	Range netip.Prefix
+	// ZoneListen is where names of the domain are answered with ZoneAddresses, for programs of this machine, and all other
+	// names as the host's resolvers do; empty for nowhere.
+	ZoneListen    string
+	ZoneAddresses []netip.Addr
 	// Resolvers is the file that names the host's resolvers; /etc/resolv.conf unless said otherwise.
 	Resolvers string
 	// LogFile is where the log stands, LogBytes its length, LogFiles how many older ones are kept beside it.
@@ -59,6 +63,7 @@ type Edge struct {
 	secure    *http.Server
 	admin     *http.Server
 	names     *names
+	zone      *names
 
 	addresses    []string
 	tlsAddresses []string
@@ -74,7 +79,7 @@ func Start(ctx context.Context, config Config) (*Edge, error) {
 	e := &Edge{
 		config: config, started: time.Now(), stop: make(chan struct{}),
 		// One for each server below.
-		failed: make(chan error, len(config.Listen)+len(config.TLSListen)+4),
+		failed: make(chan error, len(config.Listen)+len(config.TLSListen)+6),
 	}
 	limits := &e.config.Limits
 	control := newControl(config.Control, limits)
@@ -112,11 +117,26 @@ func (e *Edge) listen(ctx context.Context) error {
 	if err := e.listenTLS(ctx, free); err != nil {
 		return err
 	}
-	if e.config.NamesListen == "" {
+	return e.listenNames(ctx)
+}
+
+func (e *Edge) listenNames(ctx context.Context) error {
+	if e.config.NamesListen != "" {
+		names, err := startNames(ctx, &e.config, e.failed)
+		if err != nil {
+			return err
+		}
+		e.names = names
+	}
+	if e.config.ZoneListen == "" {
 		return nil
 	}
-	e.names, err = startNames(ctx, e.config, e.failed)
-	return err
+	zone, err := startZone(ctx, &e.config, e.failed)
+	if err != nil {
+		return fmt.Errorf("names of %s: %w", e.config.Domain, err)
+	}
+	e.zone = zone
+	return nil
 }
 
 func (e *Edge) listenTLS(ctx context.Context, free chan struct{}) error {
@@ -184,8 +204,10 @@ func (e *Edge) drain() {
 }
 
 func (e *Edge) close() {
-	if e.names != nil {
-		e.names.close()
+	for _, names := range []*names{e.names, e.zone} {
+		if names != nil {
+			names.close()
+		}
 	}
 	// Their listeners are gone whatever these say.
 	_ = e.public.Close()

@@ -74,6 +74,9 @@ type Limits struct {
 	// resolver refuse us all. npm, which caches nothing, asks in bursts of hundreds.
 	NameRate  float64
 	NameBurst int
+	// ZoneRate bounds the questions per second of this machine, all its programs together: a program that asks in a
+	// circle must not take a core.
+	ZoneRate float64
 	// NameTime is how long one resolver may take; NameTotal bounds all of them together.
 	// Resolvers in sandboxes give up after 5 s.
 	NameTime  time.Duration
@@ -130,6 +133,7 @@ func DefaultLimits() Limits {
 		NameQuestionsPerSandbox: 128,
 		NameRate:                500,
 		NameBurst:               2000,
+		ZoneRate:                20000,
 		NameTime:                2 * time.Second,
 		NameTotal:               4500 * time.Millisecond,
 		NameSources:             4096,

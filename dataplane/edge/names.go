@@ -15,17 +15,19 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// names answers sandboxes' DNS questions by asking the host's resolvers.
+// names answers DNS questions: sandboxes' by asking the host's resolvers, this machine's also from the home's own zone.
 //
-// Whoever asks is hostile: only the home's addresses are answered, each within its share, and what cannot be answered
-// now is dropped or refused, never queued.
+// Whoever asks is hostile: only the addresses that are meant are answered, each within its share, and what cannot be
+// answered now is dropped or refused, never queued.
 type names struct {
 	limits  *Limits
 	allowed netip.Prefix
 	log     *slog.Logger
 	servers []*dns.Server
 	hosts   *resolvers
-	slots   chan struct{}
+	// zone is the part of all names that we know ourselves; nil for none.
+	zone  *zone
+	slots chan struct{}
 
 	mu      sync.Mutex
 	sources map[netip.Addr]*source
@@ -42,29 +44,54 @@ var (
 	errOtherAnswer = errors.New("the resolver answered another question")
 )
 
-// startNames listens over UDP and TCP; the address need not be on any interface yet.
-func startNames(ctx context.Context, config Config, failed chan<- error) (*names, error) {
+// loopback are the addresses by which this machine asks itself.
+var loopback = netip.MustParsePrefix("127.0.0.0/8")
+
+// startNames serves sandboxes.
+func startNames(ctx context.Context, config *Config, failed chan<- error) (*names, error) {
+	n := newNames(config, config.Range.Masked(), &config.Limits)
+	return n, n.listen(ctx, config.NamesListen, failed)
+}
+
+// startZone serves this machine, where the home's domain is known. All of the machine asks from one address, so that
+// its share is everything.
+func startZone(ctx context.Context, config *Config, failed chan<- error) (*names, error) {
+	limits := config.Limits
+	limits.NameQuestionsPerSandbox = limits.NameQuestions
+	limits.NameConnectionsPerSandbox = limits.NameConnections
+	limits.NameRate, limits.NameBurst = limits.ZoneRate, int(limits.ZoneRate)
+	n := newNames(config, loopback, &limits)
+	n.zone = newZone(config.Domain, config.ZoneAddresses)
+	return n, n.listen(ctx, config.ZoneListen, failed)
+}
+
+func newNames(config *Config, allowed netip.Prefix, limits *Limits) *names {
 	path := config.Resolvers
 	if path == "" {
 		path = "/etc/resolv.conf"
 	}
-	n := &names{
-		limits: &config.Limits, allowed: config.Range.Masked(), log: config.Log, hosts: &resolvers{path: path},
-		slots: make(chan struct{}, config.Limits.NameQuestions), sources: map[netip.Addr]*source{},
+	ours, _, _ := net.SplitHostPort(config.ZoneListen)
+	return &names{
+		limits: limits, allowed: allowed, log: config.Log, hosts: &resolvers{path: path, ours: ours},
+		slots: make(chan struct{}, limits.NameQuestions), sources: map[netip.Addr]*source{},
 	}
-	packets, err := listenConfig().ListenPacket(ctx, "udp", config.NamesListen)
+}
+
+// listen serves over UDP and TCP; the address need not be on any interface yet.
+func (n *names) listen(ctx context.Context, address string, failed chan<- error) error {
+	packets, err := listenConfig().ListenPacket(ctx, "udp", address)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	listener, err := listenConfig().Listen(ctx, "tcp", packets.LocalAddr().String())
 	if err != nil {
 		packets.Close()
-		return nil, err
+		return err
 	}
 	n.servers = []*dns.Server{
 		{PacketConn: packets, Handler: n, UDPSize: dns.DefaultMsgSize, MsgAcceptFunc: acceptQuestion},
 		{Listener: newNameDoor(listener, n.allowed, n.limits), Handler: n, MaxTCPQueries: 128, MsgAcceptFunc: acceptQuestion,
-			ReadTimeout: config.Limits.NameTotal, WriteTimeout: config.Limits.NameTotal},
+			ReadTimeout: n.limits.NameTotal, WriteTimeout: n.limits.NameTotal},
 	}
 	for _, server := range n.servers {
 		listening := make(chan struct{})
@@ -76,7 +103,7 @@ func startNames(ctx context.Context, config Config, failed chan<- error) (*names
 		}()
 		<-listening
 	}
-	return n, nil
+	return nil
 }
 
 func (n *names) address() string { return n.servers[0].PacketConn.LocalAddr().String() }
@@ -171,8 +198,11 @@ func (n *names) leave(from netip.Addr) {
 	<-n.slots
 }
 
-// answer asks the host's resolvers, one after the other.
+// answer knows, or asks the host's resolvers, one after the other.
 func (n *names) answer(question *dns.Msg) (*dns.Msg, error) {
+	if n.zone != nil && n.zone.covers(question.Question[0]) {
+		return n.zone.answer(question), nil
+	}
 	switch question.Question[0].Qtype {
 	case dns.TypeAXFR, dns.TypeIXFR:
 		return new(dns.Msg).SetRcode(question, dns.RcodeRefused), nil
@@ -243,6 +273,8 @@ func addressOf(address net.Addr) (netip.Addr, bool) {
 // resolvers reads the host's resolvers, again whenever their file has changed.
 type resolvers struct {
 	path string
+	// ours is an address of this edge, which the file may name; empty for none.
+	ours string
 
 	mu      sync.Mutex
 	read    time.Time
@@ -265,8 +297,14 @@ func (r *resolvers) list() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	servers := make([]string, 0, len(config.Servers))
-	for _, server := range config.Servers {
+	named := config.Servers
+	// Only those behind ours: asking ourselves would go round in a circle, and so would asking another home that stands
+	// before us and asks us.
+	if place := slices.Index(named, r.ours); r.ours != "" && place >= 0 {
+		named = named[place+1:]
+	}
+	servers := make([]string, 0, len(named))
+	for _, server := range named {
 		servers = append(servers, net.JoinHostPort(server, config.Port))
 	}
 	r.read, r.size, r.servers = info.ModTime(), info.Size(), slices.Compact(servers)

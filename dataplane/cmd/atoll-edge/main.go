@@ -103,6 +103,12 @@ func parse(args []string, config *edge.Config) (showVersion bool, err error) {
 	flags.StringVar(&config.Domain, "domain", "", "`name` that names of the API and of sandboxes end in")
 	flags.StringVar(&config.TLSCert, "tls-cert", "", "`path` of the certificate and its chain, in PEM form; read again when replaced")
 	flags.StringVar(&config.TLSKey, "tls-key", "", "`path` of its key; may be the same file")
+	flags.StringVar(&config.ZoneListen, "zone-listen", "", "`address` for this machine's DNS questions, host:port; none if empty")
+	flags.Func("zone-address", "`address` that names of the domain have; may be repeated", func(value string) error {
+		address, err := netip.ParseAddr(value)
+		config.ZoneAddresses = append(config.ZoneAddresses, address)
+		return err
+	})
 	flags.StringVar(&config.API, "api", "", "`path` of the server's API socket")
 	flags.StringVar(&config.Control, "control", "", "`path` of the server's socket for our questions")
 	flags.StringVar(&config.Admin, "admin", "", "`path` of our own socket, for the server")
@@ -124,6 +130,8 @@ func parse(args []string, config *edge.Config) (showVersion bool, err error) {
 		return false, errors.New("--listen is missing")
 	case len(config.TLSListen) > 0 && (config.TLSCert == "" || config.TLSKey == ""):
 		return false, errors.New("--tls-listen needs --tls-cert and --tls-key")
+	case config.ZoneListen != "" && (config.Domain == "" || len(config.ZoneAddresses) == 0):
+		return false, errors.New("--zone-listen needs --domain and --zone-address")
 	case config.API == "" || config.Control == "" || config.Admin == "":
 		return false, errors.New("--api, --control and --admin are needed")
 	case !config.Range.IsValid():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from atoll.cli import exports, machine, options, output
+from atoll.cli import dns, exports, machine, options, output
 from atoll.cli.machine import Check, fail, ok, warn
 from atoll.cli.server_here import need_server
 from atoll.cli.up import missing_packages
@@ -58,6 +58,7 @@ def _looks(home: Path) -> list[Callable[[], Iterator[Check]]]:
         machine.proxies,
         machine.kvm,
         lambda: _up(home),
+        lambda: _names(home),
     ]
 
 
@@ -168,6 +169,38 @@ def _authorities() -> Iterator[Check]:
         )
     else:
         yield ok("ca", "the usual ones")
+
+
+def _names(home: Path) -> Iterator[Check]:
+    """Look whether names of the home's domain resolve, and go to it."""
+    from atoll.server.main import resolving
+    from atoll.server.settings.home import find_home
+
+    try:
+        flags = exports.edge_status(home)["flags"]
+    except AtollError:
+        flags = {}
+    found = find_home(home)
+    changed = resolving.installed(found) if found else None
+    if not flags.get("domain"):
+        if changed:
+            yield warn(
+                "dns",
+                f"{changed.address} is asked for {changed.domain}, and nobody answers",
+                "atoll dns remove",
+            )
+        return
+    domain = flags["domain"]
+    if dns.resolves(domain):
+        yield ok("dns", f"names of {domain} resolve" + (f", by way of {changed.way}" if changed else ""))
+    elif changed:
+        yield fail(
+            "dns",
+            f"names of {domain} do not resolve, though `atoll dns install` was called",
+            "Somebody else has changed the resolver since: call it again.",
+        )
+    else:
+        yield warn("dns", f"names of {domain} do not resolve on this machine", "sudo atoll dns install")
 
 
 def _up(home: Path) -> Iterator[Check]:

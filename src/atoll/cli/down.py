@@ -37,7 +37,7 @@ def down(home: Path) -> None:
 
 def _down(home: Path) -> None:
     _end_starting(home.absolute())
-    from atoll.server.main import gvisor_host, logs, stopping
+    from atoll.server.main import gvisor_host, logs, resolving, stopping
     from atoll.server.settings.home import find_home
     from atoll.server.settings.loading import load
 
@@ -51,7 +51,10 @@ def _down(home: Path) -> None:
     logs.set_up(found.server_log, settings.server)
     with output.steps() as show:
         show(f"ending everything of {found.path}", None)
+        undone = resolving.remove(found)
         asyncio.run(stopping.take_down(found, settings, gvisor_host.gvisor_host))
+    if undone:
+        output.note(undone)
     output.note("Atoll is down.")
 
 

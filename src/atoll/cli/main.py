@@ -22,6 +22,7 @@ _VERBS: Mapping[str, tuple[str, str]] = {
     "up": ("atoll.cli.up", "up"),
     "down": ("atoll.cli.down", "down"),
     "env": ("atoll.cli.env", "env"),
+    "dns": ("atoll.cli.dns", "dns"),
     "doctor": ("atoll.cli.doctor", "doctor"),
     "run": ("atoll.cli.run", "run"),
     "sandbox": ("atoll.cli.sandbox", "sandbox"),

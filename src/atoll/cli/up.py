@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING
 import click
 import httpx
 
-from atoll.cli import exports, options, output
+from atoll.cli import dns, exports, options, output
 from atoll.cli.server_here import need_root, need_server
 from atoll.sdk.errors import FailedPreconditionError, UnavailableError
 
@@ -298,7 +298,10 @@ def _say(home: Path, url: str, *, detach: bool) -> None:
         click.echo(line)
     sys.stdout.flush()
     suffix = options.home_words(home)
+    domain = exports.edge_status(home)["flags"].get("domain")
     end = f"`atoll down{suffix}` ends it." if detach else "Ctrl-C ends it, and every sandbox."
+    if domain and not dns.resolves(domain):
+        output.note(f"\nNames of {domain} do not resolve on this machine yet: `atoll dns install{suffix}`.")
     output.note(f"\nThese lines again: `atoll env{suffix}`. {end}")
 
 
@@ -357,6 +360,8 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 
 
 def _take_down(home: "Home", settings: "Settings") -> None:
-    from atoll.server.main import gvisor_host, stopping
+    from atoll.server.main import gvisor_host, resolving, stopping
 
+    if undone := resolving.remove(home):
+        output.note(undone)
     asyncio.run(stopping.take_down(home, settings, gvisor_host.gvisor_host))

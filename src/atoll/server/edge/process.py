@@ -34,12 +34,16 @@ class EdgeTLS:
         listen: address for clients, ``host:port``.
         certificate: file with it and what signed it.
         key: file with its key; may be the same.
+        names_listen: where this machine may ask for names of the domain, ``host:port``; None for nowhere.
+        addresses: that these names have.
     """
 
     domain: str
     listen: str
     certificate: Path
     key: Path
+    names_listen: str | None
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +98,11 @@ class EdgeOptions:
         if self.tls is None:
             return ()
         files = ("--tls-cert", str(self.tls.certificate), "--tls-key", str(self.tls.key))
-        return ("--domain", self.tls.domain, "--tls-listen", self.tls.listen, *files)
+        names: tuple[str, ...] = ()
+        if self.tls.names_listen:
+            addresses = (word for address in self.tls.addresses for word in ("--zone-address", address))
+            names = ("--zone-listen", self.tls.names_listen, *addresses)
+        return ("--domain", self.tls.domain, "--tls-listen", self.tls.listen, *files, *names)
 
     @property
     def flags(self) -> dict[str, Any]:
@@ -110,6 +118,8 @@ class EdgeOptions:
             "log_bytes": self.log_bytes,
             "log_files": self.log_files,
             "domain": self.tls.domain if self.tls else "",
+            "zone_listen": (self.tls and self.tls.names_listen) or "",
+            "zone_addresses": list(self.tls.addresses) if self.tls and self.tls.names_listen else None,
             "tls_listen": [self.tls.listen] if self.tls else None,
             "tls_cert": str(self.tls.certificate) if self.tls else "",
             "tls_key": str(self.tls.key) if self.tls else "",

@@ -6,6 +6,7 @@ Says what the edge is to be started with, and keeps the certificate young.
 
 import asyncio
 from datetime import timedelta
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 import structlog
@@ -15,7 +16,7 @@ from atoll.server.domain.errors import AtollError, InvalidArgumentError
 from atoll.server.domain.hostnames import parse_domain, parse_listen
 from atoll.server.edge.certificates import LocalAuthority, check_own, unpublish
 from atoll.server.edge.process import EdgeTLS
-from atoll.server.settings import Settings
+from atoll.server.settings import Settings, TLSSettings
 from atoll.server.settings.home import Home
 
 log = structlog.get_logger(__name__)
@@ -59,7 +60,59 @@ def read(home: Home, settings: Settings) -> EdgeTLS | None:
         listen=tls.listen,
         certificate=Path(tls.cert).absolute() if tls.cert else made,
         key=Path(tls.key).absolute() if tls.key else made,
+        names_listen=names_listen(home.id, tls.names_listen),
+        addresses=names_addresses(tls),
     )
+
+
+def names_listen(home_id: str, wanted: str) -> str | None:
+    """
+    Say where names are answered: where it is wanted, or at an address that only this home has.
+
+    Raises:
+        InvalidArgumentError: that is no address of loopback: anybody could have us ask for him.
+    """
+    if wanted == "off":
+        return None
+    if not wanted:
+        first, second, third = bytes.fromhex(home_id)
+        # Above what people and systemd-resolved (127.0.0.53) use, below what is broadcast.
+        return f"127.{64 + first % 128}.{second}.{1 + third % 254}:53"
+    host, _, port = wanted.rpartition(":")
+    try:
+        fits = IPv4Address(host).is_loopback and 0 < int(port) < 65536
+    except ValueError:
+        fits = False
+    if not fits:
+        raise InvalidArgumentError(
+            f"{wanted!r} is no address for this machine's questions",
+            resolution="An address of loopback with a port: 127.0.0.2:53, say; or off.",
+        )
+    return wanted
+
+
+def names_addresses(tls: TLSSettings) -> tuple[str, ...]:
+    """
+    Say which addresses names have.
+
+    Raises:
+        InvalidArgumentError: what is listed is no address, or the listener is at a name.
+    """
+    host = tls.listen.rpartition(":")[0].strip("[]")
+    listed = [word.strip() for word in tls.names_addresses.split(",") if word.strip()] or [host or "::"]
+    try:
+        addresses = [ip_address(word) for word in listed]
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"Names need addresses: {error}", resolution="Listen on one, or set tls.names_addresses."
+        ) from error
+    found: list[str] = []
+    for address in addresses:
+        if address.is_unspecified:
+            found += ["127.0.0.1"] if address.version == 4 else ["127.0.0.1", "::1"]
+        else:
+            found.append(str(address))
+    return tuple(found)
 
 
 class Doors:

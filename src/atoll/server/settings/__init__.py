@@ -63,11 +63,18 @@ class TLSSettings:
             made and renewed here, by an authority of the home's own that clients have to be told of
             (``atoll env`` does). Replaced, it is used from the next connection on.
         key: file with its key.
+        names_listen: loopback address where names of the domain are answered for this machine, and all others
+            as this machine's other name servers do, host:port; "off": nowhere. Empty: port 53 of an address
+            of the home's own, so that homes do not meet. Programs use it after ``atoll dns install``.
+        names_addresses: addresses of these names, separated by commas; empty: the address of ``listen``, or
+            loopback when that is all addresses.
     """
 
     listen: str = ""
     cert: str = ""
     key: str = ""
+    names_listen: str = ""
+    names_addresses: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
