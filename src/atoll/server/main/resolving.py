@@ -20,6 +20,8 @@ from atoll.server.settings.home import Home
 
 # Nothing but our own questions goes through the link.
 _MTU = 1500
+# Not those that slots use; a link's group has 32 bits, and a home's id 24.
+_GROUPS = 0x41000000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ def remove(home: Home, *, path: Path = resolv_conf.PATH) -> str | None:
         return None
     if done.way == "resolved":
         with Netlink() as netlink:
-            netlink.delete_links([link_name(home)])
+            netlink.delete_links([link_name(home)], group=_group(home))
         _record(home).unlink()
         return "systemd-resolved is as it was."
     was, left = base64.b64decode(done.before), base64.b64decode(done.after)
@@ -156,7 +158,7 @@ def _install_resolved(home: Home, address: str, domain: str) -> str:
     _write(home, Installed(way="resolved", address=address, domain=domain))
     with Netlink() as netlink:
         # What an earlier try left is of no use: resolved forgets it when it restarts.
-        netlink.delete_links([link])
+        netlink.delete_links([link], group=_group(home))
         with Path("/proc/self/ns/net").open() as here:
             mac, peer_mac = (f"02:61:{home.id[:2]}:{home.id[2:4]}:{home.id[4:]}:0{n}" for n in (1, 2))
             index = netlink.add_veth(
@@ -177,6 +179,11 @@ def _install_resolved(home: Home, address: str, domain: str) -> str:
         netlink.set_up(index, arp=False)
     resolvectl.route(link, address, domain)
     return f"systemd-resolved asks {address} for names of {domain}."
+
+
+def _group(home: Home) -> int:
+    # A number of the home's own; slots go by other numbers.
+    return _GROUPS + int(home.id, 16)
 
 
 def _servers(path: Path) -> list[str]:
