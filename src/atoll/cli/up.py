@@ -25,6 +25,7 @@ import httpx
 
 from atoll.cli import dns, exports, options, output
 from atoll.cli.server_here import need_root, need_server
+from atoll.sdk._synchronization import is_loopback
 from atoll.sdk.errors import FailedPreconditionError, UnavailableError
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def up(home: Path, listen: str | None, detach: bool, guest_ca: bool | None, **tl
     with _undone_by_ctrl_c(opened, settings, server):
         url = _await_answer(opened.path)
         _say(opened.path, url, detach=detach)
+        if warning := open_to_a_network(settings.server.listen):
+            output.note(warning)
         return 0 if detach else _stay(opened, settings, server)
 
 
@@ -303,6 +306,16 @@ def _say(home: Path, url: str, *, detach: bool) -> None:
     if domain and not dns.resolves(domain):
         output.note(f"\nNames of {domain} do not resolve on this machine yet: `atoll dns install{suffix}`.")
     output.note(f"\nThese lines again: `atoll env{suffix}`. {end}")
+
+
+def open_to_a_network(listen: str) -> str:
+    """Say what it means that an address is not of loopback; empty when it is."""
+    if is_loopback(f"http://{listen}"):
+        return ""
+    return (
+        f"\nWarning: {listen} is open to a network, in the clear: keys and all that sandboxes are told can "
+        "be read on the way.\n  → --tls-listen beside --listen 127.0.0.1:PORT, or a proxy with TLS before it."
+    )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from fakes.live_cloud import LiveCloud
 
 from atoll import FailedPreconditionError, InvalidArgumentError
 from atoll.cli import exports, files, main, options, output
-from atoll.cli.up import last_words, need_address
+from atoll.cli.up import last_words, need_address, open_to_a_network
 
 Invoke = Callable[..., Result]
 Atoll = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -276,6 +276,16 @@ def test_a_wrong_key_says_where_the_right_one_is(atoll: Atoll, monkeypatch: pyte
 
     assert done.returncode == 1
     assert b'eval "$(sudo atoll env)"' in done.stderr
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:80", ":80", "[::]:80", "192.0.2.1:80", "some.host:80"])
+def test_up_warns_of_an_address_that_others_reach(listen: str) -> None:
+    assert f"{listen} is open to a network" in open_to_a_network(listen)
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:80", "127.1.2.3:80", "[::1]:80", "localhost:80"])
+def test_up_does_not_warn_of_loopback(listen: str) -> None:
+    assert open_to_a_network(listen) == ""
 
 
 def test_a_server_that_did_not_start_is_quoted_without_its_log(tmp_path: Path) -> None:
