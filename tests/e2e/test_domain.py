@@ -156,6 +156,13 @@ def test_other_names_resolve_through_us_and_without_us() -> None:
         home.start()
         assert home.resolver.resolve("api.sbx.test") == ["127.0.0.1"]
         public = Path(home.exports["SSL_CERT_FILE"]).parent
+        # A file that cannot be put back keeps nothing alive.
+        assert home.resolver.run("mount", "-o", "remount,bind,ro", "/etc/resolv.conf").returncode == 0
+        done = home.atoll("down", "--home", str(home.path))
+        assert done.returncode == 1
+        assert "read-only" in done.stderr
+        assert not home.living()
+        assert home.resolver.run("mount", "-o", "remount,bind,rw", "/etc/resolv.conf").returncode == 0
         home.down()
         assert home.resolver.resolv_conf.read_text() == "nameserver 127.99.7.53\n"
         assert not public.exists()

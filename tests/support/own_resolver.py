@@ -100,6 +100,11 @@ class DomainHome(LiveHome):
         done = self.atoll("up", "--home", str(self.path), *words, "--detach")
         assert done.returncode == 0, f"atoll up failed\n{done.stdout}\n{done.stderr}\n{self.log_tail()}"
 
+    def living(self) -> list[str]:
+        """List what runs of this home: server, edge, sandboxes."""
+        words = ("atoll.server.main", "atoll-edge", "runsc")
+        return [" ".join(process.cmdline()) for word in words for process in self.processes(word)]
+
     def dns(self, verb: str) -> subprocess.CompletedProcess[str]:
         """Call ``atoll dns``."""
         return self.atoll("dns", verb, "--home", str(self.path))

@@ -51,8 +51,9 @@ def _down(home: Path) -> None:
     logs.set_up(found.server_log, settings.server)
     with output.steps() as show:
         show(f"ending everything of {found.path}", None)
-        undone = resolving.remove(found)
         asyncio.run(stopping.take_down(found, settings, gvisor_host.gvisor_host))
+        # Last: a file that cannot be put back must keep nothing alive.
+        undone = resolving.remove(found)
     if undone:
         output.note(undone)
     output.note("Atoll is down.")

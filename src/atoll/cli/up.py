@@ -375,6 +375,6 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 def _take_down(home: "Home", settings: "Settings") -> None:
     from atoll.server.main import gvisor_host, resolving, stopping
 
+    asyncio.run(stopping.take_down(home, settings, gvisor_host.gvisor_host))
     if undone := resolving.remove(home):
         output.note(undone)
-    asyncio.run(stopping.take_down(home, settings, gvisor_host.gvisor_host))
