@@ -78,6 +78,10 @@ def cp(source: str, destination: str, user: str | None) -> None:
     One of SOURCE and DESTINATION is SANDBOX:PATH. A directory is copied with all that is in it; a destination
     that is a directory gets the source inside. Links in directories are neither followed nor copied.
     """
+    if "-" in (source, destination):
+        raise click.UsageError(
+            "- is no file (./- is); `atoll sandbox exec ID -- cat PATH` prints one, `tee PATH` takes one"
+        )
     here, there = parse_place(source), parse_place(destination)
     if (here is None) == (there is None):
         raise click.UsageError("one of SOURCE and DESTINATION must be SANDBOX:PATH")

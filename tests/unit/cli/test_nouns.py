@@ -238,6 +238,18 @@ def test_variables_take_their_value_from_here_when_they_have_none(monkeypatch: p
     assert options.environment(("A=", "HERE", "B=c=d")) == {"A": "", "HERE": "value", "B": "c=d"}
 
 
+def test_a_dash_is_not_taken_for_the_name_of_a_file(
+    invoke: Invoke, sandbox_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    for words in ((f"{sandbox_id}:/etc/passwd", "-"), ("-", f"{sandbox_id}:/tmp/x")):
+        refused = invoke("cp", *words)
+        assert refused.exit_code == 2
+        assert "atoll sandbox exec ID -- cat PATH" in refused.stderr
+    assert list(tmp_path.glob("-")) == []
+
+
 def test_every_verb_has_help() -> None:
     for name in main.cli.list_commands(None):  # type: ignore[arg-type]
         command = main.cli.get_command(None, name)  # type: ignore[arg-type]
