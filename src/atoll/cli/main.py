@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     with contextlib.suppress(OSError):
         sys.stderr.flush()
-    # Not sys.exit: threads of the HTTP client's that are still about abort the interpreter's own end, one time
+    # Not sys.exit: threads of the HTTP client that are still about abort the interpreter at its end, one time
     # in some thousand, and the program's exit code would be lost. All that a verb opened is closed here.
     os._exit(code)
 
