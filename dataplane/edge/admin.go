@@ -32,6 +32,8 @@ type flags struct {
 	Control       string       `json:"control"`
 	Admin         string       `json:"admin"`
 	DNSListen     string       `json:"dns_listen"`
+	EgressListen  string       `json:"egress_listen"`
+	EgressMark    int          `json:"egress_mark"`
 	Range         string       `json:"range"`
 	Log           string       `json:"log"`
 	LogBytes      int64        `json:"log_bytes"`
@@ -46,6 +48,11 @@ func (e *Edge) adminServer() *http.Server {
 	})
 	mux.HandleFunc("DELETE /v1/routes/{id}", func(w http.ResponseWriter, r *http.Request) {
 		e.routes.forget(r.PathValue("id"))
+		e.policies.Forget(r.PathValue("id"))
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("DELETE /v1/egress/{id}", func(w http.ResponseWriter, r *http.Request) {
+		e.policies.Forget(r.PathValue("id"))
 		w.WriteHeader(http.StatusNoContent)
 	})
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, _ *http.Request) {
@@ -68,7 +75,7 @@ func (e *Edge) status() status {
 		Routes: e.routes.count(), Connections: e.open.Load(),
 		Flags: flags{
 			Listen: config.Listen, TLSListen: config.TLSListen, TLSCert: config.TLSCert, TLSKey: config.TLSKey, Domain: config.Domain, ZoneListen: config.ZoneListen, ZoneAddresses: config.ZoneAddresses, API: config.API, Control: config.Control, Admin: config.Admin,
-			DNSListen: config.NamesListen, Range: config.Range.String(),
+			DNSListen: config.NamesListen, EgressListen: config.EgressListen, EgressMark: config.EgressMark, Range: config.Range.String(),
 			Log: config.LogFile, LogBytes: config.LogBytes, LogFiles: config.LogFiles,
 		},
 	}

@@ -12,6 +12,8 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
+
+	"atoll.dev/dataplane/egress"
 )
 
 var (
@@ -55,6 +57,20 @@ func (c *control) route(ctx context.Context, id string) (answer, error) {
 			return answer{}, err
 		}
 		return parseAnswer(id, body)
+	})
+}
+
+// egressAt asks what the sandbox at an address reaches.
+func (c *control) egressAt(ctx context.Context, address netip.Addr) (egress.Policy, error) {
+	return patiently(ctx, c.limits, func() (found egress.Policy, err error) {
+		body, err := c.ask(ctx, http.MethodGet, "/v1/egress/"+address.String(), nil)
+		if err != nil {
+			return found, err
+		}
+		if err := json.Unmarshal(body, &found); err != nil || found.SandboxID == "" {
+			return found, fmt.Errorf("the server's answer about %s is no policy: %w", address, err)
+		}
+		return found, nil
 	})
 }
 
@@ -106,7 +122,7 @@ func (c *control) ask(ctx context.Context, method, path string, question []byte)
 		return nil, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 16<<10))
+	body, err := io.ReadAll(io.LimitReader(response.Body, 256<<10))
 	if err != nil {
 		return nil, err
 	}

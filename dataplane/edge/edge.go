@@ -16,6 +16,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"atoll.dev/dataplane/egress"
 )
 
 // Config is what an edge is told when it starts.
@@ -33,6 +35,10 @@ type Config struct {
 	API, Control, Admin string
 	// NamesListen is the address for sandboxes' DNS questions; empty for none.
 	NamesListen string
+	// EgressListen is the address for sandboxes' connections that go by domains; empty for none.
+	// EgressMark is the kernel's mark on what is sent to the world for sandboxes; 0 for none.
+	EgressListen string
+	EgressMark   int
 	// Range holds the addresses of all sandboxes; nothing else is connected to, and nobody else may ask names.
 	Range netip.Prefix
 	// ZoneListen is where names of the domain are answered with ZoneAddresses, for programs of this machine, and all other
@@ -64,6 +70,8 @@ type Edge struct {
 	admin     *http.Server
 	names     *names
 	zone      *names
+	policies  *egress.Policies
+	egress    *egress.Proxy
 
 	addresses    []string
 	tlsAddresses []string
@@ -83,6 +91,7 @@ func Start(ctx context.Context, config Config) (*Edge, error) {
 	}
 	limits := &e.config.Limits
 	control := newControl(config.Control, limits)
+	e.policies = egress.NewPolicies(control.egressAt)
 	e.prover = newProver(control, limits)
 	e.routes = newRoutes(control.route, config.Range.Masked(), limits, config.Log)
 	e.forward = newForwarder(e.routes, limits, config.Log)
@@ -122,11 +131,14 @@ func (e *Edge) listen(ctx context.Context) error {
 
 func (e *Edge) listenNames(ctx context.Context) error {
 	if e.config.NamesListen != "" {
-		names, err := startNames(ctx, &e.config, e.failed)
+		names, err := startNames(ctx, &e.config, e.policies.DNSServers, e.failed)
 		if err != nil {
 			return err
 		}
 		e.names = names
+		if err := e.listenEgress(ctx); err != nil {
+			return err
+		}
 	}
 	if e.config.ZoneListen == "" {
 		return nil
@@ -136,6 +148,25 @@ func (e *Edge) listenNames(ctx context.Context) error {
 		return fmt.Errorf("names of %s: %w", e.config.Domain, err)
 	}
 	e.zone = zone
+	return nil
+}
+
+// listenEgress takes what the fence leads to us; names are resolved by the name server's means.
+func (e *Edge) listenEgress(ctx context.Context) error {
+	if e.config.EgressListen == "" {
+		return nil
+	}
+	listener, err := listenConfig().Listen(ctx, "tcp", e.config.EgressListen)
+	if err != nil {
+		return err
+	}
+	limits := &e.config.Limits
+	door := newPeerDoor(listener, e.config.Range.Masked(), limits.EgressConnections, limits.EgressConnectionsPerSandbox)
+	dialer := &net.Dialer{Control: egress.Marked(e.config.EgressMark)}
+	e.egress = egress.Start(door, egress.Config{
+		Policies: e.policies, Resolve: e.names.lookup, Original: egress.OriginalDestination, Closed: egress.IsClosed,
+		Dial: dialer.DialContext, Limits: egress.DefaultLimits(), Log: e.config.Log,
+	})
 	return nil
 }
 
@@ -204,6 +235,9 @@ func (e *Edge) drain() {
 }
 
 func (e *Edge) close() {
+	if e.egress != nil {
+		e.egress.Close()
+	}
 	for _, names := range []*names{e.names, e.zone} {
 		if names != nil {
 			names.close()

@@ -90,6 +90,11 @@ type Limits struct {
 	NameConnections           int
 	NameConnectionsPerSandbox int
 
+	// EgressConnections is how many connections to the world by name may be open, EgressConnectionsPerSandbox how many
+	// of one sandbox. Each costs two descriptors, of which there can be as few as 20,000.
+	EgressConnections           int
+	EgressConnectionsPerSandbox int
+
 	// LogRate and LogBurst bound the lines a second that faults may write: the log must not fill the disk.
 	LogRate  float64
 	LogBurst int
@@ -140,6 +145,9 @@ func DefaultLimits() Limits {
 
 		NameConnections:           1024,
 		NameConnectionsPerSandbox: 32,
+
+		EgressConnections:           4096,
+		EgressConnectionsPerSandbox: 512,
 
 		LogRate:  2,
 		LogBurst: 50,

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"atoll.dev/dataplane/egress"
+
 	"github.com/miekg/dns"
 	"golang.org/x/time/rate"
 )
@@ -28,6 +30,9 @@ type names struct {
 	// zone is the part of all names that we know ourselves; nil for none.
 	zone  *zone
 	slots chan struct{}
+	// chosen are the resolvers that a sandbox chose, nil: nobody chooses; mark is put on what is sent to them.
+	chosen func(context.Context, netip.Addr) ([]string, error)
+	mark   int
 
 	mu      sync.Mutex
 	sources map[netip.Addr]*source
@@ -48,8 +53,11 @@ var (
 var loopback = netip.MustParsePrefix("127.0.0.0/8")
 
 // startNames serves sandboxes.
-func startNames(ctx context.Context, config *Config, failed chan<- error) (*names, error) {
+func startNames(
+	ctx context.Context, config *Config, chosen func(context.Context, netip.Addr) ([]string, error), failed chan<- error,
+) (*names, error) {
 	n := newNames(config, config.Range.Masked(), &config.Limits)
+	n.chosen, n.mark = chosen, config.EgressMark
 	return n, n.listen(ctx, config.NamesListen, failed)
 }
 
@@ -90,7 +98,7 @@ func (n *names) listen(ctx context.Context, address string, failed chan<- error)
 	}
 	n.servers = []*dns.Server{
 		{PacketConn: packets, Handler: n, UDPSize: dns.DefaultMsgSize, MsgAcceptFunc: acceptQuestion},
-		{Listener: newNameDoor(listener, n.allowed, n.limits), Handler: n, MaxTCPQueries: 128, MsgAcceptFunc: acceptQuestion,
+		{Listener: newPeerDoor(listener, n.allowed, n.limits.NameConnections, n.limits.NameConnectionsPerSandbox), Handler: n, MaxTCPQueries: 128, MsgAcceptFunc: acceptQuestion,
 			ReadTimeout: n.limits.NameTotal, WriteTimeout: n.limits.NameTotal},
 	}
 	for _, server := range n.servers {
@@ -139,7 +147,7 @@ func (n *names) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
 		return
 	}
 	defer n.leave(from)
-	reply, err := n.answer(question)
+	reply, err := n.answer(question, n.chosenBy(from))
 	if err != nil {
 		n.log.Error("name not resolved", "sandbox_address", from, "error", err)
 		reply = new(dns.Msg).SetRcode(question, dns.RcodeServerFailure)
@@ -198,8 +206,53 @@ func (n *names) leave(from netip.Addr) {
 	<-n.slots
 }
 
-// answer knows, or asks the host's resolvers, one after the other.
-func (n *names) answer(question *dns.Msg) (*dns.Msg, error) {
+// chosenBy returns the resolvers that a sandbox chose. While the server is away, those of the host serve.
+func (n *names) chosenBy(from netip.Addr) []string {
+	if n.chosen == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), n.limits.NameTime)
+	defer cancel()
+	servers, err := n.chosen(ctx, from)
+	if err != nil {
+		n.log.Warn("name servers of a sandbox not known, the host's serve", "sandbox_address", from, "error", err)
+	}
+	return servers
+}
+
+// lookup returns the addresses of a name, of IPv4 where it has any.
+func (n *names) lookup(ctx context.Context, name string, chosen []string) ([]netip.Addr, error) {
+	for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		reply, err := n.answer(new(dns.Msg).SetQuestion(dns.Fqdn(name), kind), chosen)
+		if err != nil || ctx.Err() != nil {
+			return nil, errors.Join(err, ctx.Err())
+		}
+		if found := addressesIn(reply); len(found) > 0 {
+			return found, nil
+		}
+	}
+	return nil, nil
+}
+
+func addressesIn(reply *dns.Msg) []netip.Addr {
+	var found []netip.Addr
+	for _, record := range reply.Answer {
+		var address net.IP
+		switch typed := record.(type) {
+		case *dns.A:
+			address = typed.A
+		case *dns.AAAA:
+			address = typed.AAAA
+		}
+		if parsed, ok := netip.AddrFromSlice(address); ok {
+			found = append(found, parsed.Unmap())
+		}
+	}
+	return found
+}
+
+// answer knows, or asks resolvers, one after the other: those that the sandbox chose, or the host's.
+func (n *names) answer(question *dns.Msg, chosen []string) (*dns.Msg, error) {
 	if n.zone != nil && n.zone.covers(question.Question[0]) {
 		return n.zone.answer(question), nil
 	}
@@ -209,13 +262,21 @@ func (n *names) answer(question *dns.Msg) (*dns.Msg, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), n.limits.NameTotal)
 	defer cancel()
-	servers, err := n.hosts.list()
-	if err != nil {
-		return nil, err
+	servers, mark := make([]string, 0, len(chosen)), n.mark
+	for _, address := range chosen {
+		servers = append(servers, net.JoinHostPort(address, "53"))
+	}
+	if len(servers) == 0 {
+		var err error
+		if servers, err = n.hosts.list(); err != nil {
+			return nil, err
+		}
+		// The host's own may be anywhere.
+		mark = 0
 	}
 	failures := []error{errNoResolvers}
 	for _, server := range servers {
-		reply, err := n.ask(ctx, server, question)
+		reply, err := n.ask(ctx, server, mark, question)
 		if err == nil {
 			reply.Id = question.Id
 			return reply, nil
@@ -232,18 +293,18 @@ func (n *names) answer(question *dns.Msg) (*dns.Msg, error) {
 }
 
 // ask asks one resolver, over TCP where the answer is too long for UDP.
-func (n *names) ask(ctx context.Context, server string, question *dns.Msg) (*dns.Msg, error) {
+func (n *names) ask(ctx context.Context, server string, mark int, question *dns.Msg) (*dns.Msg, error) {
 	// A number of our own: the sandbox's is not secret from the sandbox, and an answer must be ours.
 	ours := question.Copy()
 	ours.Id = dns.Id()
-	reply, err := n.exchange(ctx, "udp", server, ours)
+	reply, err := n.exchange(ctx, "udp", server, mark, ours)
 	if err == nil && !reply.Truncated {
 		return reply, nil
 	}
 	if err != nil && !errors.Is(err, dns.ErrBuf) {
 		return nil, err
 	}
-	full, tcpErr := n.exchange(ctx, "tcp", server, ours)
+	full, tcpErr := n.exchange(ctx, "tcp", server, mark, ours)
 	if tcpErr != nil && err == nil {
 		// Truncated is better than nothing.
 		return reply, nil
@@ -251,10 +312,13 @@ func (n *names) ask(ctx context.Context, server string, question *dns.Msg) (*dns
 	return full, tcpErr
 }
 
-func (n *names) exchange(ctx context.Context, network, server string, question *dns.Msg) (*dns.Msg, error) {
+func (n *names) exchange(ctx context.Context, network, server string, mark int, question *dns.Msg) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.limits.NameTime)
 	defer cancel()
-	client := dns.Client{Net: network, Timeout: n.limits.NameTime, UDPSize: dns.DefaultMsgSize}
+	client := dns.Client{
+		Net: network, Timeout: n.limits.NameTime, UDPSize: dns.DefaultMsgSize,
+		Dialer: &net.Dialer{Timeout: n.limits.NameTime, Control: egress.Marked(mark)},
+	}
 	reply, _, err := client.ExchangeContext(ctx, question, server)
 	if err != nil {
 		return nil, err

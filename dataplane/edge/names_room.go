@@ -6,26 +6,29 @@ import (
 	"sync"
 )
 
-// nameDoor lets in so many connections to the name server at once, and so many of one sandbox.
+// peerDoor lets in so many connections of sandboxes at once, and so many of one sandbox.
 //
 // Each is one of our descriptors, also while nobody asks anything: those above are closed at once, since who opens
-// that many is no resolver, and a queue would keep the other sandboxes waiting behind him.
-type nameDoor struct {
+// that many names is no resolver, and a queue would keep the other sandboxes waiting behind him.
+type peerDoor struct {
 	net.Listener
-	limits  *Limits
 	allowed netip.Prefix
+	// most and mostOfOne are how many may be open.
+	most, mostOfOne int
 
 	mu    sync.Mutex
 	all   int
 	peers map[netip.Addr]int
 }
 
-func newNameDoor(listener net.Listener, allowed netip.Prefix, limits *Limits) *nameDoor {
-	return &nameDoor{Listener: listener, limits: limits, allowed: allowed, peers: map[netip.Addr]int{}}
+func newPeerDoor(listener net.Listener, allowed netip.Prefix, most, mostOfOne int) *peerDoor {
+	return &peerDoor{
+		Listener: listener, allowed: allowed, most: most, mostOfOne: mostOfOne, peers: map[netip.Addr]int{},
+	}
 }
 
 // Accept waits for a connection that there is room for.
-func (d *nameDoor) Accept() (net.Conn, error) {
+func (d *peerDoor) Accept() (net.Conn, error) {
 	for {
 		conn, err := d.Listener.Accept()
 		if err != nil {
@@ -33,17 +36,16 @@ func (d *nameDoor) Accept() (net.Conn, error) {
 		}
 		peer, ok := addressOf(conn.RemoteAddr())
 		if ok && d.enter(peer) {
-			return &nameConn{Conn: conn, leave: func() { d.leave(peer) }}, nil
+			return &peerConn{Conn: conn, leave: func() { d.leave(peer) }}, nil
 		}
 		conn.Close()
 	}
 }
 
-func (d *nameDoor) enter(peer netip.Addr) bool {
+func (d *peerDoor) enter(peer netip.Addr) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.allowed.Contains(peer) || d.all >= d.limits.NameConnections ||
-		d.peers[peer] >= d.limits.NameConnectionsPerSandbox {
+	if !d.allowed.Contains(peer) || d.all >= d.most || d.peers[peer] >= d.mostOfOne {
 		return false
 	}
 	d.all++
@@ -51,7 +53,7 @@ func (d *nameDoor) enter(peer netip.Addr) bool {
 	return true
 }
 
-func (d *nameDoor) leave(peer netip.Addr) {
+func (d *peerDoor) leave(peer netip.Addr) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.all--
@@ -61,14 +63,17 @@ func (d *nameDoor) leave(peer netip.Addr) {
 	}
 }
 
-type nameConn struct {
+type peerConn struct {
 	net.Conn
 	once  sync.Once
 	leave func()
 }
 
 // Close makes room for the next connection.
-func (c *nameConn) Close() error {
+func (c *peerConn) Close() error {
 	defer c.once.Do(c.leave)
 	return c.Conn.Close()
 }
+
+// NetConn returns the connection itself.
+func (c *peerConn) NetConn() net.Conn { return c.Conn }

@@ -99,6 +99,7 @@ class _SlottedRuntime(GVisorRuntime):
             slots_dir=directory / "slots",
             run_dir=home_network.RUN_DIR,
             dns_port=5353,
+            egress_port=5354,
             ready=1,
         )
         self._guest = HttpGuest(clock=SystemClock())

@@ -72,6 +72,14 @@ async def listed(store: Store, page: Page | None = None, **filter: Any) -> list[
     return [row.id for row in await store.list_sandboxes(SandboxFilter(**filter), page or Page())]
 
 
+async def test_a_running_sandbox_is_found_by_its_address(store: Store) -> None:
+    ended, row = make(status=Status.KILLED), make()
+    await add(store, ended, make(address="10.0.0.2"), row)
+
+    assert await store.sandbox_at("10.0.0.1") == row
+    assert await store.sandbox_at("10.0.0.3") is None
+
+
 async def test_a_row_reads_as_it_was_written(store: Store) -> None:
     row = make(
         status=Status.FAILED,

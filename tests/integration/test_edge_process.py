@@ -41,6 +41,8 @@ def options(tmp_path: Path) -> Iterator[EdgeOptions]:
         admin_socket=tmp_path / "edge.sock",
         address_range="127.0.0.0/8",
         dns_listen=None,
+        egress_listen=None,
+        egress_mark=0,
         log_file=tmp_path / "edge.log",
         log_bytes=1_000_000,
         log_files=1,

@@ -222,6 +222,7 @@ async def gvisor_host(options: GVisorOptions | None = None) -> AsyncIterator[Hos
         slots_dir=path / "slots",
         run_dir=home_network.RUN_DIR,
         dns_port=DNS_PORT,
+        egress_port=DNS_PORT + 1,
         ready=1,
     )
     async with contextlib.AsyncExitStack() as stack:

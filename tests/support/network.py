@@ -192,6 +192,7 @@ class TestHome:
             slots_dir=self.slots_dir,
             run_dir=home_network.RUN_DIR,
             dns_port=self.dns_port,
+            egress_port=self.dns_port,
             **more,
         )
 

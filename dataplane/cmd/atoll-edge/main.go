@@ -113,6 +113,8 @@ func parse(args []string, config *edge.Config) (showVersion bool, err error) {
 	flags.StringVar(&config.Control, "control", "", "`path` of the server's socket for our questions")
 	flags.StringVar(&config.Admin, "admin", "", "`path` of our own socket, for the server")
 	flags.StringVar(&config.NamesListen, "dns-listen", "", "`address` for sandboxes' DNS questions, host:port; none if empty")
+	flags.StringVar(&config.EgressListen, "egress-listen", "", "`address` for sandboxes' connections that go by domains; none if empty")
+	flags.IntVar(&config.EgressMark, "egress-mark", 0, "the kernel's `mark` on what is sent to the world for sandboxes")
 	flags.Func("range", "`network` of all sandboxes' addresses, in CIDR form", func(value string) (err error) {
 		config.Range, err = netip.ParsePrefix(value)
 		return err

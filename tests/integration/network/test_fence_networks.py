@@ -1,15 +1,27 @@
 """Network rules of single sandboxes, in the kernel."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from support.network import FORBIDDEN4, PUBLIC4, PUBLIC6, TestHome, acquire, probe, tcp_server
+from support.network import (
+    FORBIDDEN4,
+    HOST_LINK4,
+    PUBLIC4,
+    PUBLIC6,
+    TCP_PORT,
+    TestHome,
+    acquire,
+    probe,
+    probe_from_host,
+    tcp_server,
+)
 
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, new_sandbox_id
-from atoll.server.network.names import GATEWAY
+from atoll.server.network.names import EGRESS_MARK, GATEWAY
 from atoll.server.network.slots import SlotPool
 from atoll.server.ports.slots import Slot
 
@@ -129,3 +141,23 @@ async def test_many_networks_and_many_changes_take_little_time(home: TestHome) -
 
         assert (await probe(slot.name, PUBLIC4)).startswith("reached")
     assert took / 20 < 0.1
+
+
+def marked_reaches(address: str, port: int) -> bool:
+    """Connect from the host as the edge does for a sandbox."""
+    with socket.socket() as marked:
+        marked.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, EGRESS_MARK)
+        marked.settimeout(5)
+        return marked.connect_ex((address, port)) == 0
+
+
+async def test_what_the_edge_sends_for_a_sandbox_reaches_no_more_than_a_sandbox(home: TestHome) -> None:
+    async with home.pool() as pool:
+        _, slot = await acquire(pool)
+        with tcp_server("0.0.0.0") as port:
+            host = marked_reaches("127.0.0.1", port) or marked_reaches(HOST_LINK4, port)
+
+        assert not host
+        assert not any(marked_reaches(address, TCP_PORT) for address in (*FORBIDDEN4, slot.address))
+        assert marked_reaches(PUBLIC4, TCP_PORT)
+        assert probe_from_host(FORBIDDEN4[0])

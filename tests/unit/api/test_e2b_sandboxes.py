@@ -90,7 +90,6 @@ async def test_what_released_clients_send_by_default_works(
         ({"mcp": {"github": {}}}, "mcp"),
         ({"iam": {"tokens": {"aws": {"audience": "x", "tokenType": "JWT-SVID"}}}}, "iam"),
         ({"volumeMounts": [{"name": "v", "path": "/v"}]}, "volumeMounts"),
-        ({"network": {"allowOut": ["a.example"], "denyOut": ["0.0.0.0/0"]}}, "network.allowOut"),
         ({"network": {"egressProxy": {"address": "p:1080"}}}, "network.egressProxy"),
         ({"network": {"rules": {"api.example.com": [{}]}}}, "network.rules"),
         ({"somethingOfTomorrow": 1}, "somethingOfTomorrow"),

@@ -25,6 +25,17 @@ async def test_the_row_and_the_machine_have_the_new_rules(world: World, control:
 
     assert changed.egress == (await control.get(ALICE, sandbox.id)).egress == RULES
     assert machine_has(world, sandbox.id) == {"internet": True, "deny_out": ["8.8.8.0/24"]}
+    assert world.edge.forgotten_egress == [sandbox.id]
+
+
+async def test_the_edge_is_told_whose_address_it_is(control: Control) -> None:
+    sandbox = await control.create(ALICE, wish(egress=RULES))
+    assert sandbox.address is not None
+
+    assert await control.egress_at(sandbox.address) == sandbox
+    await control.kill(ALICE, sandbox.id)
+    with pytest.raises(NotFoundError):
+        await control.egress_at(sandbox.address)
 
 
 async def test_wrong_rules_and_others_sandboxes_change_nothing(world: World, control: Control) -> None:

@@ -23,6 +23,7 @@ def rules(*, ipv6: bool = False) -> Rules:
         names=Names("abc123"),
         addresses=AddressRange.of("abc123", IPv4Network("10.201.0.0/20")),
         dns_port=5301,
+        egress_port=5302,
         ipv6=ipv6,
         on_link=(IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8::/64")),
     )
@@ -158,6 +159,33 @@ def test_a_policy_of_networks_has_a_chain_of_its_own(fence: Fence, notebook: Not
         "flush chain inet atoll_abc123 own_9",
         "delete chain inet atoll_abc123 own_9",
         "add element inet atoll_abc123 policies4 { 10.201.0.9 : goto open }",
+    ]
+
+
+def test_what_goes_by_domains_is_led_to_the_edge(fence: Fence, notebook: Notebook) -> None:
+    fence.admit(9, EgressPolicy(internet=False, allow_out=("a.example", "1.1.1.1")))
+    fence.dismiss(9)
+
+    made, unmade = notebook.commands
+    assert made.splitlines() == [
+        "add chain inet atoll_abc123 own_9",
+        "add rule inet atoll_abc123 own_9 jump guarded",
+        "add rule inet atoll_abc123 own_9 ip daddr { 1.1.1.1/32 } goto counted",
+        "add rule inet atoll_abc123 own_9 meta nfproto ipv4 tcp dport { 80, 443 } goto led",
+        "add rule inet atoll_abc123 own_9 goto refuse",
+        "add chain inet atoll_abc123 lead_9",
+        "add rule inet atoll_abc123 lead_9 ip daddr { 1.1.1.1/32 } return",
+        "add rule inet atoll_abc123 lead_9 meta nfproto ipv4 tcp dport { 80, 443 } redirect to :5302",
+        "add element inet atoll_abc123 by_domain4 { 10.201.0.9 : goto lead_9 }",
+        "add element inet atoll_abc123 policies4 { 10.201.0.9 : goto own_9 }",
+    ]
+    assert unmade.splitlines() == [
+        "delete element inet atoll_abc123 policies4 { 10.201.0.9 }",
+        "delete element inet atoll_abc123 by_domain4 { 10.201.0.9 }",
+        "flush chain inet atoll_abc123 lead_9",
+        "delete chain inet atoll_abc123 lead_9",
+        "flush chain inet atoll_abc123 own_9",
+        "delete chain inet atoll_abc123 own_9",
     ]
 
 

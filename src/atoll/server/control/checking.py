@@ -8,7 +8,7 @@ from atoll.server.control.limits import MIB, ControlLimits
 from atoll.server.control.requests import LimitsOverride
 from atoll.server.domain import egress
 from atoll.server.domain.egress import EgressPolicy
-from atoll.server.domain.errors import InvalidArgumentError, UnimplementedError
+from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.limits import Limits
 
 # Error texts repeat at most so much of what the caller sent.
@@ -70,14 +70,10 @@ def check_egress(policy: EgressPolicy, limits: ControlLimits) -> EgressPolicy:
 
     Raises:
         InvalidArgumentError: no such policy is possible.
-        UnimplementedError: domains, which nothing checks yet.
     """
-    policy = egress.checked(
+    return egress.checked(
         policy, most_entries=limits.egress_entries, most_dns_servers=limits.egress_dns_servers
     )
-    if policy.domains:
-        raise UnimplementedError("Domains in network.allowOut are not available yet, only IPs and CIDRs")
-    return policy
 
 
 def check_filter(texts: Iterable[str], limits: ControlLimits) -> None:

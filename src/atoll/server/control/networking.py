@@ -12,6 +12,7 @@ from atoll.server.control.locks import Locks
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import Sandbox
+from atoll.server.ports.edge import Edge
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.store import Store
 
@@ -21,9 +22,12 @@ log = structlog.get_logger(__name__)
 class Networking:
     """Replaces policies."""
 
-    def __init__(self, *, store: Store, runtime: Runtime, limits: ControlLimits, locks: Locks) -> None:
+    def __init__(
+        self, *, store: Store, runtime: Runtime, edge: Edge, limits: ControlLimits, locks: Locks
+    ) -> None:
         self._store = store
         self._runtime = runtime
+        self._edge = edge
         self._limits = limits
         self._locks = locks
 
@@ -45,5 +49,6 @@ class Networking:
         async with self._locks.hold(sandbox_id):
             row = await change(self._store, sandbox_id, changed)
             await self._runtime.set_egress(sandbox_id, egress)
+            await self._edge.forget_egress(sandbox_id)
         log.info("network rules changed", sandbox_id=sandbox_id)
         return row

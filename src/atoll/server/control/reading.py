@@ -70,6 +70,13 @@ class Reading:
             raise not_there(sandbox_id)
         return Route(sandbox_id=row.id, address=row.address, status=row.status, ingress=row.ingress)
 
+    async def at_address(self, address: str) -> Sandbox:
+        """Do what ``Control.egress_at`` promises."""
+        row = await self._store.sandbox_at(address)
+        if row is None:
+            raise NotFoundError("No running sandbox has this address")
+        return row
+
     def _own(self, actor: Actor, filter: SandboxFilter) -> SandboxFilter:
         texts = [text for pair in filter.metadata for text in pair]
         if filter.template is not None:

@@ -115,7 +115,9 @@ class Control:
             secret=secret,
             dns_servers=dns_servers,
         )
-        self._networking = Networking(store=ports.store, runtime=ports.runtime, limits=limits, locks=locks)
+        self._networking = Networking(
+            store=ports.store, runtime=ports.runtime, edge=ports.edge, limits=limits, locks=locks
+        )
         self._reconciling = Reconciling(
             store=ports.store,
             runtime=ports.runtime,
@@ -376,6 +378,15 @@ class Control:
             NotFoundError: no such running sandbox.
         """
         return await self._reading.route(parse_sandbox_id(untrusted_id))
+
+    async def egress_at(self, untrusted_address: str) -> Sandbox:
+        """
+        Tell the edge whose address this is, and so what may be reached from there.
+
+        Raises:
+            NotFoundError: no running sandbox has it.
+        """
+        return await self._reading.at_address(untrusted_address)
 
     async def route_by_token(self, untrusted_token: str) -> Route:
         """

@@ -58,6 +58,8 @@ class EdgeOptions:
         control_socket: where the server answers the edge's questions.
         admin_socket: where the edge is told.
         address_range: addresses of all sandboxes of the home, in CIDR form.
+        egress_listen: address for sandboxes' connections that go by domains; None for none.
+        egress_mark: the kernel's mark on what is sent to the world for sandboxes; 0: none.
         dns_listen: address for sandboxes' DNS questions, ``host:port``; None for none.
         log_file: where the edge logs, behind what is there.
         log_bytes: length of that file; a longer one is renamed, with ".1" behind its name.
@@ -72,6 +74,8 @@ class EdgeOptions:
     admin_socket: Path
     address_range: str
     dns_listen: str | None
+    egress_listen: str | None
+    egress_mark: int
     log_file: Path
     log_bytes: int
     log_files: int
@@ -87,6 +91,8 @@ class EdgeOptions:
             *("--control", str(self.control_socket)),
             *("--admin", str(self.admin_socket)),
             *("--range", self.address_range),
+            *(("--egress-listen", self.egress_listen) if self.egress_listen else ()),
+            *("--egress-mark", str(self.egress_mark)),
             *(("--dns-listen", self.dns_listen) if self.dns_listen else ()),
             *("--log", str(self.log_file)),
             *("--log-bytes", str(self.log_bytes)),
@@ -112,6 +118,8 @@ class EdgeOptions:
             "api": str(self.api_socket),
             "control": str(self.control_socket),
             "admin": str(self.admin_socket),
+            "egress_listen": self.egress_listen or "",
+            "egress_mark": self.egress_mark,
             "dns_listen": self.dns_listen or "",
             "range": self.address_range,
             "log": str(self.log_file),
@@ -218,6 +226,15 @@ class EdgeProcess(Edge):
         asked = self._held
         try:
             await self._admin.forget(sandbox_id, timeout_s=self._limits.answer_s)
+        except httpx.HTTPError as error:
+            log.warning("edge did not forget, restarting it", sandbox_id=sandbox_id, error=repr(error))
+            await self._restart(asked)
+
+    async def forget_egress(self, sandbox_id: SandboxId) -> None:
+        """Drop what a sandbox may reach; an edge that does not answer is ended and started again."""
+        asked = self._held
+        try:
+            await self._admin.forget_egress(sandbox_id, timeout_s=self._limits.answer_s)
         except httpx.HTTPError as error:
             log.warning("edge did not forget, restarting it", sandbox_id=sandbox_id, error=repr(error))
             await self._restart(asked)

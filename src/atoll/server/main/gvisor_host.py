@@ -22,7 +22,7 @@ from atoll.server.images.library import TemplateLibrary
 from atoll.server.main.doors import Doors
 from atoll.server.main.parts import HostParts, Purpose
 from atoll.server.network import home_network
-from atoll.server.network.names import GATEWAY, AddressRange
+from atoll.server.network.names import EGRESS_MARK, GATEWAY, AddressRange
 from atoll.server.network.slots import SlotPool
 from atoll.server.ports.edge import Edge
 from atoll.server.runtimes.gvisor.places import Places
@@ -65,17 +65,18 @@ async def build_template(home: Home, settings: Settings, name: str, progress: Pr
 async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> AsyncIterator[HostParts]:
     """Make the parts; see ``parts.HostFactory``."""
     addresses = await _prepare_network(home)
-    dns_port = _dns_port(home)
+    dns_port, egress_port = _dns_port(home), _egress_port(home)
     doors = Doors(home, settings)
     if purpose is Purpose.SERVE:
         await doors.open()
-    edge = EdgeProcess(_edge_options(home, settings, addresses, dns_port, doors.tls), settings.edge)
+    edge = EdgeProcess(_edge_options(home, settings, addresses, doors.tls), settings.edge)
     slots = SlotPool(
         home.id,
         addresses,
         slots_dir=home.slots,
         run_dir=home_network.RUN_DIR,
         dns_port=dns_port,
+        egress_port=egress_port,
         ready=settings.network.ready_slots if purpose is Purpose.SERVE else 0,
         most_connections=settings.network.most_connections,
     )
@@ -135,6 +136,10 @@ class _EndedEdge(Edge):
     async def forget(self, sandbox_id: SandboxId) -> None:
         return
 
+    @override
+    async def forget_egress(self, sandbox_id: SandboxId) -> None:
+        return
+
 
 def program(name: str) -> Path:
     """
@@ -186,8 +191,18 @@ def _dns_port(home: Home) -> int:
     return port
 
 
+def _egress_port(home: Home) -> int:
+    port = home.egress_port
+    if port is None:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
+            tcp.bind(("127.0.0.1", 0))
+            port = int(tcp.getsockname()[1])
+        home.keep_egress_port(port)
+    return port
+
+
 def _edge_options(
-    home: Home, settings: Settings, addresses: AddressRange, dns_port: int, tls: EdgeTLS | None
+    home: Home, settings: Settings, addresses: AddressRange, tls: EdgeTLS | None
 ) -> EdgeOptions:
     return EdgeOptions(
         program=program("atoll-edge"),
@@ -196,7 +211,9 @@ def _edge_options(
         control_socket=home.control_socket,
         admin_socket=home.edge_socket,
         address_range=str(addresses.v4),
-        dns_listen=f"{GATEWAY}:{dns_port}",
+        dns_listen=f"{GATEWAY}:{_dns_port(home)}",
+        egress_listen=f"{GATEWAY}:{_egress_port(home)}",
+        egress_mark=EGRESS_MARK,
         log_file=home.edge_log,
         log_bytes=settings.server.log_bytes,
         log_files=settings.server.log_files,

@@ -20,6 +20,9 @@ INSIDE = "eth0"
 INSIDE_INDEX = 2
 # Who made a route, for `ip route` and for us; not taken in iproute2's rt_protos.
 ROUTE_PROTOCOL = 201
+# On what the edge sends to the world for sandboxes: the fence then judges it as theirs. The bits are
+# none that Kubernetes, Docker or Tailscale use.
+EGRESS_MARK = 0x00A70000
 # Slots of every home; no other program of note names interfaces so.
 ANY_VETH = "at*"
 

@@ -9,13 +9,13 @@ Sandboxes are closed until an element of ``policies4`` or ``policies6`` opens th
 Refusals answer (TCP reset, ICMP), so that a program fails at once instead of waiting; forgeries do not.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.host.netlink import Network
-from atoll.server.network.names import ANY_VETH, GATEWAY, AddressRange, Names
+from atoll.server.network.names import ANY_VETH, EGRESS_MARK, GATEWAY, AddressRange, Names
 
 # As many as E2B allows. All connections of all sandboxes share the kernel's table (262,144 by default), and
 # one sandbox must not fill it.
@@ -55,6 +55,8 @@ PRIVATE6 = (
 )
 # The chains of slots whose policy names no network.
 _SHARED = frozenset({"open", "closed"})
+# What the edge looks into for a name. Over IPv6 it is refused, and programs then take IPv4.
+_BY_DOMAIN = "meta nfproto ipv4 tcp dport { 80, 443 }"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,7 @@ class Rules:
         names: whose.
         addresses: the home's range.
         dns_port: where the edge's name server listens, on the gateway's address, UDP and TCP.
+        egress_port: where the edge takes connections that go by domains, TCP.
         ipv6: whether sandboxes have IPv6.
         on_link: the networks on the host's own links.
         most_connections: of one sandbox at once, for each of IPv4 and IPv6.
@@ -74,6 +77,7 @@ class Rules:
     names: Names
     addresses: AddressRange
     dns_port: int
+    egress_port: int
     ipv6: bool
     on_link: tuple[Network, ...]
     most_connections: int = MOST_CONNECTIONS
@@ -113,6 +117,12 @@ def dismiss(rules: Rules, number: int, policy: EgressPolicy) -> list[str]:
         f"delete element inet {table} {map_name} {{ {address} }}"
         for map_name, address in _policies(rules, number)
     ]
+    if policy.domains:
+        commands += [
+            f"delete element inet {table} by_domain4 {{ {rules.addresses.address(number)} }}",
+            f"flush chain inet {table} lead_{number}",
+            f"delete chain inet {table} lead_{number}",
+        ]
     if chain not in _SHARED:
         commands += [f"flush chain inet {table} {chain}", f"delete chain inet {table} {chain}"]
     return commands
@@ -125,16 +135,34 @@ def own_chain(rules: Rules, number: int, policy: EgressPolicy) -> list[str]:
     What is closed to all is judged first; what is allowed wins over what is denied.
     """
     table, chain = rules.names.table, _chain(number, policy)
-    judgements = ["jump guarded"]
-    for found, verdict in ((policy.allowed, "counted"), (policy.denied, "refuse")):
-        for version, field in ((4, "ip"), (6, "ip6")):
-            if networks := found(version):
-                listed = ", ".join(str(network) for network in networks)
-                judgements.append(f"{field} daddr {{ {listed} }} goto {verdict}")
+    judgements = ["jump guarded", *_destinations(policy.allowed, "goto counted")]
+    if policy.domains:
+        judgements.append(f"{_BY_DOMAIN} goto led")
+    judgements += _destinations(policy.denied, "goto refuse")
     judgements.append("goto refuse" if policy.denies_all else "goto counted")
-    return [
+    commands = [
         f"add chain inet {table} {chain}",
         *(f"add rule inet {table} {chain} {judgement}" for judgement in judgements),
+    ]
+    return [*commands, *(_leading(rules, number, policy) if policy.domains else ())]
+
+
+def _leading(rules: Rules, number: int, policy: EgressPolicy) -> list[str]:
+    """Lead what goes by domains to the edge, but for networks that are allowed anyway."""
+    table, chain = rules.names.table, f"lead_{number}"
+    steps = [*_destinations(policy.allowed, "return"), f"{_BY_DOMAIN} redirect to :{rules.egress_port}"]
+    return [
+        f"add chain inet {table} {chain}",
+        *(f"add rule inet {table} {chain} {step}" for step in steps),
+        f"add element inet {table} by_domain4 {{ {rules.addresses.address(number)} : goto {chain} }}",
+    ]
+
+
+def _destinations(found: Callable[[int], tuple[Network, ...]], verdict: str) -> list[str]:
+    return [
+        f"{field} daddr {{ {', '.join(str(network) for network in networks)} }} {verdict}"
+        for version, field in ((4, "ip"), (6, "ip6"))
+        if (networks := found(version))
     ]
 
 
@@ -165,6 +193,9 @@ table inet {rules.names.table} {{
   }}
   map policies6 {{
     type ipv6_addr : verdict
+  }}
+  map by_domain4 {{
+    type ipv4_addr : verdict
   }}
   set connections4 {{
     type ipv4_addr
@@ -218,6 +249,12 @@ def _judgement(rules: Rules) -> str:
     ct state new add @connections6 {{ ip6 saddr ct count over {most} }} goto refuse
     accept
   }}
+  chain led {{
+    # To the edge. Not what was open before it had to go there.
+    ct state new goto counted
+    ct status dnat accept
+    goto refuse
+  }}
   chain from_sandbox {{
     {"" if rules.ipv6 else "meta nfproto ipv6 drop"}
     # Only from its own address: the way back to the sender must lead through the same interface. This ends
@@ -246,6 +283,7 @@ def _hooks(rules: Rules, ours: str) -> str:
     type nat hook prerouting priority dstnat - 10; policy accept;
     iifname {ours} ip daddr {GATEWAY} udp dport 53 redirect to :{rules.dns_port}
     iifname {ours} ip daddr {GATEWAY} tcp dport 53 redirect to :{rules.dns_port}
+    iifname {ours} ip saddr vmap @by_domain4
   }}
   chain to_host {{
     type filter hook input priority filter; policy accept;
@@ -255,7 +293,20 @@ def _hooks(rules: Rules, ours: str) -> str:
     jump answers
     ct status dnat udp dport {rules.dns_port} accept
     ct status dnat tcp dport {rules.dns_port} accept
+    ct status dnat tcp dport {rules.egress_port} accept
     goto refuse
+  }}
+  chain from_host {{
+    type filter hook output priority filter; policy accept;
+    meta mark {EGRESS_MARK:#x} goto judge_edge
+  }}
+  chain judge_edge {{
+    # The edge connects for a sandbox, to what a name led to: nothing that the sandbox itself must not reach.
+    fib daddr type != unicast goto refuse
+    oifname "{ANY_VETH}" goto refuse
+    ip daddr @forbidden4 goto refuse
+    ip6 daddr @forbidden6 goto refuse
+    accept
   }}
   chain through {{
     type filter hook forward priority filter; policy accept;

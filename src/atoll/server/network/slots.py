@@ -57,6 +57,7 @@ class SlotPool(Slots):
         slots_dir: Path,
         run_dir: Path,
         dns_port: int,
+        egress_port: int,
         ready: int = READY,
         most_connections: int = MOST_CONNECTIONS,
     ) -> None:
@@ -67,6 +68,7 @@ class SlotPool(Slots):
             slots_dir: of the home, for the records.
             run_dir: shared by all homes of this machine.
             dns_port: where the edge's name server listens, on 169.254.1.1, UDP and TCP.
+            egress_port: where the edge takes connections that go by domains, there too, TCP.
             ready: how many slots to keep ready.
             most_connections: of one sandbox at once.
         """
@@ -75,6 +77,7 @@ class SlotPool(Slots):
         self._records = Records(slots_dir)
         self._run_dir = run_dir
         self._dns_port = dns_port
+        self._egress_port = egress_port
         self._ready_wanted = min(ready, addresses.size)
         self._most_connections = most_connections
         self._held: dict[SandboxId, Record] = {}
@@ -179,6 +182,7 @@ class SlotPool(Slots):
             names=self._names,
             addresses=self._addresses,
             dns_port=self._dns_port,
+            egress_port=self._egress_port,
             ipv6=host.ipv6,
             on_link=host.on_link,
             most_connections=self._most_connections,

@@ -16,3 +16,12 @@ class Edge(Protocol):
         An edge that does not answer is restarted, which forgets everything.
         """
         ...
+
+    async def forget_egress(self, sandbox_id: SandboxId) -> None:
+        """
+        Drop what a sandbox may reach by domains, and cut what the edge carries to the world for it; its route
+        and the connections of its clients stay.
+
+        An edge that does not answer is restarted, which forgets everything.
+        """
+        ...

@@ -130,6 +130,10 @@ class Store(Protocol):
         """Count the rows that match."""
         ...
 
+    async def sandbox_at(self, address: str) -> Sandbox | None:
+        """Read the running sandbox that has this address."""
+        ...
+
     async def secured_ids(self) -> Sequence[SandboxId]:
         """List the running sandboxes that have an access token, as ids: thousands take milliseconds."""
         ...

@@ -148,6 +148,15 @@ class Home:
         """Write down which port was chosen."""
         _write_identity(self.path, {**_read_identity(self.path), "dns_port": port})
 
+    @property
+    def egress_port(self) -> int | None:
+        """Where this home's edge takes connections that go by domains; None before it was chosen."""
+        return _read_identity(self.path).get("egress_port")
+
+    def keep_egress_port(self, port: int) -> None:
+        """Write down which port was chosen."""
+        _write_identity(self.path, {**_read_identity(self.path), "egress_port": port})
+
     def api_key(self) -> str:
         """
         Read the key that may call this home's API.
@@ -255,8 +264,9 @@ def _read_identity(path: Path) -> dict[str, Any]:
             raise ValueError("no id of 6 hexadecimal digits")
         if content.get("range") is not None:
             IPv4Network(content["range"])
-        if not 0 < int(content.get("dns_port", 1)) < 65536:
-            raise ValueError("dns_port is no port")
+        for name in ("dns_port", "egress_port"):
+            if not 0 < int(content.get(name, 1)) < 65536:
+                raise ValueError(f"{name} is no port")
     except (ValueError, TypeError) as error:
         raise InternalError(
             f"{file} does not say whose home this is",

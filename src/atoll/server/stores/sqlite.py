@@ -136,6 +136,12 @@ class SqliteStore(Store):
             return int(connection.execute(statements.number_of_sandboxes(filter)).scalar_one())
 
     @override
+    async def sandbox_at(self, address: str) -> Sandbox | None:
+        with self._transaction(writes=False) as connection:
+            row = connection.execute(statements.at_address(address)).mappings().first()
+            return sandbox_from_row(row) if row is not None else None
+
+    @override
     async def secured_ids(self) -> Sequence[SandboxId]:
         with self._transaction(writes=False) as connection:
             return [SandboxId(row) for row in connection.execute(statements.secured_ids()).scalars()]

@@ -39,6 +39,11 @@ def named_request(team_id: TeamId, key: str) -> Select[Any]:
     )
 
 
+def at_address(address: str) -> Select[Any]:
+    """Select the running sandbox that has an address."""
+    return select(sandboxes).where(sandboxes.c.status == Status.RUNNING.value, sandboxes.c.address == address)
+
+
 def secured_ids() -> Select[Any]:
     """Select the ids of running sandboxes that have an access token."""
     return select(sandboxes.c.id).where(

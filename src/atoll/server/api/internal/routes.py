@@ -29,6 +29,14 @@ class Route(BaseModel):
     https_ports: list[int] = []
 
 
+class Egress(BaseModel):
+    """What a sandbox reaches by name, and who resolves names for it."""
+
+    sandbox_id: str
+    domains: list[str]
+    dns_servers: list[str]
+
+
 class Token(BaseModel):
     """What the client of a sandbox showed."""
 
@@ -70,6 +78,12 @@ def build(control: Control) -> Dialect:
     @routes.get("/v1/routes/{sandbox_id}")
     async def route(sandbox_id: str) -> Route:
         return told(await control.route(sandbox_id))
+
+    @routes.get("/v1/egress/{address}")
+    async def egress(address: str) -> Egress:
+        found = await control.egress_at(address)
+        policy = found.egress
+        return Egress(sandbox_id=found.id, domains=list(policy.domains), dns_servers=list(policy.dns_servers))
 
     # POST, since what is asked for is a secret, and paths of requests are logged.
     @routes.post("/v1/routes/by-token")

@@ -13,8 +13,14 @@ class FakeEdge(Edge):
     def __init__(self, *, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
         self.forgotten: list[SandboxId] = []
+        self.forgotten_egress: list[SandboxId] = []
 
     @override
     async def forget(self, sandbox_id: SandboxId) -> None:
         await self.faults.at("forget")
         self.forgotten.append(sandbox_id)
+
+    @override
+    async def forget_egress(self, sandbox_id: SandboxId) -> None:
+        await self.faults.at("forget egress")
+        self.forgotten_egress.append(sandbox_id)
