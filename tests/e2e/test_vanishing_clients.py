@@ -18,23 +18,17 @@ def listed(whose: str, options: dict[str, Any]) -> list[str]:
 def test_creates_whose_clients_vanish_leave_nothing(home: LiveHome, client_options: dict[str, Any]) -> None:
     door = Door.of(client_options)
     before = home.settled_running()
-    answered = 0
 
-    for delay in (0, 0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.2):
+    # All of them shorter than a create: an answer that is on its way cannot be called back.
+    for delay in (0, 0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.06):
         with door.connect() as caller:
             caller.sendall(door.create(metadata={"whose": "nobody's"}))
             time.sleep(delay)
-            answered += is_answered(caller)
+            assert not is_answered(caller), "creates are faster now: shorten the delays"
 
-    after = home.settled_running()
-    assert len(after - before) == answered
-    assert sorted(listed("nobody's", client_options)) == sorted(after - before)
-    for sandbox_id in after - before:
-        Sandbox.kill(sandbox_id, **client_options)
-    assert answered < 4, "creates are faster now: shorten the delays"
+    assert home.settled_running() == before
+    assert listed("nobody's", client_options) == []
     assert {path.name for path in (home.path / "sandboxes").glob("i*")} == before
-    known = [word for line in home.sandbox_processes() for word in line.split()]
-    assert not any(sandbox_id in word for word in known for sandbox_id in after - before)
 
 
 @pytest.mark.parametrize("times", [20])

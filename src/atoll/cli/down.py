@@ -50,8 +50,13 @@ def _down(home: Path) -> None:
     assert found is not None
     logs.set_up(found.server_log, settings.server)
     with output.steps() as show:
-        show(f"ending everything of {found.path}", None)
-        asyncio.run(stopping.take_down(found, settings, gvisor_host.gvisor_host))
+
+        async def take_down() -> None:
+            # Said from within: an interrupt before the event loop stands would leave half of one.
+            show(f"ending everything of {found.path}", None)
+            await stopping.take_down(found, settings, gvisor_host.gvisor_host)
+
+        asyncio.run(take_down())
         # Last: a file that cannot be put back must keep nothing alive.
         undone = resolving.remove(found)
     if undone:
