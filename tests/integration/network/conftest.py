@@ -7,7 +7,7 @@ import pytest
 from support.network import TestHome, World, network_home, world
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def outside() -> Iterator[World]:
     with world() as made:
         yield made
