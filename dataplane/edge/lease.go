@@ -178,7 +178,8 @@ func (l *lease) connect(ctx context.Context, port int) (net.Conn, error) {
 }
 
 func (l *lease) connectOnce(ctx context.Context, port int) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: l.limits.ConnectTime}
+	// No keep-alive probes: each would wake an idle sandbox. It is on this machine, and its end is told.
+	dialer := net.Dialer{Timeout: l.limits.ConnectTime, KeepAlive: -1}
 	conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(l.address, uint16(port)).String())
 	switch {
 	case err == nil:

@@ -142,7 +142,10 @@ func (s *Server) privateHandler() http.Handler {
 
 // Listen opens a port on every address.
 func Listen(port int) (net.Listener, error) {
-	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+	// No keep-alive probes: they would wake an idle guest four times a minute for each connection that somebody keeps,
+	// and who is at the other end is on the same machine.
+	quiet := net.ListenConfig{KeepAlive: -1}
+	listener, err := quiet.Listen(context.Background(), "tcp", fmt.Sprintf(":%d", port))
 	if err != nil {
 		return nil, fmt.Errorf("port %d: %w", port, err)
 	}

@@ -28,7 +28,7 @@ type tunnel struct {
 }
 
 func newTunnel() *tunnel {
-	dialer := net.Dialer{Timeout: limits.TunnelDial}
+	dialer := net.Dialer{Timeout: limits.TunnelDial, KeepAlive: -1}
 	return &tunnel{
 		slots: make(chan struct{}, limits.Tunnels),
 		dial: func(ctx context.Context, address string) (net.Conn, error) {
