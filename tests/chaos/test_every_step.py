@@ -26,22 +26,22 @@ from atoll.server.network.slots import READY
 TESTS = Path(__file__).parents[1]
 
 CREATE = (
-    "SqliteStore.add_sandbox:before", "SqliteStore.add_sandbox:after",
+    "SqliteSandboxes.add_sandbox:before", "SqliteSandboxes.add_sandbox:after",
     "Record.write:before", "Record.write:after",
     "Records.write:after", "Fence.admit:before", "Fence.admit:after",
     "Cgroup.create:after", "Launcher._describe:after",
     "Runsc._spawn:after", "Runsc.run:after", "Launcher._run:after",
     "Record.write:2:before", "Record.write:2:after",
     "HttpGuest.configure:before", "HttpGuest.configure:after",
-    "SqliteStore.replace_sandbox:after",
+    "SqliteSandboxes.replace_sandbox:after",
 )  # fmt: skip
 KILL = (
-    "SqliteStore.replace_sandbox:before", "SqliteStore.replace_sandbox:after",
+    "SqliteSandboxes.replace_sandbox:before", "SqliteSandboxes.replace_sandbox:after",
     "EdgeProcess.forget:after",
     "Cgroup.kill:after", "Cgroup.remove:after",
     "Runsc.remove_state:after", "Remover._remove_files:after",
     "Fence.dismiss:after", "SlotMaker.remove_all:after", "Records.remove:after",
-    "SqliteStore.replace_sandbox:2:before", "SqliteStore.replace_sandbox:2:after",
+    "SqliteSandboxes.replace_sandbox:2:before", "SqliteSandboxes.replace_sandbox:2:after",
 )  # fmt: skip
 # Between the same two acts as one of those above.
 CREATE_TWINS = (
@@ -49,7 +49,7 @@ CREATE_TWINS = (
     "SlotPool.acquire:before", "Records.write:before", "SlotPool.acquire:after",
     "Cgroup.create:before", "Launcher._describe:before", "Runsc.run:before",
     "Launcher._hold:after", "Cgroup.set_memory_wall:2:before", "Launcher._set_limits:after",
-    "Launcher.launch:after", "SqliteStore.replace_sandbox:before",
+    "Launcher.launch:after", "SqliteSandboxes.replace_sandbox:before",
 )  # fmt: skip
 KILL_TWINS = (
     "EdgeProcess.forget:before", "Remover.remove:before", "Cgroup.kill:before", "Cgroup.remove:before",
@@ -57,9 +57,9 @@ KILL_TWINS = (
     "SlotMaker.remove_all:before", "Records.remove:before", "SlotPool.release:after", "Remover.remove:after",
 )  # fmt: skip
 # The row says what is wanted: before that it runs on, after that it goes.
-NOT_BEGUN = "SqliteStore.replace_sandbox:before"
+NOT_BEGUN = "SqliteSandboxes.replace_sandbox:before"
 # A sandbox that is up when the server dies has a row that says so.
-DONE = "SqliteStore.replace_sandbox:after"
+DONE = "SqliteSandboxes.replace_sandbox:after"
 
 
 def steps(distinct: tuple[str, ...], twins: tuple[str, ...]) -> list[Any]:

@@ -20,8 +20,9 @@ from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
-from atoll.server.ports.store import ApiKey, Page, SandboxFilter, Store
-from atoll.server.stores.sqlite import SqliteStore
+from atoll.server.ports.store import Page, SandboxFilter, Store
+from atoll.server.stores.database import Database
+from atoll.server.stores.sandboxes import SqliteSandboxes
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TEAM = TeamId("team")
@@ -56,10 +57,8 @@ def make(minute: float = 0, **changes: Any) -> Sandbox:
 @pytest.fixture(params=["sqlite", "sqlite in memory"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     path = tmp_path / "atoll.db" if request.param == "sqlite" else None
-    opened = SqliteStore(path)
-    await opened.open()
-    yield opened
-    await opened.close()
+    async with Database(path) as database:
+        yield SqliteSandboxes(database)
 
 
 async def add(store: Store, *rows: Sandbox) -> list[SandboxId]:
@@ -380,26 +379,3 @@ async def test_kills_for_memory_are_forgotten_with_their_row(store: Store) -> No
     assert await store.memory_kills(old) == []
     await store.add_sandbox(make(id=old))
     assert await store.memory_kills(old) == []
-
-
-async def test_keys_are_found_by_their_hash(store: Store) -> None:
-    key = ApiKey(hash="ab" * 32, team_id=TEAM, name="first", created_at=NOON)
-    await store.add_api_key(key)
-    await store.add_api_key(replace(key, name="second"))
-
-    assert await store.find_api_key(key.hash) == key
-    assert await store.find_api_key("cd" * 32) is None
-    assert await store.find_api_key("") is None
-
-
-async def test_keys_are_dropped_by_team_and_name(store: Store) -> None:
-    key = ApiKey(hash="1", team_id=TEAM, name="a", created_at=NOON)
-    for one in (key, replace(key, hash="2", name="b"), replace(key, hash="3", team_id=TeamId("other"))):
-        await store.add_api_key(one)
-
-    assert await store.drop_api_keys(TEAM, "a") == 1
-    assert await store.drop_api_keys(TEAM, "a") == 0
-
-    assert await store.find_api_key("1") is None
-    assert await store.find_api_key("2") is not None
-    assert await store.find_api_key("3") is not None

@@ -15,7 +15,7 @@ from atoll.server.api.limits import ApiLimits, server_options
 from atoll.server.control.access import add_key, hash_api_key
 from atoll.server.control.limits import ControlLimits
 from atoll.server.domain.ids import TeamId
-from atoll.server.ports.store import ApiKey
+from atoll.server.ports.api_keys import ApiKey
 from fakes.world import LIMITS, World
 
 KEY = "e2b_" + "a1" * 20
@@ -52,14 +52,14 @@ def live_api(directory: Path, limits: ControlLimits = LIMITS) -> Iterator[LiveAp
 
     async def serve() -> None:
         async with world.server() as control:
-            await add_key(world.store, world.clock, KEY, name="test")
+            await add_key(world.api_keys, world.clock, KEY, name="test")
             stranger = ApiKey(
                 hash=hash_api_key(OTHER_KEY),
                 team_id=TeamId("other"),
                 name="other",
                 created_at=world.clock.now(),
             )
-            await world.store.add_api_key(stranger)
+            await world.api_keys.add_api_key(stranger)
             app = build_public(control, world.clock, PublicAddress(domain=f"localhost:{port}"), ApiLimits())
             server = uvicorn.Server(uvicorn.Config(app, **server_options()))
             running.append((server, asyncio.get_running_loop()))

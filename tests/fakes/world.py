@@ -15,6 +15,7 @@ from atoll.server.control.service import Control, Ports
 from atoll.server.domain.errors import AtollError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import Sandbox, Status
+from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.store import Page, SandboxFilter, Store
 from atoll.server.runtimes.fake.clock import FakeClock
 from atoll.server.runtimes.fake.edge import FakeEdge
@@ -22,7 +23,9 @@ from atoll.server.runtimes.fake.faults import Faults
 from atoll.server.runtimes.fake.guest import FakeGuest
 from atoll.server.runtimes.fake.runtime import FakeRuntime
 from atoll.server.runtimes.fake.templates import FakeTemplates
-from atoll.server.stores.sqlite import SqliteStore
+from atoll.server.stores.api_keys import SqliteApiKeys
+from atoll.server.stores.database import Database
+from atoll.server.stores.sandboxes import SqliteSandboxes
 
 ALICE = Actor(team_id=DEFAULT_TEAM, key_name="alice")
 SECRET = b"s" * 32
@@ -54,7 +57,9 @@ class World:
     def renew(self, faults: Faults) -> None:
         """Make the objects that a server's end takes with it."""
         self.faults = faults
-        self.store: Store = SqliteStore(self.directory / "atoll.db")
+        self.database = Database(self.directory / "atoll.db")
+        self.store: Store = SqliteSandboxes(self.database)
+        self.api_keys: ApiKeys = SqliteApiKeys(self.database)
         self.runtime = FakeRuntime(self.directory / "machines", faults=faults)
         self.guest = FakeGuest(faults=faults)
         self.edge = FakeEdge(faults=faults)
@@ -63,6 +68,7 @@ class World:
         """Make a server's control; not open yet."""
         ports = Ports(
             store=self.store,
+            api_keys=self.api_keys,
             runtime=self.runtime,
             guest=self.guest,
             edge=self.edge,
@@ -73,13 +79,9 @@ class World:
 
     @asynccontextmanager
     async def server(self) -> AsyncIterator[Control]:
-        """Open the store and control, and close both afterwards."""
-        await self.store.open()
-        try:
-            async with self.control() as control:
-                yield control
-        finally:
-            await self.store.close()
+        """Open the database and control, and close both afterwards."""
+        async with self.database, self.control() as control:
+            yield control
 
     async def rows(self) -> dict[SandboxId, Sandbox]:
         """Read all rows, ended ones too."""

@@ -26,13 +26,13 @@ from atoll.server.network.slots import SlotPool
 from atoll.server.runtimes.gvisor.launch import Launcher
 from atoll.server.runtimes.gvisor.record import Record
 from atoll.server.runtimes.gvisor.removing import Remover
-from atoll.server.stores.sqlite import SqliteStore
+from atoll.server.stores.sandboxes import SqliteSandboxes
 
 CLASSES: dict[str, type[Any]] = {
     one.__name__: one
     for one in (
         EdgeProcess, Fence, HttpGuest, Launcher, Record, Records, Remover, Runsc, SlotMaker, SlotPool,
-        SqliteStore,
+        SqliteSandboxes,
     )
 }  # fmt: skip
 # Whichever this machine has.

@@ -13,8 +13,8 @@ from atoll.server.domain.ids import SandboxId
 
 async def test_a_known_key_says_who_calls(world: World, control: Control) -> None:
     key = access.new_api_key()
-    await access.add_key(world.store, world.clock, key, name="first")
-    await access.add_key(world.store, world.clock, key, name="again")
+    await access.add_key(world.api_keys, world.clock, key, name="first")
+    await access.add_key(world.api_keys, world.clock, key, name="again")
 
     actor = await control.authenticate(key)
 
@@ -23,12 +23,12 @@ async def test_a_known_key_says_who_calls(world: World, control: Control) -> Non
 
 async def test_a_new_key_of_a_name_replaces_the_old_one(world: World, control: Control) -> None:
     old, new = access.new_api_key(), access.new_api_key()
-    await access.add_key(world.store, world.clock, other := access.new_api_key(), name="other")
-    await access.set_key(world.store, world.clock, old, name="home")
-    await access.set_key(world.store, world.clock, old, name="home")
+    await access.add_key(world.api_keys, world.clock, other := access.new_api_key(), name="other")
+    await access.set_key(world.api_keys, world.clock, old, name="home")
+    await access.set_key(world.api_keys, world.clock, old, name="home")
     assert (await control.authenticate(old)).key_name == "home"
 
-    await access.set_key(world.store, world.clock, new, name="home")
+    await access.set_key(world.api_keys, world.clock, new, name="home")
 
     assert (await control.authenticate(new)).key_name == "home"
     assert (await control.authenticate(other)).key_name == "other"
@@ -40,7 +40,7 @@ async def test_a_new_key_of_a_name_replaces_the_old_one(world: World, control: C
     "key", [None, "", "e2b_" + "0" * 40, "x" * 1_000_000, "\0", "\ud800", "ключ", "' or 1=1 --"]
 )
 async def test_any_other_key_is_refused(world: World, control: Control, key: str | None) -> None:
-    await access.add_key(world.store, world.clock, access.new_api_key(), name="first")
+    await access.add_key(world.api_keys, world.clock, access.new_api_key(), name="first")
 
     with pytest.raises(UnauthenticatedError) as caught:
         await control.authenticate(key)
@@ -50,7 +50,7 @@ async def test_any_other_key_is_refused(world: World, control: Control, key: str
 
 async def test_what_is_kept_of_a_key_is_no_key(world: World, control: Control) -> None:
     key = access.new_api_key()
-    await access.add_key(world.store, world.clock, key, name="first")
+    await access.add_key(world.api_keys, world.clock, key, name="first")
 
     with pytest.raises(UnauthenticatedError):
         await control.authenticate(access.hash_api_key(key))

@@ -126,9 +126,8 @@ async def script(world: World, control: Control, told: Told) -> None:
 async def life(world: World, points: Points, work: Callable[[Control], Awaitable[None]]) -> None:
     """Run a server until its work is done, or its end."""
     world.renew(points)
-    store = world.store
-    world.store = PointedStore(store, points)  # type: ignore[assignment]
-    await store.open()
+    world.store = PointedStore(world.store, points)  # type: ignore[assignment]
+    await world.database.open()
     try:
         async with world.control() as control:
             await work(control)
@@ -137,7 +136,7 @@ async def life(world: World, points: Points, work: Callable[[Control], Awaitable
     except* (Crash, asyncio.CancelledError):
         pass
     finally:
-        await store.close()
+        await world.database.close()
 
 
 async def nothing(_: Control) -> None:
@@ -230,13 +229,12 @@ async def test_a_create_that_is_cancelled_anywhere_leaves_nothing(world: World, 
     points._act = cancel
     points._act_at = None
     world.renew(points)
-    store = world.store
-    world.store = PointedStore(store, points)  # type: ignore[assignment]
-    await store.open()
+    world.store = PointedStore(world.store, points)  # type: ignore[assignment]
+    await world.database.open()
     async with world.control() as control:
         points._act_at = point
         await work(control)
-    await store.close()
+    await world.database.close()
 
 
 @pytest.mark.parametrize("point", range(1, 60))
@@ -246,9 +244,8 @@ async def test_a_port_that_fails_anywhere_once_leaves_nothing(world: World, poin
 
     points = Points()
     world.renew(points)
-    store = world.store
-    world.store = PointedStore(store, points)  # type: ignore[assignment]
-    await store.open()
+    world.store = PointedStore(world.store, points)  # type: ignore[assignment]
+    await world.database.open()
     async with world.control() as control:
         points._act, points._act_at = fail, points.count + point
         # Time goes on by itself, for those who pause before they try again.
@@ -265,7 +262,7 @@ async def test_a_port_that_fails_anywhere_once_leaves_nothing(world: World, poin
         await world.assert_agreement()
         if not isinstance(other, AtollError):
             assert world.runtime.running() == {other.id}
-    await store.close()
+    await world.database.close()
 
 
 async def tick(world: World) -> None:

@@ -338,11 +338,11 @@ async def test_a_closing_server_undoes_creates_and_leaves_sandboxes(world: World
         sandbox = await control.create(ALICE, wish())
 
     assert isinstance(await first, UnavailableError)
-    await world.store.open()
+    await world.database.open()
     rows = await world.rows()
     assert rows.pop(sandbox.id).status is Status.RUNNING
     assert [row.end_reason for row in rows.values()] == [EndReason.START_INTERRUPTED]
     await world.assert_agreement()
-    await world.store.close()
+    await world.database.close()
     with pytest.raises(UnavailableError, match="stopping"):
         await control.create(ALICE, wish())

@@ -7,8 +7,8 @@ import secrets
 from atoll.server.control.requests import Actor
 from atoll.server.domain.errors import UnauthenticatedError
 from atoll.server.domain.ids import SandboxId, TeamId
+from atoll.server.ports.api_keys import ApiKey, ApiKeys
 from atoll.server.ports.clock import Clock
-from atoll.server.ports.store import ApiKey, Store
 
 # Until there are more.
 DEFAULT_TEAM = TeamId("default")
@@ -40,21 +40,21 @@ def traffic_token(secret: bytes, sandbox_id: SandboxId) -> str:
     return hmac.new(secret, b"traffic " + sandbox_id.encode(), hashlib.sha256).hexdigest()
 
 
-async def add_key(store: Store, clock: Clock, key: str, *, name: str) -> None:
+async def add_key(keys: ApiKeys, clock: Clock, key: str, *, name: str) -> None:
     """Let a key call for the default team; a no-op when it may already."""
-    await store.add_api_key(
+    await keys.add_api_key(
         ApiKey(hash=hash_api_key(key), team_id=DEFAULT_TEAM, name=name, created_at=clock.now())
     )
 
 
-async def set_key(store: Store, clock: Clock, key: str, *, name: str) -> None:
+async def set_key(keys: ApiKeys, clock: Clock, key: str, *, name: str) -> None:
     """Let a key call, and no earlier one of this name."""
-    if await store.find_api_key(hash_api_key(key)) is None:
-        await store.drop_api_keys(DEFAULT_TEAM, name)
-        await add_key(store, clock, key, name=name)
+    if await keys.find_api_key(hash_api_key(key)) is None:
+        await keys.drop_api_keys(DEFAULT_TEAM, name)
+        await add_key(keys, clock, key, name=name)
 
 
-async def authenticate(store: Store, untrusted_key: str | None) -> Actor:
+async def authenticate(keys: ApiKeys, untrusted_key: str | None) -> Actor:
     """
     Find out whose key this is.
 
@@ -70,7 +70,7 @@ async def authenticate(store: Store, untrusted_key: str | None) -> Actor:
         )
     if len(untrusted_key) <= MOST_KEY_LENGTH:
         hashed = hash_api_key(untrusted_key)
-        key = await store.find_api_key(hashed)
+        key = await keys.find_api_key(hashed)
         if key is not None and hmac.compare_digest(key.hash, hashed):
             return Actor(team_id=key.team_id, key_name=key.name)
     raise UnauthenticatedError("The API key is not known", resolution="'atoll env' prints the right one.")

@@ -33,6 +33,7 @@ from atoll.server.domain.ids import SandboxId, parse_sandbox_id
 from atoll.server.domain.machine import ProcessKilledForMemory, Usage
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status
 from atoll.server.domain.template import Template
+from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
 from atoll.server.ports.guest import Guest
@@ -54,11 +55,12 @@ class Ports:
     What control works with.
 
     Attributes:
-        store: opened and closed by whoever made it.
+        store: over a database that whoever made it opens and closes; so ``api_keys``.
         runtime: opened and closed by control.
     """
 
     store: Store
+    api_keys: ApiKeys
     runtime: Runtime
     guest: Guest
     edge: Edge
@@ -207,7 +209,7 @@ class Control:
         Raises:
             UnauthenticatedError: no key, or one that is not known.
         """
-        return await access.authenticate(self._ports.store, untrusted_key)
+        return await access.authenticate(self._ports.api_keys, untrusted_key)
 
     async def create(self, actor: Actor, wish: CreateSandbox) -> Sandbox:
         """

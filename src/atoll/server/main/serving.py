@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -19,10 +19,11 @@ from atoll.server.control.clock import SystemClock
 from atoll.server.control.service import Control, Ports
 from atoll.server.main import doors
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
-from atoll.server.ports.store import Store
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home
-from atoll.server.stores.sqlite import SqliteStore
+from atoll.server.stores.api_keys import SqliteApiKeys
+from atoll.server.stores.database import Database
+from atoll.server.stores.sandboxes import SqliteSandboxes
 
 log = structlog.get_logger(__name__)
 
@@ -45,31 +46,21 @@ async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Cal
         AtollError: something does not open.
     """
     with home.locked(), _stop_signal() as stop:
-        async with open_store(home) as store:
-            await access.set_key(store, SystemClock(), home.api_key(), name=HOME_KEY)
+        async with Database(home.database) as database:
+            await access.set_key(SqliteApiKeys(database), SystemClock(), home.api_key(), name=HOME_KEY)
             async with (
                 host(home, settings, Purpose.SERVE) as parts,
-                make_control(home, settings, store, parts) as control,
+                make_control(home, settings, database, parts) as control,
             ):
                 await _serve_until(stop, home, settings, control, parts, ready)
     log.info("server stopped")
 
 
-@contextlib.asynccontextmanager
-async def open_store(home: Home) -> AsyncIterator[Store]:
-    """Open the rows."""
-    store = SqliteStore(home.database)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-def make_control(home: Home, settings: Settings, store: Store, parts: HostParts) -> Control:
+def make_control(home: Home, settings: Settings, database: Database, parts: HostParts) -> Control:
     """Put control together; not open yet."""
     ports = Ports(
-        store=store,
+        store=SqliteSandboxes(database),
+        api_keys=SqliteApiKeys(database),
         runtime=parts.runtime,
         guest=parts.guest,
         edge=parts.edge,

@@ -12,11 +12,10 @@ import structlog
 from atoll.server.domain.errors import InternalError, UnavailableError
 from atoll.server.host.pidfd import Pidfd
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
-from atoll.server.main.serving import make_control, open_store
-from atoll.server.ports.store import Store
+from atoll.server.main.serving import make_control
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home
-from atoll.server.stores.sqlite import SqliteStore
+from atoll.server.stores.database import Database
 
 log = structlog.get_logger(__name__)
 
@@ -70,19 +69,15 @@ async def take_down(home: Home, settings: Settings, host: HostFactory) -> None:
 
 async def _kill_all(home: Home, settings: Settings, parts: HostParts) -> None:
     try:
-        async with open_store(home) as store:
-            await _kill_rows(home, settings, parts, store)
+        async with Database(home.database) as database:
+            await _kill_rows(home, settings, parts, database)
     except InternalError as error:
         # A damaged database must not keep its sandboxes alive: without rows, all of them are orphans.
         log.warning("database not read; removing all sandboxes without it", error=str(error))
-        store = SqliteStore(None)
-        await store.open()
-        try:
-            await _kill_rows(home, settings, parts, store)
-        finally:
-            await store.close()
+        async with Database(None) as database:
+            await _kill_rows(home, settings, parts, database)
 
 
-async def _kill_rows(home: Home, settings: Settings, parts: HostParts, store: Store) -> None:
-    async with make_control(home, settings, store, parts) as control:
+async def _kill_rows(home: Home, settings: Settings, parts: HostParts, database: Database) -> None:
+    async with make_control(home, settings, database, parts) as control:
         await control.kill_all("the home was taken down")

@@ -1,5 +1,5 @@
 """
-The port to the rows.
+The port to the rows of sandboxes.
 
 Every call is one transaction: on return it holds, after an error nothing of it does.
 """
@@ -53,33 +53,8 @@ class Page:
     newest_first: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class ApiKey:
-    """
-    Who may call.
-
-    Attributes:
-        hash: sha256 of the key, hexadecimal. The key itself is not kept.
-        team_id: for whom.
-        name: the owner's word for it.
-    """
-
-    hash: str
-    team_id: TeamId
-    name: str
-    created_at: datetime
-
-
 class Store(Protocol):
-    """Keeps the rows."""
-
-    async def open(self) -> None:
-        """Connect and bring the tables up to date."""
-        ...
-
-    async def close(self) -> None:
-        """Disconnect."""
-        ...
+    """Keeps the rows of sandboxes."""
 
     async def add_sandbox(self, sandbox: Sandbox) -> None:
         """
@@ -157,16 +132,4 @@ class Store(Protocol):
 
     async def memory_kills(self, sandbox_id: SandboxId) -> Sequence[ProcessKilledForMemory]:
         """Read what was killed in a sandbox, oldest first; it is forgotten with the sandbox's row."""
-        ...
-
-    async def add_api_key(self, key: ApiKey) -> None:
-        """Write a key; a no-op when the same hash is there."""
-        ...
-
-    async def drop_api_keys(self, team_id: TeamId, name: str) -> int:
-        """Delete a team's keys of this name; return how many."""
-        ...
-
-    async def find_api_key(self, hash: str) -> ApiKey | None:
-        """Read a key by its hash."""
         ...

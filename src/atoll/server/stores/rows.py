@@ -6,12 +6,12 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from atoll.server.domain import egress, ingress
-from atoll.server.domain.errors import InternalError
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import EndReason, NamedRequest, Sandbox, Status, Target
-from atoll.server.ports.store import ApiKey
+from atoll.server.ports.api_keys import ApiKey
+from atoll.server.stores.database import unreadable
 
 
 def sandbox_to_row(sandbox: Sandbox) -> dict[str, Any]:
@@ -110,15 +110,6 @@ def memory_kill_from_row(row: RowMapping) -> ProcessKilledForMemory:
         pid=row["pid"],
         command=row["command"],
         resident_bytes=row["resident_bytes"],
-    )
-
-
-def unreadable(what: str, error: Exception) -> InternalError:
-    """Say what cannot be read."""
-    return InternalError(
-        "A row of the database cannot be read",
-        details=f"{what}: {type(error).__name__}: {error}",
-        resolution="Was the database written by a newer version, or by hand? Repair or delete that row.",
     )
 
 

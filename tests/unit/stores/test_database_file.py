@@ -23,9 +23,11 @@ from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import Status
 from atoll.server.ports.store import Page, SandboxFilter
-from atoll.server.stores import sqlite, statements
+from atoll.server.stores import database as database_module
+from atoll.server.stores import statements
+from atoll.server.stores.database import Database
 from atoll.server.stores.migrating import MIGRATIONS
-from atoll.server.stores.sqlite import SqliteStore
+from atoll.server.stores.sandboxes import SqliteSandboxes
 from atoll.server.stores.tables import metadata
 
 
@@ -35,10 +37,11 @@ def path(tmp_path: Path) -> Path:
 
 
 async def filled(path: Path) -> None:
-    store = SqliteStore(path)
-    await store.open()
+    database = Database(path)
+    await database.open()
+    store = SqliteSandboxes(database)
     await store.add_sandbox(make())
-    await store.close()
+    await database.close()
 
 
 async def test_migrations_make_the_tables_that_the_code_expects(path: Path) -> None:
@@ -65,20 +68,22 @@ def downgrade(path: Path, revision: str) -> None:
 
 async def test_rows_of_the_first_tables_are_kept_and_get_the_later_ones(path: Path) -> None:
     row = make(ingress=IngressPolicy())
-    first = SqliteStore(path)
-    await first.open()
+    database = Database(path)
+    await database.open()
+    first = SqliteSandboxes(database)
     await first.add_sandbox(row)
-    await first.close()
+    await database.close()
     downgrade(path, "0001")
 
-    later = SqliteStore(path)
-    await later.open()
+    database = Database(path)
+    await database.open()
+    later = SqliteSandboxes(database)
 
     assert await later.get_sandbox(row.id) == row
     killed = ProcessKilledForMemory(sandbox_id=row.id, pid=1, command="c", resident_bytes=1)
     await later.add_memory_kill(killed, keep=1)
     assert await later.memory_kills(row.id) == [killed]
-    await later.close()
+    await database.close()
 
 
 async def test_only_the_owner_may_read_the_file(path: Path) -> None:
@@ -92,11 +97,13 @@ async def test_rows_are_there_after_kill_9(path: Path) -> None:
 import asyncio, os, signal
 from contract.test_store import make
 from atoll.server.stores.migrating import MIGRATIONS
-from atoll.server.stores.sqlite import SqliteStore
+from atoll.server.stores.database import Database
+from atoll.server.stores.sandboxes import SqliteSandboxes
 from pathlib import Path
 async def main():
-    store = SqliteStore(Path({str(path)!r}))
-    await store.open()
+    database = Database(Path({str(path)!r}))
+    await database.open()
+    store = SqliteSandboxes(database)
     for number in range(50):
         row = make(number)
         await store.add_sandbox(row)
@@ -114,10 +121,11 @@ asyncio.run(main())
     )
     assert done.returncode == -9, done.stderr
 
-    store = SqliteStore(path)
-    await store.open()
+    database = Database(path)
+    await database.open()
+    store = SqliteSandboxes(database)
     rows = await store.list_sandboxes(SandboxFilter(), Page(newest_first=False))
-    await store.close()
+    await database.close()
 
     assert [row.id for row in rows] == done.stdout.split()
     assert len(rows) == 50
@@ -127,28 +135,30 @@ async def test_opening_twice_keeps_the_rows(path: Path) -> None:
     await filled(path)
     await filled(path)
 
-    store = SqliteStore(path)
-    await store.open()
+    database = Database(path)
+    await database.open()
+    store = SqliteSandboxes(database)
     assert await store.count_sandboxes(SandboxFilter()) == 2
-    await store.close()
+    await database.close()
 
 
 async def test_a_file_that_is_no_database_is_named(path: Path) -> None:
     path.write_bytes(b"this is not a database, but it is long enough to look at" * 100)
 
     with pytest.raises(InternalError, match="damaged") as caught:
-        await SqliteStore(path).open()
+        await Database(path).open()
 
     assert str(path) in str(caught.value.details)
     assert caught.value.resolution
 
 
 async def test_a_damaged_page_is_found_at_the_start(path: Path) -> None:
-    store = SqliteStore(path)
-    await store.open()
+    database = Database(path)
+    await database.open()
+    store = SqliteSandboxes(database)
     for number in range(200):
         await store.add_sandbox(make(number))
-    await store.close()
+    await database.close()
     content = bytearray(path.read_bytes())
     page = 4096
     for start in range(10 * page, len(content), page):
@@ -156,7 +166,7 @@ async def test_a_damaged_page_is_found_at_the_start(path: Path) -> None:
     path.write_bytes(content)
 
     with pytest.raises(InternalError, match="damaged"):
-        await SqliteStore(path).open()
+        await Database(path).open()
 
 
 async def test_a_newer_database_is_refused(path: Path) -> None:
@@ -166,7 +176,7 @@ async def test_a_newer_database_is_refused(path: Path) -> None:
         connection.commit()
 
     with pytest.raises(FailedPreconditionError, match="newer version"):
-        await SqliteStore(path).open()
+        await Database(path).open()
 
 
 @pytest.mark.parametrize(
@@ -185,13 +195,14 @@ async def test_a_row_that_makes_no_sense_is_named(path: Path, damage: str) -> No
         connection.execute(f"update sandboxes set {damage}")
         connection.commit()
         (sandbox_id,) = connection.execute("select id from sandboxes").fetchone()
-    store = SqliteStore(path)
-    await store.open()
+    database = Database(path)
+    await database.open()
+    store = SqliteSandboxes(database)
 
     with pytest.raises(InternalError, match="cannot be read") as caught:
         await store.list_sandboxes(SandboxFilter(), Page())
 
-    await store.close()
+    await database.close()
     wanted = str(path) if damage == "metadata = 'no json'" else sandbox_id
     assert wanted in str(caught.value.details)
 
@@ -199,10 +210,11 @@ async def test_a_row_that_makes_no_sense_is_named(path: Path, damage: str) -> No
 async def test_another_writer_is_waited_for_and_then_named(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", sqlite.BUSY_TIMEOUT / 100)
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT", database_module.BUSY_TIMEOUT / 100)
     await filled(path)
-    store = SqliteStore(path)
-    await store.open()
+    database = Database(path)
+    await database.open()
+    store = SqliteSandboxes(database)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("begin immediate")
 
@@ -212,12 +224,13 @@ async def test_another_writer_is_waited_for_and_then_named(
 
         other.execute("rollback")
     await store.add_sandbox(make())
-    await store.close()
+    await database.close()
 
 
 async def test_a_failed_write_leaves_nothing_behind(path: Path) -> None:
-    store = SqliteStore(path)
-    await store.open()
+    database = Database(path)
+    await database.open()
+    store = SqliteSandboxes(database)
     good = make()
     await store.add_sandbox(good)
 
@@ -228,7 +241,7 @@ async def test_a_failed_write_leaves_nothing_behind(path: Path) -> None:
         await store.replace_sandbox(good, replace(good, deadline=datetime(2026, 1, 1)))  # noqa: DTZ001
 
     rows = await store.list_sandboxes(SandboxFilter(), Page())
-    await store.close()
+    await database.close()
     assert rows == [good]
 
 
@@ -256,10 +269,11 @@ async def test_questions_are_answered_from_indexes(path: Path) -> None:
 
 async def test_time_is_kept_to_the_microsecond(path: Path) -> None:
     moment = datetime(2026, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
-    store = SqliteStore(path)
-    await store.open()
+    database = Database(path)
+    await database.open()
+    store = SqliteSandboxes(database)
     row = make(created_at=moment)
     await store.add_sandbox(row)
 
     assert (await store.get_sandbox(row.id)).created_at == moment
-    await store.close()
+    await database.close()
