@@ -82,10 +82,13 @@ def test_creates_that_wait_for_their_turn_are_forgotten_with_their_callers(
 ) -> None:
     at_once = api.world.limits.concurrent_starts
     api.world.faults.hang("configure", times=at_once)
-    callers = [ask(api, "/v2/sandboxes") for _ in range(at_once + 8)]
-    in_server(api, api.world.faults.reached("configure"))
+    started = [ask(api, "/v2/sandboxes") for _ in range(at_once)]
+    # All of them: a hang that none of them took would be the good create's.
+    in_server(api, api.world.faults.reached("configure", times=at_once))
+    waiting = [ask(api, "/v2/sandboxes") for _ in range(8)]
 
-    for caller in callers:
+    # Those that wait leave first: one whose turn came before it left would rightly have its sandbox.
+    for caller in [*waiting, *started]:
         caller.close()
 
     # Behind all of those, if they were still there; the first ones would hang until their limit.

@@ -20,7 +20,7 @@ class Faults:
 
     def __init__(self) -> None:
         self._faults: dict[str, _Fault] = {}
-        self._reached: dict[str, asyncio.Event] = {}
+        self._passing = asyncio.Condition()
         self.passed: Counter[str] = Counter()
 
     def fail(self, place: str, error: BaseException, *, times: int = 1) -> None:
@@ -31,14 +31,16 @@ class Faults:
         """Never return from a place, until cancelled."""
         self._faults[place] = _Fault(error=None, times=times)
 
-    async def reached(self, place: str) -> None:
-        """Return when a place has been reached, at once if it was before."""
-        await self._event(place).wait()
+    async def reached(self, place: str, *, times: int = 1) -> None:
+        """Return when a place has been reached so often in all, at once if it was before."""
+        async with self._passing:
+            await self._passing.wait_for(lambda: self.passed[place] >= times)
 
     async def at(self, place: str) -> None:
         """Pass a place. Yields once, so that others get to run there."""
-        self.passed[place] += 1
-        self._event(place).set()
+        async with self._passing:
+            self.passed[place] += 1
+            self._passing.notify_all()
         await asyncio.sleep(0)
         fault = self._faults.get(place)
         if fault is None or fault.times == 0:
@@ -47,6 +49,3 @@ class Faults:
         if fault.error is not None:
             raise fault.error
         await asyncio.Event().wait()
-
-    def _event(self, place: str) -> asyncio.Event:
-        return self._reached.setdefault(place, asyncio.Event())
