@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -101,6 +102,8 @@ func load(url string, n, clients int, headers []string) error {
 }
 
 func call(url string, n int, headers []string) error {
+	// One call at a time needs one thread: more would look for work on the cores that are measured.
+	runtime.GOMAXPROCS(1)
 	body, err := io.ReadAll(os.Stdin)
 	if err != nil {
 		return err
