@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
 	"atoll.dev/dataplane/guestd/commands"
+	"atoll.dev/dataplane/guestd/signals"
 )
 
 // CgroupMounts are where the cgroup2 hierarchy may be; guestd mounts it at the last if it is at none.
@@ -29,7 +29,7 @@ const (
 func Boot() (*commands.Reaper, *commands.Groups, error) {
 	debug.SetGCPercent(garbagePercent)
 	debug.SetMemoryLimit(heapSoft)
-	ignoreSignals()
+	signals.Take()
 	unix.Umask(0o022)
 	if err := os.Chdir("/"); err != nil {
 		return nil, nil, err
@@ -43,20 +43,6 @@ func Boot() (*commands.Reaper, *commands.Groups, error) {
 		return nil, nil, err
 	}
 	return commands.NewReaper(groups.Sweep), groups, nil
-}
-
-// ignoreSignals takes every signal that can be taken, so that none of the guest's ends its PID 1.
-// They are taken and dropped, not ignored: commands would inherit that.
-func ignoreSignals() {
-	var taken []os.Signal
-	for n := unix.Signal(1); n < 32; n++ {
-		switch n {
-		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG: // The last two: ours, and the Go runtime's.
-		default:
-			taken = append(taken, n)
-		}
-	}
-	signal.Notify(make(chan os.Signal, 1), taken...)
 }
 
 // Ready tells the runtime that both ports listen, and lets go of the files it gave us.
