@@ -9,10 +9,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 
 	"atoll.dev/dataplane/guestd/accounts"
 	"atoll.dev/dataplane/internal/gen/process"
@@ -32,18 +34,24 @@ type Spec struct {
 	Timeout time.Duration // 0: none
 }
 
+// end is the command's end of a file: a bare descriptor, because nobody here reads or writes it.
+type end struct {
+	fd     int
+	shared bool // with other commands; stays open
+}
+
 // streams are a command's ends of its files, and ours.
 type streams struct {
-	child   [3]*os.File
+	child   []end // descriptors 0, 1 and 2 of the command
 	input   *os.File
 	outputs []*os.File // stdout and stderr, or the terminal
 	tty     *os.File
 }
 
 func (s *streams) closeChild() {
-	for _, f := range s.child {
-		if f != nil {
-			_ = f.Close()
+	for _, theirs := range s.child {
+		if !theirs.shared {
+			_ = unix.Close(theirs.fd)
 		}
 	}
 }
@@ -59,53 +67,103 @@ func (s *streams) closeAll() {
 }
 
 func openStreams(spec *Spec) (*streams, error) {
-	if spec.Size != nil {
-		return openTerminal(spec)
-	}
 	s := &streams{}
-	if err := s.openPipes(spec.Stdin); err != nil {
+	err := s.open(spec)
+	if err != nil {
 		s.closeAll()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *streams) openPipes(stdin bool) (err error) {
-	if stdin {
-		s.child[0], s.input, err = os.Pipe()
-	} else {
-		s.child[0], err = os.Open(os.DevNull)
+func (s *streams) open(spec *Spec) error {
+	if spec.Size != nil {
+		return s.openTerminal(spec)
 	}
-	for i := 1; i < len(s.child) && err == nil; i++ {
-		var ours *os.File
-		if ours, s.child[i], err = os.Pipe(); err == nil {
-			s.outputs = append(s.outputs, ours)
+	if err := s.openInput(spec.Stdin); err != nil {
+		return err
+	}
+	for _, name := range []string{"stdout", "stderr"} {
+		ours, theirs, err := pipe()
+		if err != nil {
+			return err
 		}
+		s.child = append(s.child, end{fd: theirs})
+		s.outputs = append(s.outputs, own(ours, name))
 	}
-	return err
+	return nil
 }
 
-func openTerminal(spec *Spec) (*streams, error) {
+// nullInput is the input of every command that gets none: one for all, held open.
+var nullInput struct {
+	sync.Mutex
+	fd int // 0: not opened yet; it cannot be 0, which Ready takes
+}
+
+func (s *streams) openInput(wanted bool) error {
+	if wanted {
+		theirs, ours, err := pipe()
+		if err != nil {
+			return err
+		}
+		s.child = append(s.child, end{fd: theirs})
+		s.input = own(ours, "stdin")
+		return nil
+	}
+	nullInput.Lock()
+	defer nullInput.Unlock()
+	if nullInput.fd == 0 {
+		fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: os.DevNull, Err: err}
+		}
+		nullInput.fd = fd
+	}
+	s.child = append(s.child, end{fd: nullInput.fd, shared: true})
+	return nil
+}
+
+// pipe makes one whose ends are blocking, as programs expect theirs. os.Pipe would register both ends with the
+// poller and take the command's out again: ten calls more, and two threads woken for nothing.
+func pipe() (read, write int, err error) {
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		return 0, 0, os.NewSyscallError("pipe2", err)
+	}
+	return ends[0], ends[1], nil
+}
+
+// own makes our end of a pipe a file whose reads and writes can be given up.
+func own(fd int, name string) *os.File {
+	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_NONBLOCK) // Of an open pipe it does not fail.
+	return os.NewFile(uintptr(fd), name)
+}
+
+func (s *streams) openTerminal(spec *Spec) error {
 	master, tty, err := pty.Open()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s := &streams{child: [3]*os.File{tty, nil, nil}, input: master, outputs: []*os.File{master}, tty: master}
+	defer tty.Close()
+	s.input, s.outputs, s.tty = master, []*os.File{master}, master
+	for range 3 {
+		fd, err := unix.FcntlInt(tty.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
+		s.child = append(s.child, end{fd: fd})
+	}
 	// Programs open their terminal by name (ssh, gpg, tmux): it has to be the user's.
-	if err := errors.Join(pty.Setsize(master, spec.Size), tty.Chown(int(spec.User.UID), -1), tty.Chmod(0o620)); err != nil {
-		s.closeAll()
-		return nil, err
-	}
-	return s, nil
+	return errors.Join(pty.Setsize(master, spec.Size), tty.Chown(int(spec.User.UID), -1), tty.Chmod(0o620))
 }
 
-// files are the child's descriptors 0, 1 and 2. Fd makes each of them blocking, as programs expect theirs.
+// files are the child's descriptors 0, 1 and 2.
 func (s *streams) files() []uintptr {
-	if s.tty != nil {
-		fd := s.child[0].Fd()
-		return []uintptr{fd, fd, fd}
+	files := make([]uintptr, 0, len(s.child))
+	for _, theirs := range s.child {
+		files = append(files, uintptr(theirs.fd))
 	}
-	return []uintptr{s.child[0].Fd(), s.child[1].Fd(), s.child[2].Fd()}
+	return files
 }
 
 func attributes(spec *Spec, s *streams, group *Group) *syscall.ProcAttr {

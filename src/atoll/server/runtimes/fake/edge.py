@@ -21,8 +21,6 @@ class FakeEdge(Edge):
         self.forgotten.append(sandbox_id)
 
     @override
-    async def forget_egress(self, sandbox_id: SandboxId, *, unless: str = "") -> None:
+    async def forget_egress(self, sandbox_id: SandboxId) -> None:
         await self.faults.at("forget egress")
-        # It never asked for a policy, so it knows none.
-        if not unless:
-            self.forgotten_egress.append(sandbox_id)
+        self.forgotten_egress.append(sandbox_id)
