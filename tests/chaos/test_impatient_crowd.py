@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import pytest
 from e2b import Sandbox
 from support.door import Door, is_answered
 from support.home import LiveHome, fresh_home
 
-ROUNDS = 4
+# Rounds of killing; the many are for who has time.
+FEW, MANY = 2, 6
 
 
 def leaves(door: Door, chance: random.Random) -> None:
@@ -77,8 +79,9 @@ def left_by_runtime(home: LiveHome) -> set[str]:
     return {word.rpartition("/")[2] for word in words if word.rpartition("/")[2].startswith("i")}
 
 
+@pytest.mark.parametrize("rounds", [FEW, pytest.param(MANY, marks=pytest.mark.heavy)])
 def test_impatient_clients_and_a_dying_server_leave_nothing_unseen(
-    record_property: Callable[[str, object], None],
+    record_property: Callable[[str, object], None], rounds: int
 ) -> None:
     seed = int(os.environ.get("ATOLL_CHAOS_SEED") or random.randrange(1 << 32))
     record_property("seed", seed)
@@ -89,14 +92,15 @@ def test_impatient_clients_and_a_dying_server_leave_nothing_unseen(
         door = Door.of(options)
         kept = Sandbox.create("minimal", timeout=900, **options)
         lines: list[str] = []
+        lines_wanted = 150 * rounds
         handle = kept.commands.run(
-            "for i in $(seq 1000); do echo $i; sleep 0.02; done", background=True, timeout=0
+            f"for i in $(seq {lines_wanted}); do echo $i; sleep 0.02; done", background=True, timeout=0
         )
         reader = threading.Thread(target=lambda: handle.wait(on_stdout=lines.append))
         reader.start()
 
         with crowd(door, seed, [leaves, leaves, leaves, babbles, lists]):
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 time.sleep(chance.uniform(0.5, 2))
                 os.kill(home.server_pid(), signal.SIGKILL)
                 home.start()
@@ -104,7 +108,7 @@ def test_impatient_clients_and_a_dying_server_leave_nothing_unseen(
         reader.join(timeout=60)
 
         # The stream went past all that.
-        assert "".join(lines) == "".join(f"{number}\n" for number in range(1, 1001))
+        assert "".join(lines) == "".join(f"{number}\n" for number in range(1, lines_wanted + 1))
         running = home.settled_running()
         assert kept.sandbox_id in running
         # Some were answered in the moment in which their client left; no more than a handful.

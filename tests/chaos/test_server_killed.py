@@ -21,7 +21,8 @@ import pytest
 from e2b import Sandbox
 from support.home import LiveHome, fresh_home
 
-ROUNDS = 6
+# Rounds of killing; the many are for who has time.
+FEW, MANY = 3, 10
 
 
 @pytest.fixture
@@ -92,15 +93,16 @@ class Crowd:
                 self.killed.add(victim)
 
 
+@pytest.mark.parametrize("rounds", [FEW, pytest.param(MANY, marks=pytest.mark.heavy)])
 def test_nothing_acknowledged_is_lost_and_nothing_leaks(
-    seed: int, record_property: Callable[[str, object], None]
+    seed: int, record_property: Callable[[str, object], None], rounds: int
 ) -> None:
     record_property("seed", seed)
     sys.stdout.write(f"ATOLL_CHAOS_SEED={seed}\n")
     chance = random.Random(seed)
     with fresh_home() as home:
         with Crowd(seed, home.client_options) as crowd:
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 time.sleep(chance.uniform(0.3, 2.5))
                 os.kill(home.server_pid(), signal.SIGKILL)
                 home.start()

@@ -43,8 +43,17 @@ def test_it_does_its_job_and_leaves_nothing(demo: list[str]) -> None:
     assert left() == before
 
 
-@pytest.mark.parametrize("moment", ["» start Atoll", "» create a sandbox", "» run the program"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "» start Atoll"),
+        (signal.SIGTERM, "» create a sandbox"),
+        (signal.SIGINT, "» run the program"),
+        pytest.param(signal.SIGTERM, "» start Atoll", marks=pytest.mark.heavy),
+        pytest.param(signal.SIGINT, "» create a sandbox", marks=pytest.mark.heavy),
+        pytest.param(signal.SIGTERM, "» run the program", marks=pytest.mark.heavy),
+    ],
+)
 def test_given_up_in_the_middle_it_leaves_nothing(
     demo: list[str], moment: str, number: signal.Signals
 ) -> None:

@@ -65,7 +65,9 @@ def test_ten_greedy_processes_at_once_are_killed(victim: Sandbox) -> None:
     assert lives(victim)
 
 
-@pytest.mark.parametrize("place", ["/dev/shm/fill", "/dev/fill", "/tmp/fill", "/fill"])
+@pytest.mark.parametrize(
+    "place", ["/dev/shm/fill", "/dev/fill", "/fill", pytest.param("/tmp/fill", marks=pytest.mark.heavy)]
+)
 def test_filling_a_filesystem_is_bounded(victim: Sandbox, place: str) -> None:
     with pytest.raises(CommandExitException):
         victim.commands.run(f"dd if=/dev/zero of={place} bs=1M", user="root", timeout=280)
@@ -74,6 +76,7 @@ def test_filling_a_filesystem_is_bounded(victim: Sandbox, place: str) -> None:
     assert lives(victim)
 
 
+@pytest.mark.heavy
 def test_a_hundred_thousand_empty_files_do_not_stop_it(victim: Sandbox) -> None:
     made = victim.commands.run(
         "python3 -c \"import os\nos.mkdir('/tmp/many')\n"

@@ -73,6 +73,7 @@ def names(builds: Path) -> list[str]:
     return sorted(path.name for path in builds.iterdir() if path.name != ".locks")
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(2 * BUILD_TIMEOUT_S)
 def test_two_builders_at_once_make_one_template(builds: Path, recipes: Path) -> None:
     first, second = start_builder(builds, recipes), start_builder(builds, recipes)
@@ -84,6 +85,7 @@ def test_two_builders_at_once_make_one_template(builds: Path, recipes: Path) -> 
     assert len(names(builds)) == 1
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(2 * BUILD_TIMEOUT_S)
 async def test_a_killed_builder_leaves_nothing_visible_and_the_next_one_succeeds(
     builds: Path, recipes: Path
@@ -265,6 +267,7 @@ def test_all_that_the_host_trusts_is_trusted_inside(rootfs: Path) -> None:
     assert {one.fingerprint for one in host_extras()} <= inside
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(2 * BUILD_TIMEOUT_S)
 async def test_an_authority_of_the_host_is_trusted_inside_unless_told_otherwise(
     builds: Path, recipes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
