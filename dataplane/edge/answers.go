@@ -2,10 +2,14 @@ package edge
 
 import (
 	"encoding/json"
+	"errors"
 	"html/template"
+	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // problem is an answer of our own about a sandbox. E2B's clients read its message; the order of its fields
@@ -44,11 +48,18 @@ func noConnection(t target) *problem {
 	}
 }
 
-func badAnswer(t target) *problem {
-	return &problem{
-		SandboxID: t.id, Message: "The program on the port gave no valid HTTP answer", Port: t.port,
-		Code: http.StatusBadGateway, definite: true,
+// badAnswer names what the kernel said of the connection, if that was it. What the program said stays with it.
+func badAnswer(t target, err error) *problem {
+	message := "The program on the port gave no valid HTTP answer"
+	var operation *net.OpError
+	var number syscall.Errno
+	switch {
+	case errors.As(err, &operation) && errors.As(err, &number):
+		message += ": " + operation.Op + ": " + number.Error()
+	case errors.Is(err, io.EOF):
+		message += ": it closed the connection"
 	}
+	return &problem{SandboxID: t.id, Message: message, Port: t.port, Code: http.StatusBadGateway, definite: true}
 }
 
 func badBody(t target) *problem {

@@ -191,7 +191,7 @@ func (f *forwarder) explain(err error, to target) *problem {
 	case errors.Is(err, errUnreachable), errors.Is(err, context.DeadlineExceeded):
 		return noConnection(to)
 	default:
-		return badAnswer(to)
+		return badAnswer(to, err)
 	}
 }
 

@@ -325,6 +325,9 @@ func TestAHostileAnswerHarmsItsOwnRequestOnly(t *testing.T) {
 				}
 			}()
 			status, body := s.get("/", 3000)
+			if name == "nothing" && !strings.Contains(body, "answer: it closed the connection") {
+				t.Errorf("the reason is not said: %s", body)
+			}
 			if status != http.StatusBadGateway || !strings.Contains(body, "no valid HTTP answer") {
 				t.Errorf("%d %s", status, body)
 			}
