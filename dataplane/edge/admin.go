@@ -48,11 +48,11 @@ func (e *Edge) adminServer() *http.Server {
 	})
 	mux.HandleFunc("DELETE /v1/routes/{id}", func(w http.ResponseWriter, r *http.Request) {
 		e.routes.forget(r.PathValue("id"))
-		e.policies.Forget(r.PathValue("id"))
+		e.policies.Forget(r.PathValue("id"), "")
 		w.WriteHeader(http.StatusNoContent)
 	})
 	mux.HandleFunc("DELETE /v1/egress/{id}", func(w http.ResponseWriter, r *http.Request) {
-		e.policies.Forget(r.PathValue("id"))
+		e.policies.Forget(r.PathValue("id"), r.URL.Query().Get("unless"))
 		w.WriteHeader(http.StatusNoContent)
 	})
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, _ *http.Request) {

@@ -66,7 +66,7 @@ func newWorld(t *testing.T, server string, domains ...string) *world {
 	}}
 	w.policies = NewPolicies(func(context.Context, netip.Addr) (Policy, error) {
 		w.asked.Add(1)
-		return Policy{SandboxID: "i1", Domains: domains}, nil
+		return Policy{SandboxID: "i1", Fingerprint: "the same", Domains: domains}, nil
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -291,11 +291,15 @@ func TestForgettingCutsWhatIsCarried(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	w.policies.Forget("i2")
+	w.policies.Forget("i2", "")
 	if asked := w.asked.Load(); asked != 1 {
 		t.Fatalf("asked %d times", asked)
 	}
-	w.policies.Forget("i1")
+	w.policies.Forget("i1", "the same")
+	if _, err := w.policies.get(t.Context(), netip.MustParseAddr("127.0.0.1")); err != nil || w.asked.Load() != 1 {
+		t.Fatalf("%v, asked %d times", err, w.asked.Load())
+	}
+	w.policies.Forget("i1", "")
 
 	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("not cut: %v", err)
@@ -318,7 +322,7 @@ func TestAnAnswerThatWasForgottenMeanwhileIsNotKept(t *testing.T) {
 		got <- found
 	}()
 	<-asked
-	policies.Forget("i1")
+	policies.Forget("i1", "")
 	answer <- Policy{SandboxID: "i1", Domains: []string{"old.example"}}
 	<-asked
 	answer <- Policy{SandboxID: "i1", Domains: []string{"new.example"}}

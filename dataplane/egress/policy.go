@@ -15,6 +15,8 @@ var errForgotten = errors.New("the policy was forgotten")
 // Policy is what the server says about a sandbox.
 type Policy struct {
 	SandboxID string `json:"sandbox_id"`
+	// Fingerprint tells policies apart.
+	Fingerprint string `json:"fingerprint"`
 	// Domains are the names that it reaches, and "*.name" for all below a name.
 	Domains []string `json:"domains"`
 	// DNSServers are addresses of the resolvers that it chose; none: the host's.
@@ -90,9 +92,12 @@ func (p *Policies) keep(address netip.Addr, policy Policy, since uint64) *grant 
 	return made
 }
 
-// Forget drops what is known about a sandbox, and cuts what is carried for it.
-func (p *Policies) Forget(id string) {
-	p.forget(func(found *grant) bool { return found.SandboxID == id })
+// Forget drops what is known about a sandbox, and cuts what is carried for it; nothing happens to a policy with the
+// fingerprint that it may keep.
+func (p *Policies) Forget(id, unless string) {
+	p.forget(func(found *grant) bool {
+		return found.SandboxID == id && (unless == "" || found.Fingerprint != unless)
+	})
 }
 
 // ForgetAll drops everything.

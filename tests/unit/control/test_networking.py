@@ -1,9 +1,10 @@
 """Changing what a running sandbox may reach."""
 
+import asyncio
 import json
 
 import pytest
-from fakes.world import ALICE, World, wish
+from fakes.world import ALICE, LIMITS, World, turns, wish
 
 from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
@@ -62,3 +63,56 @@ async def test_what_a_killed_server_left_undone_is_done_by_the_next(world: World
 
     async with world.server():
         assert machine_has(world, sandbox.id) == {"internet": True, "deny_out": ["8.8.8.0/24"]}
+
+
+async def test_rules_that_the_host_refuses_are_tried_again_until_it_takes_them(world: World) -> None:
+    async with world.server() as control:
+        sandbox = await control.create(ALICE, wish())
+        world.faults.fail("egress", UnavailableError("the kernel refused"), times=2)
+        with pytest.raises(UnavailableError, match="not applied yet"):
+            await control.set_egress(ALICE, sandbox.id, RULES)
+        for delay in (LIMITS.destroy_retry_delay, 2 * LIMITS.destroy_retry_delay):
+            await world.clock.slept_until(world.clock.now() + delay)
+            world.clock.advance(delay)
+        await control.settled()
+
+        assert machine_has(world, sandbox.id) == {"internet": True, "deny_out": ["8.8.8.0/24"]}
+        assert world.edge.forgotten_egress == [sandbox.id]
+
+
+async def test_rules_that_the_edge_does_not_hear_of_are_tried_again(world: World, control: Control) -> None:
+    sandbox = await control.create(ALICE, wish())
+    world.faults.fail("forget egress", RuntimeError("a surprise"))
+    with pytest.raises(UnavailableError):
+        await control.set_egress(ALICE, sandbox.id, RULES)
+    await world.clock.slept_until(world.clock.now() + LIMITS.destroy_retry_delay)
+    world.clock.advance(LIMITS.destroy_retry_delay)
+    await control.settled()
+
+    assert world.edge.forgotten_egress == [sandbox.id]
+
+
+async def test_rules_are_applied_when_their_caller_goes_away(world: World, control: Control) -> None:
+    sandbox = await control.create(ALICE, wish())
+    call = asyncio.ensure_future(control.set_egress(ALICE, sandbox.id, RULES))
+    await world.faults.reached("egress")
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await control.settled()
+
+    assert machine_has(world, sandbox.id) == {"internet": True, "deny_out": ["8.8.8.0/24"]}
+    assert world.edge.forgotten_egress == [sandbox.id]
+
+
+async def test_nobody_tries_again_for_a_sandbox_that_ended(world: World, control: Control) -> None:
+    sandbox = await control.create(ALICE, wish())
+    world.faults.fail("egress", UnavailableError("the kernel refused"), times=100)
+    with pytest.raises(UnavailableError):
+        await control.set_egress(ALICE, sandbox.id, RULES)
+    await control.kill(ALICE, sandbox.id)
+    world.clock.advance(LIMITS.destroy_retry_delay)
+    await control.settled()
+    await turns()
+
+    assert world.faults.passed["egress"] == 1

@@ -14,6 +14,7 @@ from atoll.server.control.changing import change
 from atoll.server.control.creating import ALIVE, Creating
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
+from atoll.server.control.networking import Networking
 from atoll.server.control.tasks import Tasks
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId
@@ -44,6 +45,7 @@ class Reconciling:
         tasks: Tasks,
         creating: Creating,
         killing: Killing,
+        networking: Networking,
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -52,6 +54,7 @@ class Reconciling:
         self._tasks = tasks
         self._creating = creating
         self._killing = killing
+        self._networking = networking
 
     async def reconcile(self) -> None:
         """Open the runtime, and adopt, undo, finish or remove what an earlier server left."""
@@ -109,11 +112,8 @@ class Reconciling:
                 "sandbox has another address", sandbox_id=row.id, row=row.address, machine=machine.address
             )
             await change(self._store, row.id, lambda row: replace(row, address=machine.address))
-        try:
-            # A server may have been killed between the row's change and the machine's.
-            await self._runtime.set_egress(row.id, row.egress)
-        except AtollError as error:
-            log.warning("network rules not as the row says", sandbox_id=row.id, error=str(error))
+        # A server may have been killed between the row's change and the machine's.
+        await self._networking.catch_up(row.id)
         log.info("sandbox adopted", sandbox_id=row.id)
 
     async def _end(self, row: Sandbox, reason: EndReason, detail: str) -> None:

@@ -118,7 +118,13 @@ class Control:
             dns_servers=dns_servers,
         )
         self._networking = Networking(
-            store=ports.store, runtime=ports.runtime, edge=ports.edge, limits=limits, locks=locks
+            store=ports.store,
+            runtime=ports.runtime,
+            edge=ports.edge,
+            clock=ports.clock,
+            limits=limits,
+            locks=locks,
+            tasks=self._tasks,
         )
         self._reconciling = Reconciling(
             store=ports.store,
@@ -128,6 +134,7 @@ class Control:
             tasks=self._tasks,
             creating=self._creating,
             killing=self._killing,
+            networking=self._networking,
         )
         self._forgetting = Forgetting(store=ports.store, clock=ports.clock, limits=limits)
         self._reading = Reading(store=ports.store, limits=limits)
@@ -312,7 +319,7 @@ class Control:
         Raises:
             InvalidArgumentError: no such policy is possible, or the id has another form.
             NotFoundError: no such running sandbox.
-            UnavailableError: the host refused; the policy is kept, and calling again may help.
+            UnavailableError: the host refused; the policy is kept, and tried again behind this call.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
         await self._reading.get(actor, sandbox_id, statuses=RUNNING)

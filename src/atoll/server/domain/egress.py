@@ -5,6 +5,8 @@ The host, other sandboxes, private ranges and metadata addresses are never reach
 that is the fence's work, and no policy knows of it.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -106,6 +108,11 @@ def to_plain(policy: EgressPolicy) -> dict[str, Any]:
     """Return the policy as JSON has it; what says nothing is left out."""
     lists = {"allow_out": policy.allow_out, "deny_out": policy.deny_out, "dns_servers": policy.dns_servers}
     return {"internet": policy.internet} | {name: list(entries) for name, entries in lists.items() if entries}
+
+
+def fingerprint(policy: EgressPolicy) -> str:
+    """Return what tells policies apart: 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(to_plain(policy), sort_keys=True).encode()).hexdigest()
 
 
 def from_plain(content: Mapping[str, Any]) -> EgressPolicy:

@@ -66,9 +66,10 @@ class EdgeAdmin:
         answer = await self._client.delete(f"/v1/routes/{sandbox_id}", timeout=timeout_s)
         answer.raise_for_status()
 
-    async def forget_egress(self, sandbox_id: SandboxId, *, timeout_s: float) -> None:
+    async def forget_egress(self, sandbox_id: SandboxId, *, unless: str, timeout_s: float) -> None:
         """Have it forget what a sandbox may reach; it answers when what it carried is cut."""
-        answer = await self._client.delete(f"/v1/egress/{sandbox_id}", timeout=timeout_s)
+        known = {"unless": unless} if unless else {}
+        answer = await self._client.delete(f"/v1/egress/{sandbox_id}", params=known, timeout=timeout_s)
         answer.raise_for_status()
 
     async def stop(self, *, timeout_s: float) -> None:

@@ -230,11 +230,11 @@ class EdgeProcess(Edge):
             log.warning("edge did not forget, restarting it", sandbox_id=sandbox_id, error=repr(error))
             await self._restart(asked)
 
-    async def forget_egress(self, sandbox_id: SandboxId) -> None:
+    async def forget_egress(self, sandbox_id: SandboxId, *, unless: str = "") -> None:
         """Drop what a sandbox may reach; an edge that does not answer is ended and started again."""
         asked = self._held
         try:
-            await self._admin.forget_egress(sandbox_id, timeout_s=self._limits.answer_s)
+            await self._admin.forget_egress(sandbox_id, unless=unless, timeout_s=self._limits.answer_s)
         except httpx.HTTPError as error:
             log.warning("edge did not forget, restarting it", sandbox_id=sandbox_id, error=repr(error))
             await self._restart(asked)

@@ -137,7 +137,7 @@ class _EndedEdge(Edge):
         return
 
     @override
-    async def forget_egress(self, sandbox_id: SandboxId) -> None:
+    async def forget_egress(self, sandbox_id: SandboxId, *, unless: str = "") -> None:
         return
 
 

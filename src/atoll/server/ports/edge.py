@@ -17,11 +17,12 @@ class Edge(Protocol):
         """
         ...
 
-    async def forget_egress(self, sandbox_id: SandboxId) -> None:
+    async def forget_egress(self, sandbox_id: SandboxId, *, unless: str = "") -> None:
         """
         Drop what a sandbox may reach by domains, and cut what the edge carries to the world for it; its route
         and the connections of its clients stay.
 
+        Nothing happens if what it knows is the policy with the fingerprint ``unless``.
         An edge that does not answer is restarted, which forgets everything.
         """
         ...

@@ -16,6 +16,7 @@ from atoll.server.api.gate import Dialect
 from atoll.server.control.finding import SignedFile
 from atoll.server.control.requests import Route as Found
 from atoll.server.control.service import Control
+from atoll.server.domain.egress import fingerprint
 
 
 class Route(BaseModel):
@@ -33,6 +34,7 @@ class Egress(BaseModel):
     """What a sandbox reaches by name, and who resolves names for it."""
 
     sandbox_id: str
+    fingerprint: str
     domains: list[str]
     dns_servers: list[str]
 
@@ -83,7 +85,12 @@ def build(control: Control) -> Dialect:
     async def egress(address: str) -> Egress:
         found = await control.egress_at(address)
         policy = found.egress
-        return Egress(sandbox_id=found.id, domains=list(policy.domains), dns_servers=list(policy.dns_servers))
+        return Egress(
+            sandbox_id=found.id,
+            fingerprint=fingerprint(policy),
+            domains=list(policy.domains),
+            dns_servers=list(policy.dns_servers),
+        )
 
     # POST, since what is asked for is a secret, and paths of requests are logged.
     @routes.post("/v1/routes/by-token")

@@ -21,6 +21,8 @@ class FakeEdge(Edge):
         self.forgotten.append(sandbox_id)
 
     @override
-    async def forget_egress(self, sandbox_id: SandboxId) -> None:
+    async def forget_egress(self, sandbox_id: SandboxId, *, unless: str = "") -> None:
         await self.faults.at("forget egress")
-        self.forgotten_egress.append(sandbox_id)
+        # It never asked for a policy, so it knows none.
+        if not unless:
+            self.forgotten_egress.append(sandbox_id)
