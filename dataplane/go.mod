@@ -9,6 +9,7 @@ require (
 	github.com/miekg/dns v1.1.73 // name server and resolver's client; CoreDNS's own, BSD
 	github.com/rs/cors v1.11.1 // pages call the daemon from any origin; MIT
 	go.uber.org/goleak v1.3.0 // tests: goroutines left behind; Uber, MIT
+	golang.org/x/net v0.59.0 // SOCKS5, and what a header may hold; the Go project's, BSD
 	golang.org/x/sys v0.49.0 // cgroups, pidfds, xattrs, mounts; the Go project's, BSD
 	golang.org/x/time v0.15.0 // rate limits; the Go project's, BSD
 	google.golang.org/protobuf v1.36.12 // generated messages and their JSON; BSD
@@ -18,8 +19,8 @@ require (
 	github.com/BurntSushi/toml v1.4.1-0.20240526193622-a339e1f7089c // indirect
 	golang.org/x/exp/typeparams v0.0.0-20231108232855-2478ac86f678 // indirect
 	golang.org/x/mod v0.41.0 // indirect
-	golang.org/x/net v0.59.0 // indirect
 	golang.org/x/sync v0.23.0 // indirect
+	golang.org/x/text v0.42.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 	honnef.co/go/tools v0.8.2 // indirect
 )

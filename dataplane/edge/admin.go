@@ -1,6 +1,8 @@
 package edge
 
 import (
+	"context"
+	"encoding/json"
 	"net/http"
 	"net/netip"
 	"os"
@@ -34,10 +36,14 @@ type flags struct {
 	DNSListen     string       `json:"dns_listen"`
 	EgressListen  string       `json:"egress_listen"`
 	EgressMark    int          `json:"egress_mark"`
-	Range         string       `json:"range"`
-	Log           string       `json:"log"`
-	LogBytes      int64        `json:"log_bytes"`
-	LogFiles      int          `json:"log_files"`
+	EgressCA      string       `json:"egress_ca"`
+	EgressRoots   string       `json:"egress_roots"`
+	// EgressProxyNetworks in CIDR form.
+	EgressProxyNetworks []netip.Prefix `json:"egress_proxy_networks"`
+	Range               string         `json:"range"`
+	Log                 string         `json:"log"`
+	LogBytes            int64          `json:"log_bytes"`
+	LogFiles            int            `json:"log_files"`
 }
 
 // adminServer serves the server, on a socket that only the home's owner can open.
@@ -55,6 +61,7 @@ func (e *Edge) adminServer() *http.Server {
 		e.policies.Forget(r.PathValue("id"), r.URL.Query().Get("unless"))
 		w.WriteHeader(http.StatusNoContent)
 	})
+	mux.HandleFunc("POST /v1/upstreams", e.judgeUpstream)
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, _ *http.Request) {
 		// Whole before we begin to end, which closes this connection too.
 		w.Header().Set("Content-Length", "0")
@@ -63,6 +70,26 @@ func (e *Edge) adminServer() *http.Server {
 		e.Stop()
 	})
 	return &http.Server{Handler: mux, ReadHeaderTimeout: e.config.Limits.HeaderTime}
+}
+
+// judgeUpstream says whether a proxy may be at a host, before a sandbox is given it.
+func (e *Edge) judgeUpstream(w http.ResponseWriter, r *http.Request) {
+	var question struct {
+		Host string `json:"host"`
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10)).Decode(&question); err != nil {
+		writeJSON(w, http.StatusBadRequest, map[string]string{"message": err.Error()})
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), e.config.Limits.NameTotal)
+	defer cancel()
+	if e.egress != nil {
+		if _, err := e.egress.UpstreamAddresses(ctx, question.Host); err != nil {
+			writeJSON(w, http.StatusUnprocessableEntity, map[string]string{"message": err.Error()})
+			return
+		}
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // Stop has Wait return.
@@ -75,7 +102,8 @@ func (e *Edge) status() status {
 		Routes: e.routes.count(), Connections: e.open.Load(),
 		Flags: flags{
 			Listen: config.Listen, TLSListen: config.TLSListen, TLSCert: config.TLSCert, TLSKey: config.TLSKey, Domain: config.Domain, ZoneListen: config.ZoneListen, ZoneAddresses: config.ZoneAddresses, API: config.API, Control: config.Control, Admin: config.Admin,
-			DNSListen: config.NamesListen, EgressListen: config.EgressListen, EgressMark: config.EgressMark, Range: config.Range.String(),
+			DNSListen: config.NamesListen, EgressListen: config.EgressListen, EgressMark: config.EgressMark,
+			EgressCA: config.EgressCA, EgressRoots: config.EgressRoots, EgressProxyNetworks: config.EgressProxyNetworks, Range: config.Range.String(),
 			Log: config.LogFile, LogBytes: config.LogBytes, LogFiles: config.LogFiles,
 		},
 	}

@@ -23,6 +23,9 @@ var (
 	errServerAway = errors.New("the server does not answer")
 )
 
+// mostAnswer is the length of the longest answer: ten rules of twenty headers of 2 KB, or as many secrets of 64 KB.
+const mostAnswer = 32 << 20
+
 // answer is what the server says about a sandbox.
 type answer struct {
 	address netip.Addr
@@ -74,6 +77,28 @@ func (c *control) egressAt(ctx context.Context, address netip.Addr) (egress.Poli
 	})
 }
 
+// secretsAt asks for values of secrets, for the sandbox at an address; those that are not there are left out.
+func (c *control) secretsAt(ctx context.Context, address netip.Addr, names []string) (map[string]string, error) {
+	question, err := json.Marshal(map[string][]string{"names": names})
+	if err != nil {
+		return nil, err
+	}
+	return patiently(ctx, c.limits, func() (map[string]string, error) {
+		body, err := c.ask(ctx, http.MethodPost, "/v1/egress/"+address.String()+"/secrets", question)
+		if err != nil {
+			return nil, err
+		}
+		var found struct {
+			Values map[string]string `json:"values"`
+		}
+		if err := json.Unmarshal(body, &found); err != nil {
+			// Not the parser's words: they could hold a value.
+			return nil, errors.New("the server's answer about secrets is none")
+		}
+		return found.Values, nil
+	})
+}
+
 // identify asks whose proof this is.
 func (c *control) identify(ctx context.Context, shown *proof) (string, error) {
 	path, question := "/v1/routes/by-token", any(map[string]string{"access_token": shown.token})
@@ -122,7 +147,7 @@ func (c *control) ask(ctx context.Context, method, path string, question []byte)
 		return nil, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 256<<10))
+	body, err := io.ReadAll(io.LimitReader(response.Body, mostAnswer))
 	if err != nil {
 		return nil, err
 	}

@@ -7,12 +7,14 @@ package edge
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +41,12 @@ type Config struct {
 	// EgressMark is the kernel's mark on what is sent to the world for sandboxes; 0 for none.
 	EgressListen string
 	EgressMark   int
+	// EgressCA is a file with the authority that signs what sandboxes are shown for names of their rules; empty: no rule
+	// works. EgressRoots is a file with authorities that servers of these names may be signed by, beside the host's.
+	EgressCA    string
+	EgressRoots string
+	// EgressProxyNetworks are where sandboxes' proxies may be, though no sandbox reaches it.
+	EgressProxyNetworks []netip.Prefix
 	// Range holds the addresses of all sandboxes; nothing else is connected to, and nobody else may ask names.
 	Range netip.Prefix
 	// ZoneListen is where names of the domain are answered with ZoneAddresses, for programs of this machine, and all other
@@ -100,14 +108,14 @@ func Start(ctx context.Context, config Config) (*Edge, error) {
 	e.public = e.publicServer()
 	e.secure = e.secureServer()
 	e.admin = e.adminServer()
-	if err := e.listen(ctx); err != nil {
+	if err := e.listen(ctx, control.secretsAt); err != nil {
 		e.close()
 		return nil, err
 	}
 	return e, nil
 }
 
-func (e *Edge) listen(ctx context.Context) error {
+func (e *Edge) listen(ctx context.Context, secrets askSecrets) error {
 	// First, since a second edge of the same home must not take anything from the one that runs.
 	admin, err := listenPrivately(e.config.Admin)
 	if err != nil {
@@ -126,17 +134,17 @@ func (e *Edge) listen(ctx context.Context) error {
 	if err := e.listenTLS(ctx, free); err != nil {
 		return err
 	}
-	return e.listenNames(ctx)
+	return e.listenNames(ctx, secrets)
 }
 
-func (e *Edge) listenNames(ctx context.Context) error {
+func (e *Edge) listenNames(ctx context.Context, secrets askSecrets) error {
 	if e.config.NamesListen != "" {
 		names, err := startNames(ctx, &e.config, e.policies.DNSServers, e.failed)
 		if err != nil {
 			return err
 		}
 		e.names = names
-		if err := e.listenEgress(ctx); err != nil {
+		if err := e.listenEgress(ctx, secrets); err != nil {
 			return err
 		}
 	}
@@ -151,8 +159,10 @@ func (e *Edge) listenNames(ctx context.Context) error {
 	return nil
 }
 
+type askSecrets = func(context.Context, netip.Addr, []string) (map[string]string, error)
+
 // listenEgress takes what the fence leads to us; names are resolved by the name server's means.
-func (e *Edge) listenEgress(ctx context.Context) error {
+func (e *Edge) listenEgress(ctx context.Context, secrets askSecrets) error {
 	if e.config.EgressListen == "" {
 		return nil
 	}
@@ -163,11 +173,42 @@ func (e *Edge) listenEgress(ctx context.Context) error {
 	limits := &e.config.Limits
 	door := newPeerDoor(listener, e.config.Range.Masked(), limits.EgressConnections, limits.EgressConnectionsPerSandbox)
 	dialer := &net.Dialer{Control: egress.Marked(e.config.EgressMark)}
-	e.egress = egress.Start(door, egress.Config{
+	config := egress.Config{
 		Policies: e.policies, Resolve: e.names.lookup, Original: egress.OriginalDestination, Closed: egress.IsClosed,
-		Dial: dialer.DialContext, Limits: egress.DefaultLimits(), Log: e.config.Log,
-	})
+		Dial: dialer.DialContext, DialProxy: (&net.Dialer{}).DialContext, ProxyNetworks: e.config.EgressProxyNetworks,
+		Secrets: secrets, Limits: egress.DefaultLimits(), Log: e.config.Log,
+	}
+	if e.config.EgressCA != "" {
+		if config.Authority, err = egress.LoadAuthority(e.config.EgressCA, config.Limits.Certificates); err != nil {
+			listener.Close()
+			return fmt.Errorf("egress authority: %w", err)
+		}
+	}
+	if config.Roots, err = egressRoots(e.config.EgressRoots); err != nil {
+		listener.Close()
+		return fmt.Errorf("authorities of servers: %w", err)
+	}
+	e.egress = egress.Start(door, config)
 	return nil
+}
+
+// egressRoots returns the host's authorities and those in a file; nil: the host's.
+func egressRoots(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	more, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, err
+	}
+	if !roots.AppendCertsFromPEM(more) {
+		return nil, fmt.Errorf("%s: no certificate in it", path)
+	}
+	return roots, nil
 }
 
 func (e *Edge) listenTLS(ctx context.Context, free chan struct{}) error {

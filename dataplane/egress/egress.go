@@ -1,12 +1,16 @@
-// Package egress carries sandboxes' connections to the world by name.
+// Package egress carries sandboxes' connections to the world where more than addresses decides about them.
 //
-// The fence leads a sandbox's TCP to ports 80 and 443 here when its policy allows domains. The name in TLS's hello, or
-// in each HTTP request, is compared with them, resolved here, and connected to: what the sandbox has resolved itself
-// counts for nothing. Everything else is refused by closing, with a line in the log that says why.
+// The fence leads a sandbox's TCP to ports 80 and 443 here when its policy allows domains or has rules, and all of its
+// TCP when that goes through a proxy. The name in TLS's hello, or in each HTTP request, is compared with the domains,
+// resolved here, and connected to: what the sandbox has resolved itself counts for nothing. What goes to an address
+// that the sandbox reaches anyway goes there. Requests for the name of a rule get its headers: TLS ends here for that,
+// and begins again towards a server that proves its name. Everything else is refused by closing, with a line in the
+// log that says why.
 package egress
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -42,6 +46,10 @@ type Limits struct {
 	// Idle is how long an unused HTTP connection is kept, on both sides; IdlePerSandbox how many to the world.
 	Idle           time.Duration
 	IdlePerSandbox int
+	// SecretTime is how long the value of a secret is used before it is asked for again.
+	SecretTime time.Duration
+	// Certificates is how many certificates for names of rules are kept.
+	Certificates int
 	// StopTime is how long requests under way may go on at the end.
 	StopTime time.Duration
 }
@@ -51,6 +59,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		HelloBytes: 32 << 10, HelloTime: 10 * time.Second, HeaderBytes: 60 << 10, ConnectTime: 10 * time.Second,
 		Addresses: 8, Idle: 60 * time.Second, IdlePerSandbox: 16, StopTime: time.Second,
+		SecretTime: 5 * time.Second, Certificates: 1024,
 	}
 }
 
@@ -63,10 +72,19 @@ type Config struct {
 	Original func(net.Conn) (netip.AddrPort, error)
 	// Closed says which addresses no name may lead to.
 	Closed func(netip.Addr) bool
-	// Dial connects.
-	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
-	Limits Limits
-	Log    *slog.Logger
+	// Dial connects, and the fence judges it as the sandbox's own.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// ProxyNetworks are where proxies may be, though Closed says that no sandbox reaches it; DialProxy connects there.
+	ProxyNetworks []netip.Prefix
+	DialProxy     func(ctx context.Context, network, address string) (net.Conn, error)
+	// Authority signs what sandboxes are shown for names of rules; nil: no rule works.
+	Authority *Authority
+	// Roots are whom servers of such names are signed by; nil: the host's.
+	Roots *x509.CertPool
+	// Secrets finds values of secrets, for the sandbox at an address; those that are not there are left out.
+	Secrets func(ctx context.Context, address netip.Addr, names []string) (map[string]string, error)
+	Limits  Limits
+	Log     *slog.Logger
 }
 
 // Proxy is a running proxy.
@@ -75,14 +93,21 @@ type Proxy struct {
 	listener net.Listener
 	web      *http.Server
 	requests *feed
-	serving  sync.WaitGroup
+	// secure is what comes over TLS that ends here.
+	secure         *http.Server
+	secureRequests *feed
+	serving        sync.WaitGroup
 }
 
 // Start serves what the listener accepts.
 func Start(listener net.Listener, config Config) *Proxy {
-	p := &Proxy{Config: config, listener: listener, requests: newFeed(listener.Addr())}
-	p.web = p.webServer()
+	p := &Proxy{
+		Config: config, listener: listener,
+		requests: newFeed(listener.Addr()), secureRequests: newFeed(listener.Addr()),
+	}
+	p.web, p.secure = p.webServer(), p.secureServer()
 	p.serving.Go(func() { _ = p.web.Serve(p.requests) })
+	p.serving.Go(func() { _ = p.secure.Serve(p.secureRequests) })
 	p.serving.Go(p.accept)
 	return p
 }
@@ -92,8 +117,10 @@ func (p *Proxy) Close() {
 	// Whatever these say, nothing more is accepted.
 	_ = p.listener.Close()
 	_ = p.requests.Close()
+	_ = p.secureRequests.Close()
 	p.Policies.ForgetAll()
 	_ = p.web.Close()
+	_ = p.secure.Close()
 	p.serving.Wait()
 }
 
@@ -132,17 +159,29 @@ func (p *Proxy) serve(conn net.Conn) {
 		return
 	}
 	to, err := p.Original(conn)
-	switch {
-	case err == nil && to.Port() == tlsPort:
-		p.carryTLS(found, conn, to)
-	case err == nil && to.Port() == webPort && p.requests.give(&webConn{Conn: conn, grant: found, to: to}):
-		// Closed and dropped there.
-		return
-	case err != nil:
+	if err != nil {
 		p.Log.Error("egress refused: not led here by the fence", "sandbox_id", found.SandboxID, "error", err)
+	} else if p.carry(found, conn, to) {
+		// Closed and dropped by whoever has it now.
+		return
 	}
 	found.drop(conn)
 	conn.Close()
+}
+
+// carry returns when nothing more goes over a connection, or true when somebody else goes on with it.
+func (p *Proxy) carry(found *grant, conn net.Conn, to netip.AddrPort) (given bool) {
+	switch {
+	case found.readsNames() && to.Port() == tlsPort:
+		return p.carryTLS(found, conn, to)
+	case found.readsNames() && to.Port() == webPort:
+		return p.requests.give(&webConn{Conn: conn, grant: found, to: to})
+	case found.Proxy != nil:
+		p.carryTo(found, conn, to, nil)
+	default:
+		p.refuse(found, to, "", errNotLed)
+	}
+	return false
 }
 
 // refuse says why a connection ends.
@@ -151,66 +190,55 @@ func (p *Proxy) refuse(found *grant, to netip.AddrPort, name string, why error) 
 }
 
 var (
+	errNotLed     = errors.New("nothing in the policy leads here")
 	errNotAllowed = errors.New("the name is not among the allowed domains")
+	errDenied     = errors.New("the address is denied")
 	errClosed     = errors.New("the name leads to an address that no sandbox reaches")
 	errNoAddress  = errors.New("the name has no address")
 )
 
-func (p *Proxy) carryTLS(found *grant, conn net.Conn, to netip.AddrPort) {
+func (p *Proxy) carryTLS(found *grant, conn net.Conn, to netip.AddrPort) (given bool) {
 	_ = conn.SetReadDeadline(time.Now().Add(p.Limits.HelloTime))
 	claimed, read, err := serverName(conn, p.Limits.HelloBytes)
+	_ = conn.SetReadDeadline(time.Time{})
+	name, ok := plainName(claimed)
+	switch {
+	case err == nil && ok && found.RuleFor(name) != nil:
+		return p.endTLS(found, &replayed{Conn: conn, read: read}, to, name)
+	case found.AllowsAddress(to.Addr()):
+		// Whatever it is.
+		p.carryTo(found, conn, to, read)
+	case err != nil:
+		p.refuse(found, to, "", err)
+	case !ok || !found.Allows(name):
+		p.refuse(found, to, quoted(claimed), errNotAllowed)
+	default:
+		upstream, err := p.connect(found.ctx, found, name, tlsPort)
+		if err != nil {
+			p.refuse(found, to, name, err)
+			return false
+		}
+		spliceAfter(conn, upstream, read)
+	}
+	return false
+}
+
+// carryTo carries a connection to where it was going.
+func (p *Proxy) carryTo(found *grant, conn net.Conn, to netip.AddrPort, read []byte) {
+	upstream, err := p.connectTo(found.ctx, found, to)
 	if err != nil {
 		p.refuse(found, to, "", err)
 		return
 	}
-	name, ok := plainName(claimed)
-	if !ok || !found.Allows(name) {
-		p.refuse(found, to, quoted(claimed), errNotAllowed)
-		return
-	}
-	upstream, err := p.connect(found.ctx, found, name, tlsPort)
-	if err != nil {
-		p.refuse(found, to, name, err)
-		return
-	}
+	spliceAfter(conn, upstream, read)
+}
+
+// spliceAfter carries bytes both ways, behind those that were read already, and closes upstream.
+func spliceAfter(conn, upstream net.Conn, read []byte) {
 	defer upstream.Close()
-	_ = conn.SetReadDeadline(time.Time{})
 	if _, err := upstream.Write(read); err == nil {
 		splice(conn, upstream)
 	}
-}
-
-// connect resolves a name and connects to the first of its addresses that may be and that answers.
-func (p *Proxy) connect(ctx context.Context, found *grant, name string, port uint16) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.Limits.ConnectTime)
-	defer cancel()
-	defer context.AfterFunc(found.ctx, cancel)()
-	addresses, err := p.Resolve(ctx, name, found.DNSServers)
-	if err != nil {
-		return nil, err
-	}
-	err = errNoAddress
-	for i, address := range addresses {
-		if i >= p.Limits.Addresses || ctx.Err() != nil {
-			break
-		}
-		if p.Closed(address) {
-			err = fmt.Errorf("%w: %s", errClosed, address)
-			continue
-		}
-		conn, dialErr := p.Dial(ctx, "tcp", net.JoinHostPort(address.String(), strconv.Itoa(int(port))))
-		if dialErr != nil {
-			err = dialErr
-			continue
-		}
-		kept := &upstreamConn{Conn: conn, grant: found}
-		if !found.hold(kept) {
-			conn.Close()
-			return nil, errForgotten
-		}
-		return kept, nil
-	}
-	return nil, err
 }
 
 // upstreamConn is a connection to the world.

@@ -59,6 +59,13 @@ type world struct {
 
 func newWorld(t *testing.T, server string, domains ...string) *world {
 	t.Helper()
+	return newWorldOf(t, server, Policy{Domains: domains}, func(*Config) {})
+}
+
+// newWorldOf is for a policy of any kind, in a proxy that differs from the usual one.
+func newWorldOf(t *testing.T, server string, policy Policy, differ func(*Config)) *world {
+	t.Helper()
+	policy.SandboxID, policy.Fingerprint = "i1", "the same"
 	w := &world{t: t, log: &lines{}, dialled: make(chan string, 64), names: map[string][]string{
 		"allowed.example": {"203.0.113.1"}, "other.example": {"203.0.113.2"}, "a.b.wild.example": {"203.0.113.3"},
 		"rebound.example": {"127.0.0.1", "10.0.0.1", "::1", "169.254.169.254"}, "half.example": {"10.0.0.1", "203.0.113.4"},
@@ -66,7 +73,7 @@ func newWorld(t *testing.T, server string, domains ...string) *world {
 	}}
 	w.policies = NewPolicies(func(context.Context, netip.Addr) (Policy, error) {
 		w.asked.Add(1)
-		return Policy{SandboxID: "i1", Fingerprint: "the same", Domains: domains}, nil
+		return policy, nil
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -74,7 +81,7 @@ func newWorld(t *testing.T, server string, domains ...string) *world {
 	}
 	limits := DefaultLimits()
 	limits.HelloTime = 500 * time.Millisecond
-	w.proxy = Start(listener, Config{
+	config := Config{
 		Policies: w.policies, Closed: IsClosed, Limits: limits, Log: slog.New(slog.NewTextHandler(w.log, nil)),
 		Original: func(net.Conn) (netip.AddrPort, error) {
 			return netip.AddrPortFrom(netip.MustParseAddr("198.51.100.9"), uint16(w.port.Load())), nil
@@ -94,7 +101,9 @@ func newWorld(t *testing.T, server string, domains ...string) *world {
 			w.dialled <- address
 			return (&net.Dialer{}).DialContext(ctx, network, server)
 		},
-	})
+	}
+	differ(&config)
+	w.proxy = Start(listener, config)
 	t.Cleanup(w.proxy.Close)
 	return w
 }

@@ -17,8 +17,8 @@ var (
 	errRead = errors.New("the hello is read")
 )
 
-// serverName reads a TLS hello, and returns the name that it asks for and all bytes that were read. At most so many
-// bytes are read. crypto/tls does the reading; nothing is answered.
+// serverName reads a TLS hello, and returns the name that it asks for and all bytes that were read, also where it is no
+// hello. At most so many bytes are read. crypto/tls does the reading; nothing is answered.
 func serverName(from io.Reader, most int64) (name string, read []byte, err error) {
 	var seen bytes.Buffer
 	found := false
@@ -31,9 +31,9 @@ func serverName(from io.Reader, most int64) (name string, read []byte, err error
 	err = tls.Server(peek, config).HandshakeContext(context.Background())
 	switch {
 	case !found:
-		return "", nil, errors.Join(errNoTLS, err)
+		return "", seen.Bytes(), errors.Join(errNoTLS, err)
 	case name == "":
-		return "", nil, errNoName
+		return "", seen.Bytes(), errNoName
 	}
 	return name, seen.Bytes(), nil
 }

@@ -65,10 +65,5 @@ var closed = []netip.Prefix{
 // IsClosed says whether an address is one that no sandbox reaches.
 func IsClosed(address netip.Addr) bool {
 	address = address.Unmap().WithZone("")
-	for _, network := range closed {
-		if network.Contains(address) {
-			return true
-		}
-	}
-	return false
+	return containedIn(address, closed)
 }

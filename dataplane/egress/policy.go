@@ -21,12 +21,69 @@ type Policy struct {
 	Domains []string `json:"domains"`
 	// DNSServers are addresses of the resolvers that it chose; none: the host's.
 	DNSServers []string `json:"dns_servers"`
+	// Allowed wins over Denied; what is neither is reached if Open.
+	Allowed []netip.Prefix `json:"allowed"`
+	Denied  []netip.Prefix `json:"denied"`
+	Open    bool           `json:"open"`
+	// Rules say which requests get headers. Proxy is what all TCP goes through; nil: nothing.
+	Rules []Rule    `json:"rules"`
+	Proxy *Upstream `json:"proxy"`
+}
+
+// Rule has headers put into requests for a name, or for all below it.
+type Rule struct {
+	Domain  string   `json:"domain"`
+	Headers []Header `json:"headers"`
+	// Secrets are the names in the values' placeholders.
+	Secrets []string `json:"secrets"`
+}
+
+// Header is a name and a value, in which "${e2b.secrets.NAME}" stands for a secret.
+type Header struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // Allows says whether a name, in lower case, is one that the sandbox reaches.
 func (p *Policy) Allows(name string) bool {
 	for _, domain := range p.Domains {
 		if matches(name, domain) {
+			return true
+		}
+	}
+	return false
+}
+
+// AllowsAddress says whether an address is one that the sandbox reaches, whatever its name.
+func (p *Policy) AllowsAddress(address netip.Addr) bool {
+	address = address.Unmap()
+	if containedIn(address, p.Allowed) {
+		return true
+	}
+	return p.Open && !containedIn(address, p.Denied)
+}
+
+// RuleFor returns the rule of a name, in lower case: its own, or of the longest name above it; nil: none.
+func (p *Policy) RuleFor(name string) *Rule {
+	var found *Rule
+	for i := range p.Rules {
+		rule := &p.Rules[i]
+		if rule.Domain == name {
+			return rule
+		}
+		if matches(name, rule.Domain) && (found == nil || len(rule.Domain) > len(found.Domain)) {
+			found = rule
+		}
+	}
+	return found
+}
+
+// readsNames says whether what a connection asks for decides about it.
+func (p *Policy) readsNames() bool { return len(p.Domains) > 0 || len(p.Rules) > 0 }
+
+func containedIn(address netip.Addr, networks []netip.Prefix) bool {
+	for _, network := range networks {
+		if network.Contains(address) {
 			return true
 		}
 	}
@@ -87,7 +144,7 @@ func (p *Policies) keep(address netip.Addr, policy Policy, since uint64) *grant 
 		return found
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	made := &grant{Policy: policy, ctx: ctx, cancel: cancel, conns: map[net.Conn]struct{}{}}
+	made := &grant{Policy: policy, address: address, ctx: ctx, cancel: cancel, conns: map[net.Conn]struct{}{}}
 	p.grants[address] = made
 	return made
 }
@@ -124,8 +181,10 @@ func (p *Policies) forget(which func(*grant) bool) {
 // grant is a policy, and all that is carried under it. It ends once, for good.
 type grant struct {
 	Policy
-	ctx    context.Context
-	cancel context.CancelFunc
+	address netip.Addr
+	ctx     context.Context
+	cancel  context.CancelFunc
+	secrets secretCache
 
 	mu     sync.Mutex
 	closed bool

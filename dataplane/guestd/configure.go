@@ -32,6 +32,8 @@ type guestService struct {
 
 	mu      sync.Mutex        // one configuration at a time
 	mounted map[string]string // volume path → source
+	// trusting is what points programs to the authorities that Trust has added; nil: none were.
+	trusting map[string]string
 }
 
 // Configure checks a configuration, carries it out and publishes it: wholly, or with an error not at all
@@ -51,7 +53,11 @@ func (g *guestService) Configure(_ context.Context, req *connect.Request[guestv1
 	if err := g.carryOut(c); err != nil {
 		return nil, err
 	}
-	g.server.settings.Set(newSettings(c))
+	next := newSettings(c)
+	if g.trusting != nil {
+		next.Env = withDefaults(next.Env, g.trusting)
+	}
+	g.server.settings.Set(next)
 	return connect.NewResponse(&guestv1.ConfigureResponse{Version: g.server.options.Version}), nil
 }
 

@@ -128,9 +128,10 @@ class LiveHome:
 
 
 @contextmanager
-def fresh_home() -> Iterator[LiveHome]:
-    """Start a home, and take all of it down afterwards."""
+def fresh_home(settings: str = "") -> Iterator[LiveHome]:
+    """Start a home, with the text of a settings.toml, and take all of it down afterwards."""
     path = Path(tempfile.mkdtemp(prefix="atoll-test-"))
+    (path / "settings.toml").write_text(settings)
     home = LiveHome(path=path, listen=free_address())
     try:
         home.start()

@@ -115,6 +115,13 @@ func parse(args []string, config *edge.Config) (showVersion bool, err error) {
 	flags.StringVar(&config.NamesListen, "dns-listen", "", "`address` for sandboxes' DNS questions, host:port; none if empty")
 	flags.StringVar(&config.EgressListen, "egress-listen", "", "`address` for sandboxes' connections that go by domains; none if empty")
 	flags.IntVar(&config.EgressMark, "egress-mark", 0, "the kernel's `mark` on what is sent to the world for sandboxes")
+	flags.StringVar(&config.EgressCA, "egress-ca", "", "`path` of the authority for names of sandboxes' rules, certificate and key; none if empty")
+	flags.StringVar(&config.EgressRoots, "egress-roots", "", "`path` of authorities that their servers may be signed by, beside the host's")
+	flags.Func("egress-proxy-network", "`network` where sandboxes' proxies may be though no sandbox reaches it, in CIDR form; may be repeated", func(value string) error {
+		network, err := netip.ParsePrefix(value)
+		config.EgressProxyNetworks = append(config.EgressProxyNetworks, network.Masked())
+		return err
+	})
 	flags.Func("range", "`network` of all sandboxes' addresses, in CIDR form", func(value string) (err error) {
 		config.Range, err = netip.ParsePrefix(value)
 		return err

@@ -42,6 +42,10 @@ const (
 	PathBytes = 4096
 	// HostnameBytes is the kernel's own bound for a host name.
 	HostnameBytes = 64
+	// AuthorityBytes bounds what programs are told to trust: a few certificates.
+	AuthorityBytes = 64 << 10
+	// BundleBytes bounds what is read of a system's list of authorities; Debian's has 0.25 MB.
+	BundleBytes = 8 << 20
 	// TokenBytes bounds the access token.
 	TokenBytes = 1024
 	// NameServers is how many the C library reads.

@@ -90,8 +90,11 @@ async def test_what_released_clients_send_by_default_works(
         ({"mcp": {"github": {}}}, "mcp"),
         ({"iam": {"tokens": {"aws": {"audience": "x", "tokenType": "JWT-SVID"}}}}, "iam"),
         ({"volumeMounts": [{"name": "v", "path": "/v"}]}, "volumeMounts"),
-        ({"network": {"egressProxy": {"address": "p:1080"}}}, "network.egressProxy"),
-        ({"network": {"rules": {"api.example.com": [{}]}}}, "network.rules"),
+        ({"network": {"somethingOfTomorrow": True}}, "network.somethingOfTomorrow"),
+        (
+            {"network": {"rules": {"a.b": [{"transform": {"headers": {"A": "${e2b.identity.tokens.x}"}}}]}}},
+            "identity",
+        ),
         ({"somethingOfTomorrow": 1}, "somethingOfTomorrow"),
     ],
 )
@@ -281,6 +284,31 @@ async def test_private_traffic_needs_a_secured_sandbox_in_version_1(client: http
     assert "unless you enable secure envd access via 'secure' flag" in refused.json()["message"]
 
 
+async def test_credentials_of_a_proxy_are_kept_and_never_shown(
+    client: httpx.AsyncClient, control: FakeControl
+) -> None:
+    tls = {"enabled": True, "serverName": "p.example", "caCert": None}
+    proxy = {"address": "p:1080", "username": "u", "password": "hush", "tls": tls}
+    rules = {"a.example": [{"transform": {"headers": {"X-A": "b"}}}], "b.example": [{}]}
+    answer = await create(client, network={"egressProxy": proxy, "rules": rules})
+
+    shown = await client.get(f"/sandboxes/{answer['sandboxID']}")
+    row = control.rows[SandboxId(answer["sandboxID"])]
+
+    assert row.egress.proxy is not None
+    assert row.egress.proxy.password == "hush"
+    assert "hush" not in shown.text + repr(row)
+    assert shown.json()["network"] == {
+        "allowPublicTraffic": True,
+        "rules": {"a.example": [{"transform": {"headers": {"X-A": "b"}}}]},
+        "egressProxy": {
+            "address": "p:1080",
+            "username": "u",
+            "tls": {"enabled": True, "serverName": "p.example"},
+        },
+    }
+
+
 async def test_network_rules_are_kept_shown_and_replaced(client: httpx.AsyncClient) -> None:
     rules = {"allowOut": ["1.1.1.1"], "denyOut": ["0.0.0.0/0"], "dnsServers": ["9.9.9.9"]}
     answer = await create(client, network=rules)
@@ -304,8 +332,12 @@ async def test_network_rules_are_kept_shown_and_replaced(client: httpx.AsyncClie
     [
         ({"denyOut": ["example.com"]}, 400, "invalid denied CIDR example.com"),
         ({"allowOut": ["a.example"]}, 400, "ALL_TRAFFIC"),
-        ({"egressProxy": {"address": "p:1080"}}, 501, "egressProxy"),
-        ({"rules": {"a.example": [{}]}}, 501, "rules"),
+        ({"egressProxy": {"address": "p"}}, 400, "egressProxy"),
+        ({"egressProxy": {"address": "p:1080", "kind": "http"}}, 400, "egressProxy.kind"),
+        ({"rules": {"a.example": [{}, {}]}}, 400, "at most 1"),
+        ({"rules": {"a.example": [{"transform": {"body": "x"}}]}}, 400, "transform.body"),
+        ({"rules": {"a.example": [{"transform": {"headers": {"Host": "x"}}}]}}, 400, "cannot be set"),
+        ({"rules": {"10.0.0.1": [{}]}}, 400, "rule domain"),
         ({"allow_internet_access": 1}, 400, "allow_internet_access"),
     ],
 )

@@ -60,14 +60,29 @@ async def test_private_traffic_has_a_token_of_its_own(client: httpx.AsyncClient)
 
 
 async def test_network_rules_are_kept_shown_and_replaced(client: httpx.AsyncClient) -> None:
-    rules = {"allow_out": ["1.1.1.1"], "deny_out": ["0.0.0.0/0"], "dns_servers": []}
+    headers = {"a.example": {"X-A": "${e2b.secrets.a}"}}
+    proxy = {
+        "address": "p:1080",
+        "username": "u",
+        "password": "hush",
+        "tls": {"server_name": "p", "ca_cert": ""},
+    }
+    rules = {
+        "allow_out": ["1.1.1.1"],
+        "deny_out": ["0.0.0.0/0"],
+        "dns_servers": [],
+        "headers": headers,
+        "proxy": proxy,
+    }
     sandbox = await create(client, network=rules)
 
     changed = await client.put(f"/v1/sandboxes/{sandbox['id']}/network", json={"deny_out": ["8.8.8.8"]})
     wrong = await client.put(f"/v1/sandboxes/{sandbox['id']}/network", json={"denyOut": []})
 
-    assert sandbox["network"] == rules
-    assert changed.json()["network"] == {"allow_out": [], "deny_out": ["8.8.8.8"], "dns_servers": []}
+    assert sandbox["network"] == {**rules, "proxy": {**proxy, "password": ""}}
+    assert changed.json()["network"] == {
+        "allow_out": [], "deny_out": ["8.8.8.8"], "dns_servers": [], "headers": {}, "proxy": None,
+    }  # fmt: skip
     assert (changed.status_code, wrong.status_code) == (200, 400)
 
 

@@ -9,6 +9,8 @@ from fakes.world import ALICE, LIMITS, World, turns, wish
 from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
 from atoll.server.domain.egress import EgressPolicy
+from atoll.server.domain.egress_proxy import EgressProxy
+from atoll.server.domain.egress_rules import HeaderRule
 from atoll.server.domain.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId, TeamId
 
@@ -116,3 +118,60 @@ async def test_nobody_tries_again_for_a_sandbox_that_ended(world: World, control
     await turns()
 
     assert world.faults.passed["egress"] == 1
+
+
+RULED = EgressPolicy(rules=(HeaderRule(domain="a.example", headers=(("X-A", "s3cret"),)),))
+PROXIED = EgressPolicy(proxy=EgressProxy(address="p:1080", username="u", password="s3cret"))
+
+
+async def test_only_sandboxes_with_rules_are_told_to_trust_the_edge(world: World, control: Control) -> None:
+    plain, ruled = await control.create(ALICE, wish()), await control.create(ALICE, wish(egress=RULED))
+    assert world.guest.trusting == {ruled.id}
+
+    await control.set_egress(ALICE, plain.id, RULED)
+    assert world.guest.trusting == {plain.id, ruled.id}
+
+
+async def test_the_machine_is_not_told_what_is_secret(world: World, control: Control) -> None:
+    sandbox = await control.create(ALICE, wish())
+    for policy in (RULED, PROXIED):
+        row = await control.set_egress(ALICE, sandbox.id, policy)
+        assert row.egress == policy
+        assert "s3cret" not in json.dumps(machine_has(world, sandbox.id))
+
+
+async def test_a_guest_that_does_not_trust_the_edge_gets_its_rules_all_the_same(
+    world: World, control: Control
+) -> None:
+    sandbox = await control.create(ALICE, wish())
+    world.faults.fail("trust", UnavailableError("the guest refused"))
+    with pytest.raises(UnavailableError, match="does not trust"):
+        await control.set_egress(ALICE, sandbox.id, RULED)
+
+    assert (await control.get(ALICE, sandbox.id)).egress == RULED
+    assert machine_has(world, sandbox.id) == {
+        "internet": True,
+        "rules": [{"domain": "a.example", "headers": {}}],
+    }
+
+
+async def test_a_create_whose_guest_does_not_trust_the_edge_fails(world: World, control: Control) -> None:
+    world.faults.fail("trust", UnavailableError("the guest refused"))
+    with pytest.raises(UnavailableError):
+        await control.create(ALICE, wish(egress=RULED))
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_a_proxy_where_none_may_be_is_refused_before_anything_is_done(
+    world: World, control: Control
+) -> None:
+    world.faults.fail("check proxy", InvalidArgumentError("not there"), times=2)
+    with pytest.raises(InvalidArgumentError):
+        await control.create(ALICE, wish(egress=PROXIED))
+    sandbox = await control.create(ALICE, wish())
+    with pytest.raises(InvalidArgumentError):
+        await control.set_egress(ALICE, sandbox.id, PROXIED)
+
+    assert len(await world.rows()) == 1
+    assert (await control.get(ALICE, sandbox.id)).egress == EgressPolicy()

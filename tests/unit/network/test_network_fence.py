@@ -7,6 +7,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 import pytest
 
 from atoll.server.domain.egress import EgressPolicy
+from atoll.server.domain.egress_proxy import EgressProxy
+from atoll.server.domain.egress_rules import HeaderRule
 from atoll.server.domain.errors import UnavailableError
 from atoll.server.host.nftables import NftablesError, NoSuchObjectError
 from atoll.server.network.fence import Fence
@@ -186,6 +188,69 @@ def test_what_goes_by_domains_is_led_to_the_edge(fence: Fence, notebook: Noteboo
         "delete chain inet atoll_abc123 lead_9",
         "flush chain inet atoll_abc123 own_9",
         "delete chain inet atoll_abc123 own_9",
+    ]
+
+
+RULE, PROXY = HeaderRule(domain="a.example"), EgressProxy(address="p:1")
+WEB, TCP = "meta nfproto ipv4 tcp dport { 80, 443 }", "meta nfproto ipv4 meta l4proto tcp"
+
+
+@pytest.mark.parametrize(
+    ("policy", "judged", "led"),
+    [
+        (EgressPolicy(rules=(RULE,)), ["udp dport 443 goto refuse", "goto read"], [WEB]),
+        (
+            EgressPolicy(rules=(RULE,), deny_out=("8.8.8.8",)),
+            ["udp dport 443 goto refuse", "ip daddr { 8.8.8.8/32 } goto refuse", "goto read"],
+            [WEB],
+        ),
+        (
+            EgressPolicy(rules=(RULE,), internet=False, allow_out=("1.1.1.1", "a.example")),
+            [
+                "udp dport 443 goto refuse",
+                "ip daddr { 1.1.1.1/32 } goto read",
+                f"{WEB} goto led",
+                "goto refuse",
+            ],
+            [WEB],
+        ),
+        (EgressPolicy(proxy=PROXY), ["goto tunnelled"], [TCP]),
+        (
+            EgressPolicy(proxy=PROXY, internet=False, allow_out=("1.1.1.1",)),
+            ["ip daddr { 1.1.1.1/32 } goto tunnelled", "goto refuse"],
+            [TCP],
+        ),
+    ],
+)
+def test_what_is_read_or_tunnelled_goes_to_the_edge(
+    fence: Fence, notebook: Notebook, policy: EgressPolicy, judged: list[str], led: list[str]
+) -> None:
+    fence.admit(9, policy)
+    fence.dismiss(9)
+
+    made, unmade = notebook.commands
+    found = [line for line in made.splitlines() if line.startswith("add rule")]
+    table = "add rule inet atoll_abc123"
+    assert found == [
+        f"{table} own_9 jump guarded",
+        *(f"{table} own_9 {line}" for line in judged),
+        *(f"{table} lead_9 {line} redirect to :5302" for line in led),
+    ]
+    assert "delete chain inet atoll_abc123 lead_9" in unmade
+
+
+@pytest.mark.parametrize(
+    "policy", [EgressPolicy(rules=(RULE,), internet=False), EgressPolicy(proxy=PROXY, internet=False)]
+)
+def test_nothing_of_who_reaches_nothing_goes_anywhere(
+    fence: Fence, notebook: Notebook, policy: EgressPolicy
+) -> None:
+    fence.admit(9, policy)
+    fence.dismiss(9)
+
+    assert notebook.commands == [
+        "add element inet atoll_abc123 policies4 { 10.201.0.9 : goto closed }",
+        "delete element inet atoll_abc123 policies4 { 10.201.0.9 }",
     ]
 
 

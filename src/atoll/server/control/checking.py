@@ -8,6 +8,7 @@ from atoll.server.control.limits import MIB, ControlLimits
 from atoll.server.control.requests import LimitsOverride
 from atoll.server.domain import egress
 from atoll.server.domain.egress import EgressPolicy
+from atoll.server.domain.egress_rules import RuleLimits
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.limits import Limits
 
@@ -72,7 +73,10 @@ def check_egress(policy: EgressPolicy, limits: ControlLimits) -> EgressPolicy:
         InvalidArgumentError: no such policy is possible.
     """
     return egress.checked(
-        policy, most_entries=limits.egress_entries, most_dns_servers=limits.egress_dns_servers
+        policy,
+        most_entries=limits.egress_entries,
+        most_dns_servers=limits.egress_dns_servers,
+        rule_limits=RuleLimits(domains=limits.egress_rules, headers=limits.egress_headers),
     )
 
 

@@ -37,6 +37,7 @@ from atoll.server.domain.machine import GuestConfiguration, Machine, MachineSpec
 from atoll.server.domain.sandbox import FINAL, EndReason, Sandbox, Status, Target
 from atoll.server.domain.template import Template
 from atoll.server.ports.clock import Clock
+from atoll.server.ports.edge import Edge
 from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.store import SandboxFilter, Store
@@ -73,6 +74,7 @@ class Creating:
         store: Store,
         runtime: Runtime,
         guest: Guest,
+        edge: Edge,
         clock: Clock,
         limits: ControlLimits,
         locks: Locks,
@@ -85,6 +87,7 @@ class Creating:
         self._store = store
         self._runtime = runtime
         self._guest = guest
+        self._edge = edge
         self._clock = clock
         self._limits = limits
         self._locks = locks
@@ -107,6 +110,9 @@ class Creating:
         checking.check_timeout(wish.timeout, self._limits)
         checking.check_metadata(wish.metadata, self._limits)
         checking.check_env(wish.env, self._limits)
+        policy = checking.check_egress(wish.egress, self._limits)
+        if policy.proxy is not None:
+            await self._edge.check_proxy(policy.proxy.host)
         now = self._clock.now()
         row = Sandbox(
             id=new_sandbox_id(),
@@ -116,7 +122,7 @@ class Creating:
             target=Target.RUNNING,
             status=Status.CREATING,
             limits=checking.sized(template.limits, wish.limits, self._limits),
-            egress=checking.check_egress(wish.egress, self._limits),
+            egress=policy,
             ingress=ingress.checked(wish.ingress),
             metadata=dict(wish.metadata),
             env=dict(wish.env),
@@ -200,7 +206,7 @@ class Creating:
             template_id=row.template_id,
             hostname=row.id,
             limits=row.limits,
-            egress=row.egress,
+            egress=row.egress.fenced(),
         )
         creation.step = "start"
         machine = await _within(self._limits.start_timeout, "start", self._runtime.start(spec))
@@ -210,6 +216,9 @@ class Creating:
             "take its configuration",
             self._guest.configure(machine, self._configuration(row, machine, template)),
         )
+        if row.egress.rules:
+            creation.step = "trust"
+            await _within(self._limits.configure_timeout, "trust its rules", self._guest.trust_edge(machine))
         creation.step = "record"
         now = self._clock.now()
         running = replace(

@@ -61,7 +61,11 @@ class ControlLimits:
         min_cpus: with less, a start takes longer than ``start_timeout``.
         egress_entries: entries of each list of a sandbox's network rules; the kernel looks through a list's
             networks in one step, however long it is, but it is written anew with every change.
-        egress_dns_servers: name servers of one sandbox's own; they are asked one after the other.
+        egress_dns_servers: name servers of one sandbox's own, as many as E2B allows; they are asked one after
+            the other.
+        egress_rules: domains whose requests get headers, in one sandbox's rules; as many as E2B allows.
+        egress_headers: headers that one such rule gives, as many as E2B allows; their names have up to 64
+            characters, their values up to 2,048.
         memory_kills_kept: kills for memory that are kept for questions, for each sandbox, as long as its row.
     """
 
@@ -103,4 +107,6 @@ class ControlLimits:
     min_cpus: float = 0.05
     memory_kills_kept: int = 16
     egress_entries: int = 256
-    egress_dns_servers: int = 8
+    egress_dns_servers: int = 10
+    egress_rules: int = 10
+    egress_headers: int = 20

@@ -20,9 +20,11 @@ from atoll.server.control.tasks import Tasks
 from atoll.server.domain.egress import EgressPolicy, fingerprint
 from atoll.server.domain.errors import AtollError, UnavailableError
 from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
+from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.store import Store
 
@@ -37,6 +39,7 @@ class Networking:
         *,
         store: Store,
         runtime: Runtime,
+        guest: Guest,
         edge: Edge,
         clock: Clock,
         limits: ControlLimits,
@@ -45,6 +48,7 @@ class Networking:
     ) -> None:
         self._store = store
         self._runtime = runtime
+        self._guest = guest
         self._edge = edge
         self._clock = clock
         self._limits = limits
@@ -62,16 +66,38 @@ class Networking:
         A server that is killed in between applies the row when it starts again.
         """
         egress = checking.check_egress(egress, self._limits)
+        if egress.proxy is not None:
+            await self._edge.check_proxy(egress.proxy.host)
 
         def changed(row: Sandbox) -> Sandbox:
             check(row)
             return replace(row, egress=egress)
 
         row = await change(self._store, sandbox_id, changed)
+        distrust = await self._have_trusted(row)
         # Two changes of one sandbox take turns there, and each applies what the row says then.
         await self._tasks.job(f"network rules of {sandbox_id}", lambda: self._apply(sandbox_id)).wait()
         log.info("network rules changed", sandbox_id=sandbox_id)
+        if distrust is not None:
+            raise distrust
         return row
+
+    async def _have_trusted(self, row: Sandbox) -> AtollError | None:
+        """Have the guest trust the edge if it will see it; one that does not still gets its rules."""
+        if not row.egress.rules or row.address is None:
+            return None
+        try:
+            async with asyncio.timeout(self._limits.configure_timeout.total_seconds()):
+                await self._guest.trust_edge(Machine(sandbox_id=row.id, address=row.address))
+        except (UnavailableError, TimeoutError) as error:
+            failure = UnavailableError(
+                "The rules apply, but the sandbox does not trust what it is shown for their names",
+                details=str(error),
+                resolution="Set them again.",
+            )
+            failure.__cause__ = error
+            return failure
+        return None
 
     async def catch_up(self, sandbox_id: SandboxId) -> None:
         """Have a machine that was adopted do what its row says; what does not work now is tried again."""
@@ -115,7 +141,7 @@ class Networking:
             if row.status is not Status.RUNNING:
                 return
             async with asyncio.timeout(self._limits.forget_timeout.total_seconds()):
-                await self._runtime.set_egress(sandbox_id, row.egress)
+                await self._runtime.set_egress(sandbox_id, row.egress.fenced())
                 known = fingerprint(row.egress) if keep_known else ""
                 await self._edge.forget_egress(sandbox_id, unless=known)
 

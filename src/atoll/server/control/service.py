@@ -108,6 +108,7 @@ class Control:
             store=ports.store,
             runtime=ports.runtime,
             guest=ports.guest,
+            edge=ports.edge,
             clock=ports.clock,
             limits=limits,
             locks=locks,
@@ -120,6 +121,7 @@ class Control:
         self._networking = Networking(
             store=ports.store,
             runtime=ports.runtime,
+            guest=ports.guest,
             edge=ports.edge,
             clock=ports.clock,
             limits=limits,

@@ -9,10 +9,18 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Any
 
+from atoll.server.domain.egress_proxy import EgressProxy, check_proxy, proxy_from_plain, proxy_to_plain
+from atoll.server.domain.egress_rules import (
+    HeaderRule,
+    RuleLimits,
+    check_headers,
+    rule_from_plain,
+    rule_to_plain,
+)
 from atoll.server.domain.errors import InvalidArgumentError
 
 Network = IPv4Network | IPv6Network
@@ -44,12 +52,22 @@ class EgressPolicy:
         deny_out: addresses and networks.
         dns_servers: IPv4 addresses of the name servers that resolve for it; none: the host's. Where domains
             are allowed, these addresses are too.
+        rules: which requests get headers on their way; they allow nothing.
+        proxy: what all of its TCP goes through, after all this; None: nothing.
     """
 
     internet: bool = True
     allow_out: tuple[str, ...] = ()
     deny_out: tuple[str, ...] = ()
     dns_servers: tuple[str, ...] = ()
+    rules: tuple[HeaderRule, ...] = ()
+    proxy: EgressProxy | None = None
+
+    def fenced(self) -> "EgressPolicy":
+        """Return the part that concerns the machine: without values of headers, and without credentials."""
+        rules = tuple(HeaderRule(domain=rule.domain) for rule in self.rules)
+        proxy = None if self.proxy is None else EgressProxy(address=self.proxy.address)
+        return replace(self, rules=rules, proxy=proxy)
 
     @property
     def denies_all(self) -> bool:
@@ -71,7 +89,13 @@ class EgressPolicy:
         return _collapsed(self.deny_out, version)
 
 
-def checked(policy: EgressPolicy, *, most_entries: int, most_dns_servers: int) -> EgressPolicy:
+def checked(
+    policy: EgressPolicy,
+    *,
+    most_entries: int,
+    most_dns_servers: int,
+    rule_limits: RuleLimits = RuleLimits(),  # noqa: B008  frozen
+) -> EgressPolicy:
     """
     Return a caller's policy as it is kept: domains in lower case, nothing twice.
 
@@ -79,9 +103,11 @@ def checked(policy: EgressPolicy, *, most_entries: int, most_dns_servers: int) -
         policy: the caller's.
         most_entries: how many entries each of its lists may have.
         most_dns_servers: how many name servers.
+        rule_limits: what its rules may hold.
 
     Raises:
         InvalidArgumentError: an entry is none, there are too many, or domains are allowed beside everything.
+        UnimplementedError: a header's value names what Atoll does not have.
     """
     for what, entries in (("allowOut", policy.allow_out), ("denyOut", policy.deny_out)):
         if len(entries) > most_entries:
@@ -98,7 +124,11 @@ def checked(policy: EgressPolicy, *, most_entries: int, most_dns_servers: int) -
         allow_out=tuple(dict.fromkeys(_allowed(untrusted) for untrusted in policy.allow_out)),
         deny_out=tuple(dict.fromkeys(policy.deny_out)),
         dns_servers=tuple(dict.fromkeys(_name_server(untrusted) for untrusted in policy.dns_servers)),
+        rules=_rules(policy.rules, rule_limits),
+        proxy=policy.proxy,
     )
+    if found.proxy is not None:
+        check_proxy(found.proxy)
     if found.domains and not found.denies_all:
         raise InvalidArgumentError(DOMAINS_NEED_DENY)
     return found
@@ -107,7 +137,13 @@ def checked(policy: EgressPolicy, *, most_entries: int, most_dns_servers: int) -
 def to_plain(policy: EgressPolicy) -> dict[str, Any]:
     """Return the policy as JSON has it; what says nothing is left out."""
     lists = {"allow_out": policy.allow_out, "deny_out": policy.deny_out, "dns_servers": policy.dns_servers}
-    return {"internet": policy.internet} | {name: list(entries) for name, entries in lists.items() if entries}
+    plain: dict[str, Any] = {"internet": policy.internet}
+    plain |= {name: list(entries) for name, entries in lists.items() if entries}
+    if policy.rules:
+        plain["rules"] = [rule_to_plain(rule) for rule in policy.rules]
+    if policy.proxy is not None:
+        plain["proxy"] = proxy_to_plain(policy.proxy)
+    return plain
 
 
 def fingerprint(policy: EgressPolicy) -> str:
@@ -122,18 +158,38 @@ def from_plain(content: Mapping[str, Any]) -> EgressPolicy:
     Raises:
         TypeError: it has another form.
     """
-    unknown = content.keys() - {"internet", "allow_out", "deny_out", "dns_servers"}
+    unknown = content.keys() - {"internet", "allow_out", "deny_out", "dns_servers", "rules", "proxy"}
     if unknown or not isinstance(content.get("internet"), bool):
-        raise TypeError(f"not a policy: {content!r:.100}")
+        # By its keys only: it may hold credentials.
+        raise TypeError(f"not a policy: {sorted(content)!r:.100}")
+    rules = content.get("rules", [])
+    if not isinstance(rules, list):
+        raise TypeError("not a list of rules")
     return EgressPolicy(
         internet=content["internet"],
         allow_out=_strings(content.get("allow_out", [])),
         deny_out=_strings(content.get("deny_out", [])),
         dns_servers=_strings(content.get("dns_servers", [])),
+        rules=tuple(rule_from_plain(rule) for rule in rules),
+        proxy=proxy_from_plain(content["proxy"]) if "proxy" in content else None,
     )
 
 
-def checked_domain(untrusted: str) -> str:
+def _rules(untrusted: tuple[HeaderRule, ...], limits: RuleLimits) -> tuple[HeaderRule, ...]:
+    if len(untrusted) > limits.domains:
+        raise InvalidArgumentError(f"rules has {len(untrusted)} domains, at most {limits.domains}")
+    found: dict[str, HeaderRule] = {}
+    for rule in untrusted:
+        domain = checked_domain(rule.domain, what="rule domain")
+        if domain in found:
+            raise InvalidArgumentError(f"rules has {domain} twice")
+        found[domain] = replace(rule, domain=domain)
+        check_headers(found[domain], limits)
+    # Without headers they would do nothing.
+    return tuple(rule for rule in found.values() if rule.headers)
+
+
+def checked_domain(untrusted: str, *, what: str = "allowed entry") -> str:
     """
     Return a domain or a pattern of domains in lower case.
 
@@ -144,8 +200,9 @@ def checked_domain(untrusted: str) -> str:
     labels = name.removeprefix("*.").split(".")
     # The last label of a name is never a number: that would be an address in an old form.
     fine = len(name) <= _MOST_NAME and all(_LABEL.fullmatch(label) for label in labels)
+    kind = "IP, CIDR or domain name" if what == "allowed entry" else "domain name"
     if not fine or labels[-1].isdigit():
-        raise InvalidArgumentError(f"invalid allowed entry {_quoted(untrusted)}: no IP, CIDR or domain name")
+        raise InvalidArgumentError(f"invalid {what} {_quoted(untrusted)}: no {kind}")
     return name
 
 

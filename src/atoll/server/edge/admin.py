@@ -6,6 +6,7 @@ One connection a question: a kept one would be the old edge's after a restart.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,17 @@ class EdgeAdmin:
         known = {"unless": unless} if unless else {}
         answer = await self._client.delete(f"/v1/egress/{sandbox_id}", params=known, timeout=timeout_s)
         answer.raise_for_status()
+
+    async def judge_upstream(self, host: str, *, timeout_s: float) -> str | None:
+        """Ask whether a proxy may be at a host; return why not."""
+        answer = await self._client.post("/v1/upstreams", json={"host": host}, timeout=timeout_s)
+        if answer.status_code != HTTPStatus.UNPROCESSABLE_ENTITY:
+            answer.raise_for_status()
+            return None
+        try:
+            return str(answer.json()["message"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise httpx.DecodingError(f"not an edge's refusal: {error}") from error
 
     async def stop(self, *, timeout_s: float) -> None:
         """Ask it to end; it answers before it does."""

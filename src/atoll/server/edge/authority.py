@@ -40,9 +40,23 @@ def make_authority(domain: str, now: datetime) -> Pair:
 
     Whoever stole its key could pretend to be a sandbox of this domain, not anybody's bank.
     """
+    only = x509.NameConstraints(permitted_subtrees=[x509.DNSName(domain)], excluded_subtrees=None)
+    return _authority(f"Atoll, for {domain[:48]}", now, only)
+
+
+def make_egress_authority(home_id: str, now: datetime) -> Pair:
+    """
+    Make an authority for names of sandboxes' rules: any name, since nobody knows them before.
+
+    Only sandboxes that have rules are told to trust it.
+    """
+    return _authority(f"Atoll, egress of home {home_id}", now, None)
+
+
+def _authority(name_text: str, now: datetime, only: x509.NameConstraints | None) -> Pair:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Atoll, for {domain[:48]}")])
-    certificate = (
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name_text)])
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -53,13 +67,10 @@ def make_authority(domain: str, now: datetime) -> Pair:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.NameConstraints(permitted_subtrees=[x509.DNSName(domain)], excluded_subtrees=None),
-            critical=True,
-        )
-        .sign(key, hashes.SHA256())
     )
-    return _pair(certificate, key)
+    if only is not None:
+        builder = builder.add_extension(only, critical=True)
+    return _pair(builder.sign(key, hashes.SHA256()), key)
 
 
 def make_certificate(authority: Pair, domain: str, now: datetime) -> Pair:

@@ -16,10 +16,11 @@ from pathlib import Path
 import certifi
 import structlog
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from atoll.server.domain.errors import InternalError, InvalidArgumentError
-from atoll.server.edge.authority import Pair, make_authority, make_certificate
+from atoll.server.edge.authority import Pair, make_authority, make_certificate, make_egress_authority
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,28 @@ class TrustFiles:
 
     authority: Path
     bundle: Path
+
+
+def ensure_egress_authority(file: Path, home_id: str, now: datetime) -> str:
+    """
+    Have an authority for names of sandboxes' rules that holds for a while; return its certificate, as PEM.
+
+    Args:
+        file: gets certificate and key; for root only.
+        home_id: whose.
+        now: the time.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        found = x509.load_pem_x509_certificate(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        found = None
+    if found is None or found.not_valid_after_utc < now + _AUTHORITY_MARGIN:
+        made = make_egress_authority(home_id, now)
+        _write(file, made.certificate + made.key, mode=0o600)
+        log.info("certificate authority made, for rules of sandboxes", file=str(file))
+        found = x509.load_pem_x509_certificate(made.certificate)
+    return found.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def trust_files(public: Path) -> TrustFiles:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import structlog
 
-from atoll.server.domain.errors import UnavailableError
+from atoll.server.domain.errors import InvalidArgumentError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.edge.admin import EdgeAdmin, EdgeStatus
 from atoll.server.host.daemon import DaemonError, listener_of, reap, runs_program, start_daemon
@@ -60,6 +60,9 @@ class EdgeOptions:
         address_range: addresses of all sandboxes of the home, in CIDR form.
         egress_listen: address for sandboxes' connections that go by domains; None for none.
         egress_mark: the kernel's mark on what is sent to the world for sandboxes; 0: none.
+        egress_authority: file with what signs names of sandboxes' rules; None: no rule works.
+        server_roots: file with authorities of servers of these names, beside the host's; None for none.
+        proxy_networks: where sandboxes' proxies may be though no sandbox reaches it, in CIDR form.
         dns_listen: address for sandboxes' DNS questions, ``host:port``; None for none.
         log_file: where the edge logs, behind what is there.
         log_bytes: length of that file; a longer one is renamed, with ".1" behind its name.
@@ -80,6 +83,9 @@ class EdgeOptions:
     log_bytes: int
     log_files: int
     tls: EdgeTLS | None = None
+    egress_authority: Path | None = None
+    server_roots: Path | None = None
+    proxy_networks: tuple[str, ...] = ()
 
     @property
     def argv(self) -> list[str]:
@@ -93,6 +99,9 @@ class EdgeOptions:
             *("--range", self.address_range),
             *(("--egress-listen", self.egress_listen) if self.egress_listen else ()),
             *("--egress-mark", str(self.egress_mark)),
+            *(("--egress-ca", str(self.egress_authority)) if self.egress_authority else ()),
+            *(("--egress-roots", str(self.server_roots)) if self.server_roots else ()),
+            *(word for network in self.proxy_networks for word in ("--egress-proxy-network", network)),
             *(("--dns-listen", self.dns_listen) if self.dns_listen else ()),
             *("--log", str(self.log_file)),
             *("--log-bytes", str(self.log_bytes)),
@@ -120,6 +129,9 @@ class EdgeOptions:
             "admin": str(self.admin_socket),
             "egress_listen": self.egress_listen or "",
             "egress_mark": self.egress_mark,
+            "egress_ca": str(self.egress_authority or ""),
+            "egress_roots": str(self.server_roots or ""),
+            "egress_proxy_networks": list(self.proxy_networks) or None,
             "dns_listen": self.dns_listen or "",
             "range": self.address_range,
             "log": str(self.log_file),
@@ -142,6 +154,7 @@ class EdgeLimits:
     Attributes:
         answer_s: for any answer on its socket, in seconds. Forgetting takes a millisecond, and seconds only
             on a host that is full.
+        resolve_s: for an answer that needs a name resolved; resolvers have 8 s for all of it.
         start_s: from its start until it listens; it takes 10 ms.
         stop_s: from being asked to end until it has; it lets requests under way go on for 2 s.
         restart_pause_s: pause before the edge is started again after it died; doubles while it dies young.
@@ -150,6 +163,7 @@ class EdgeLimits:
     """
 
     answer_s: float = 4.0
+    resolve_s: float = 12.0
     start_s: float = 10.0
     stop_s: float = 5.0
     restart_pause_s: float = 0.05
@@ -238,6 +252,15 @@ class EdgeProcess(Edge):
         except httpx.HTTPError as error:
             log.warning("edge did not forget, restarting it", sandbox_id=sandbox_id, error=repr(error))
             await self._restart(asked)
+
+    async def check_proxy(self, host: str) -> None:
+        """Ask the edge, which resolves names for sandboxes."""
+        try:
+            refusal = await self._admin.judge_upstream(host, timeout_s=self._limits.resolve_s)
+        except httpx.HTTPError as error:
+            raise UnavailableError("the edge does not answer", details=repr(error)) from error
+        if refusal is not None:
+            raise InvalidArgumentError(f"egressProxy: {refusal}")
 
     async def stop(self) -> None:
         """

@@ -73,15 +73,19 @@ class GuestLimits:
 class HttpGuest(Guest):
     """Calls guestd at port 49982 of a machine's address."""
 
-    def __init__(self, *, clock: Clock, limits: GuestLimits | None = None, port: int = PORT) -> None:
+    def __init__(
+        self, *, clock: Clock, limits: GuestLimits | None = None, edge_authority: str = "", port: int = PORT
+    ) -> None:
         """
         Args:
             clock: what guests are told as the time.
             limits: of answers.
+            edge_authority: the certificate behind what the edge shows for names of rules, as PEM.
             port: another one than guestd's is for tests.
         """
         self._clock = clock
         self._limits = limits or GuestLimits()
+        self._edge_authority = edge_authority
         self._port = port
         self._pool = httpcore.AsyncConnectionPool(
             max_connections=self._limits.connections,
@@ -108,6 +112,11 @@ class HttpGuest(Guest):
             machine, "Configure", message, guest_pb.ConfigureResponse, self._limits.configure_timeout_s
         )
         log.debug("guest configured", sandbox_id=machine.sandbox_id, guestd=_clean(answer.version))
+
+    async def trust_edge(self, machine: Machine) -> None:
+        """Have its programs trust what the edge shows them."""
+        message = guest_pb.TrustRequest(authorities=self._edge_authority)
+        await self._call(machine, "Trust", message, guest_pb.TrustResponse, self._limits.configure_timeout_s)
 
     async def kill_greediest(self, machine: Machine) -> KilledProcess:
         """Have the process killed that holds most memory."""

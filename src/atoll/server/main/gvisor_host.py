@@ -7,15 +7,17 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 
 import structlog
 from typing_extensions import override
 
 from atoll.server.control.clock import SystemClock
-from atoll.server.domain.errors import FailedPreconditionError
+from atoll.server.domain.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.template import Template
+from atoll.server.edge.certificates import ensure_egress_authority
 from atoll.server.edge.process import EdgeOptions, EdgeProcess, EdgeTLS
 from atoll.server.guests.client import HttpGuest
 from atoll.server.images.library import TemplateLibrary
@@ -69,6 +71,9 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
     doors = Doors(home, settings)
     if purpose is Purpose.SERVE:
         await doors.open()
+    authority = await asyncio.to_thread(
+        ensure_egress_authority, home.egress_authority, home.id, SystemClock().now()
+    )
     edge = EdgeProcess(_edge_options(home, settings, addresses, doors.tls), settings.edge)
     slots = SlotPool(
         home.id,
@@ -81,7 +86,9 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
         most_connections=settings.network.most_connections,
     )
     async with contextlib.AsyncExitStack() as stack:
-        guest = await stack.enter_async_context(HttpGuest(clock=SystemClock(), limits=settings.guests))
+        guest = await stack.enter_async_context(
+            HttpGuest(clock=SystemClock(), limits=settings.guests, edge_authority=authority)
+        )
         stack.push_async_callback(edge.close)
         if purpose is Purpose.TAKE_DOWN:
             await edge.stop()
@@ -139,6 +146,10 @@ class _EndedEdge(Edge):
     @override
     async def forget_egress(self, sandbox_id: SandboxId, *, unless: str = "") -> None:
         return
+
+    @override
+    async def check_proxy(self, host: str) -> None:
+        raise UnavailableError("The server is stopping")
 
 
 def program(name: str) -> Path:
@@ -218,7 +229,23 @@ def _edge_options(
         log_bytes=settings.server.log_bytes,
         log_files=settings.server.log_files,
         tls=tls,
+        egress_authority=home.egress_authority,
+        server_roots=Path(roots).absolute() if (roots := settings.network.server_roots) else None,
+        proxy_networks=_networks(settings.network.proxy_networks),
     )
+
+
+def _networks(words: str) -> tuple[str, ...]:
+    """
+    Read networks that are separated by commas.
+
+    Raises:
+        InvalidArgumentError: one is none.
+    """
+    try:
+        return tuple(str(ip_network(word.strip())) for word in words.split(",") if word.strip())
+    except ValueError as error:
+        raise InvalidArgumentError(f"network.proxy_networks: {error}") from error
 
 
 async def _runsc(home: Home, purpose: Purpose) -> Path:

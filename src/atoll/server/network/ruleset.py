@@ -57,6 +57,8 @@ PRIVATE6 = (
 _SHARED = frozenset({"open", "closed"})
 # What the edge looks into for a name. Over IPv6 it is refused, and programs then take IPv4.
 _BY_DOMAIN = "meta nfproto ipv4 tcp dport { 80, 443 }"
+# What the edge carries through a proxy; there is none over IPv6 either.
+_TUNNELLED = "meta nfproto ipv4 meta l4proto tcp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,7 @@ def dismiss(rules: Rules, number: int, policy: EgressPolicy) -> list[str]:
         f"delete element inet {table} {map_name} {{ {address} }}"
         for map_name, address in _policies(rules, number)
     ]
-    if policy.domains:
+    if _leads(policy):
         commands += [
             f"delete element inet {table} by_domain4 {{ {rules.addresses.address(number)} }}",
             f"flush chain inet {table} lead_{number}",
@@ -135,22 +137,43 @@ def own_chain(rules: Rules, number: int, policy: EgressPolicy) -> list[str]:
     What is closed to all is judged first; what is allowed wins over what is denied.
     """
     table, chain = rules.names.table, _chain(number, policy)
-    judgements = ["jump guarded", *_destinations(policy.allowed, "goto counted")]
+    open_to = _way_out(policy)
+    judgements = ["jump guarded"]
+    if policy.rules:
+        # QUIC: nobody looks into it for a name, and programs then take TCP.
+        judgements.append("udp dport 443 goto refuse")
+    judgements += _destinations(policy.allowed, f"goto {open_to}")
     if policy.domains:
         judgements.append(f"{_BY_DOMAIN} goto led")
     judgements += _destinations(policy.denied, "goto refuse")
-    judgements.append("goto refuse" if policy.denies_all else "goto counted")
+    judgements.append("goto refuse" if policy.denies_all else f"goto {open_to}")
     commands = [
         f"add chain inet {table} {chain}",
         *(f"add rule inet {table} {chain} {judgement}" for judgement in judgements),
     ]
-    return [*commands, *(_leading(rules, number, policy) if policy.domains else ())]
+    return [*commands, *(_leading(rules, number, policy) if _leads(policy) else ())]
+
+
+def _leads(policy: EgressPolicy) -> bool:
+    """Say whether anything of a slot goes to the edge."""
+    if policy.denies_all and not policy.allow_out:
+        return False
+    return bool(policy.domains or policy.rules or policy.proxy)
+
+
+def _way_out(policy: EgressPolicy) -> str:
+    """Name the chain of what an address opens: to the world, or for some of it to the edge."""
+    if policy.proxy is not None:
+        return "tunnelled"
+    return "read" if policy.rules else "counted"
 
 
 def _leading(rules: Rules, number: int, policy: EgressPolicy) -> list[str]:
-    """Lead what goes by domains to the edge, but for networks that are allowed anyway."""
+    """Lead to the edge what it reads or tunnels; with domains alone, not what an address opens anyway."""
     table, chain = rules.names.table, f"lead_{number}"
-    steps = [*_destinations(policy.allowed, "return"), f"{_BY_DOMAIN} redirect to :{rules.egress_port}"]
+    what = _TUNNELLED if policy.proxy is not None else _BY_DOMAIN
+    apart = _destinations(policy.allowed, "return") if _way_out(policy) == "counted" else []
+    steps = [*apart, f"{what} redirect to :{rules.egress_port}"]
     return [
         f"add chain inet {table} {chain}",
         *(f"add rule inet {table} {chain} {step}" for step in steps),
@@ -169,7 +192,7 @@ def _destinations(found: Callable[[int], tuple[Network, ...]], verdict: str) -> 
 def _chain(number: int, policy: EgressPolicy) -> str:
     if policy.denies_all and not policy.allow_out:
         return "closed"
-    return f"own_{number}" if policy.allow_out or policy.deny_out else "open"
+    return f"own_{number}" if policy.allow_out or policy.deny_out or _leads(policy) else "open"
 
 
 def _policies(rules: Rules, number: int) -> list[tuple[str, IPv4Address | IPv6Address]]:
@@ -254,6 +277,16 @@ def _judgement(rules: Rules) -> str:
     ct state new goto counted
     ct status dnat accept
     goto refuse
+  }}
+  chain read {{
+    {_BY_DOMAIN} goto led
+    tcp dport {{ 80, 443 }} goto refuse
+    goto counted
+  }}
+  chain tunnelled {{
+    {_TUNNELLED} goto led
+    meta l4proto tcp goto refuse
+    goto counted
   }}
   chain from_sandbox {{
     {"" if rules.ipv6 else "meta nfproto ipv6 drop"}

@@ -26,3 +26,13 @@ class Edge(Protocol):
         An edge that does not answer is restarted, which forgets everything.
         """
         ...
+
+    async def check_proxy(self, host: str) -> None:
+        """
+        Check where a proxy of a sandbox is; its name is resolved and checked again at each connection.
+
+        Raises:
+            InvalidArgumentError: the name leads nowhere, or where no sandbox and no proxy may be.
+            UnavailableError: the edge does not answer.
+        """
+        ...

@@ -21,6 +21,15 @@ class Guest(Protocol):
         """
         ...
 
+    async def trust_edge(self, machine: Machine) -> None:
+        """
+        Have its programs trust what the edge shows them for names of rules; again is the same.
+
+        Raises:
+            UnavailableError: the guest did not answer in time, or refused.
+        """
+        ...
+
     async def kill_greediest(self, machine: Machine) -> KilledProcess:
         """
         Have the process killed that holds most memory.

@@ -86,10 +86,17 @@ class NetworkSettings:
         ready_slots: network namespaces kept ready, so that a create does not wait for one; each costs
             12-37 ms to make and little to keep.
         most_connections: connections of one sandbox at once; all sandboxes share the host's table.
+        proxy_networks: networks, separated by commas, where proxies of sandboxes may be although no sandbox
+            reaches them: 10.0.0.0/24, say. Empty: none; who names a proxy could else have Atoll knock at
+            doors that are closed to sandboxes.
+        server_roots: file with authorities, in PEM form, that may have signed servers to which Atoll adds
+            headers for sandboxes, beside those that this host trusts; empty: none.
     """
 
     ready_slots: int = READY
     most_connections: int = MOST_CONNECTIONS
+    proxy_networks: str = ""
+    server_roots: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

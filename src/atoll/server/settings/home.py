@@ -100,6 +100,11 @@ class Home:
         return self.path / "tls"
 
     @property
+    def egress_authority(self) -> Path:
+        """What signs names of sandboxes' rules: certificate and key."""
+        return self.certificates / "egress.pem"
+
+    @property
     def public(self) -> Path:
         """What everybody on this machine may read: the home itself is for root."""
         return PUBLIC / self.id

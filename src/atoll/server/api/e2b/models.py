@@ -18,6 +18,43 @@ class AutoResume(BaseModel):
     enabled: Flag = False
 
 
+class Transform(BaseModel):
+    """What is done to a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    headers: Texts | None = None
+
+
+class NetworkRule(BaseModel):
+    """What is done to requests for a name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    transform: Transform | None = None
+
+
+class ProxyTLS(BaseModel):
+    """How a proxy is spoken to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: Flag = False
+    serverName: Text | None = None
+    caCert: Text | None = None
+
+
+class EgressProxy(BaseModel):
+    """The SOCKS5 proxy that all TCP goes through."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    address: Text
+    username: Text | None = None
+    password: Text | None = None
+    tls: ProxyTLS | None = None
+
+
 class OutgoingRules(BaseModel):
     """What a sandbox may reach; fields that are not named here are refused."""
 
@@ -26,6 +63,8 @@ class OutgoingRules(BaseModel):
     allowOut: list[Text] | None = None
     denyOut: list[Text] | None = None
     dnsServers: list[Text] | None = None
+    rules: dict[Text, list[NetworkRule]] | None = None
+    egressProxy: EgressProxy | None = None
 
 
 class Network(OutgoingRules):
@@ -122,6 +161,21 @@ class Lifecycle(BaseModel):
     onTimeout: Literal["kill", "pause"] = "kill"
 
 
+class ProxyTLSInfo(BaseModel):
+    """How a proxy is spoken to, without the authorities that it is known by."""
+
+    enabled: bool = True
+    serverName: str | None = None
+
+
+class EgressProxyInfo(BaseModel):
+    """The proxy, without its password."""
+
+    address: str
+    username: str | None = None
+    tls: ProxyTLSInfo | None = None
+
+
 class NetworkInfo(BaseModel):
     """What a sandbox may reach."""
 
@@ -129,6 +183,8 @@ class NetworkInfo(BaseModel):
     allowOut: list[str] | None = None
     denyOut: list[str] | None = None
     dnsServers: list[str] | None = None
+    rules: dict[str, list[NetworkRule]] | None = None
+    egressProxy: EgressProxyInfo | None = None
     maskRequestHost: str | None = None
     httpsPorts: list[int] | None = None
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from atoll.server.api.e2b import models
+from atoll.server.api.e2b.egress import from_proxy, from_rules, to_egress
 from atoll.server.control.requests import CreateSandbox
 from atoll.server.domain.egress import ALL_TRAFFIC, EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError, UnimplementedError
@@ -68,13 +69,13 @@ def to_wish(body: models.NewSandbox, *, version: int) -> CreateSandbox:
         timeout=timedelta(seconds=timeout),
         metadata=body.metadata or {},
         env=body.envVars or {},
-        egress=to_egress(body.allow_internet_access, body.network),
+        egress=_first_egress(body.allow_internet_access, body.network),
         ingress=ingress,
         secured=secured,
     )
 
 
-def to_egress(internet: bool | None, network: models.Network | None) -> EgressPolicy:
+def _first_egress(internet: bool | None, network: models.Network | None) -> EgressPolicy:
     """
     Read what a sandbox may reach.
 
@@ -83,7 +84,7 @@ def to_egress(internet: bool | None, network: models.Network | None) -> EgressPo
     """
     network = network or models.Network()
     _refuse_unknown("network.", network.model_extra)
-    return _egress(internet, network)
+    return to_egress(internet, network)
 
 
 def to_ingress(network: models.Network | None) -> IngressPolicy:
@@ -104,16 +105,7 @@ def to_new_egress(body: models.NetworkUpdate) -> EgressPolicy:
         UnimplementedError: an option that Atoll does not have.
     """
     _refuse_unknown("", body.model_extra)
-    return _egress(body.allow_internet_access, body)
-
-
-def _egress(internet: bool | None, rules: models.OutgoingRules) -> EgressPolicy:
-    return EgressPolicy(
-        internet=internet is not False,
-        allow_out=tuple(rules.allowOut or ()),
-        deny_out=tuple(rules.denyOut or ()),
-        dns_servers=tuple(rules.dnsServers or ()),
-    )
+    return to_egress(body.allow_internet_access, body)
 
 
 def _refuse_unknown(prefix: str, extra: Mapping[str, Any] | None) -> None:
@@ -164,6 +156,8 @@ def _network(sandbox: Sandbox) -> models.NetworkInfo:
         allowOut=list(egress.allow_out) or None,
         denyOut=denied or None,
         dnsServers=list(egress.dns_servers) or None,
+        rules=from_rules(egress.rules),
+        egressProxy=from_proxy(egress.proxy),
     )
 
 

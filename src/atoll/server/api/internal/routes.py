@@ -17,6 +17,7 @@ from atoll.server.control.finding import SignedFile
 from atoll.server.control.requests import Route as Found
 from atoll.server.control.service import Control
 from atoll.server.domain.egress import fingerprint
+from atoll.server.domain.sandbox import Sandbox
 
 
 class Route(BaseModel):
@@ -30,13 +31,61 @@ class Route(BaseModel):
     https_ports: list[int] = []
 
 
+class Header(BaseModel):
+    """A header, whose value may name secrets."""
+
+    name: str
+    value: str
+
+
+class Rule(BaseModel):
+    """What requests for a name get, and the secrets in there."""
+
+    domain: str
+    headers: list[Header]
+    secrets: list[str]
+
+
+class ProxyTLS(BaseModel):
+    """Whom a proxy must prove to be."""
+
+    server_name: str
+    ca_cert: str
+
+
+class Proxy(BaseModel):
+    """What a sandbox's TCP goes through."""
+
+    address: str
+    username: str
+    password: str
+    tls: ProxyTLS | None
+
+
 class Egress(BaseModel):
-    """What a sandbox reaches by name, and who resolves names for it."""
+    """What a sandbox reaches, who resolves names for it, and what is done to its requests."""
 
     sandbox_id: str
     fingerprint: str
     domains: list[str]
     dns_servers: list[str]
+    allowed: list[str]
+    denied: list[str]
+    open: bool
+    rules: list[Rule]
+    proxy: Proxy | None
+
+
+class SecretNames(BaseModel):
+    """Which secrets a sandbox's rules name."""
+
+    names: list[str]
+
+
+class SecretValues(BaseModel):
+    """The values of those that are there."""
+
+    values: dict[str, str]
 
 
 class Token(BaseModel):
@@ -61,6 +110,38 @@ def render(answer: Answer) -> JSONResponse:
     return JSONResponse(body, status_code=answer.status, headers=dict(answer.headers))
 
 
+def told_egress(sandbox: Sandbox) -> Egress:
+    """Say all that the edge has to know of a sandbox's policy."""
+    policy, proxy = sandbox.egress, sandbox.egress.proxy
+    return Egress(
+        sandbox_id=sandbox.id,
+        fingerprint=fingerprint(policy),
+        domains=list(policy.domains),
+        dns_servers=list(policy.dns_servers),
+        allowed=[str(network) for version in (4, 6) for network in policy.allowed(version)],
+        denied=[str(network) for version in (4, 6) for network in policy.denied(version)],
+        open=not policy.denies_all,
+        rules=[
+            Rule(
+                domain=rule.domain,
+                headers=[Header(name=name, value=value) for name, value in rule.headers],
+                secrets=list(rule.secrets),
+            )
+            for rule in policy.rules
+        ],
+        proxy=None
+        if proxy is None
+        else Proxy(
+            address=proxy.address,
+            username=proxy.username,
+            password=proxy.password,
+            tls=None
+            if proxy.tls is None
+            else ProxyTLS(server_name=proxy.tls.server_name, ca_cert=proxy.tls.ca_cert),
+        ),
+    )
+
+
 def build(control: Control) -> Dialect:
     """Put the routes together."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -83,14 +164,7 @@ def build(control: Control) -> Dialect:
 
     @routes.get("/v1/egress/{address}")
     async def egress(address: str) -> Egress:
-        found = await control.egress_at(address)
-        policy = found.egress
-        return Egress(
-            sandbox_id=found.id,
-            fingerprint=fingerprint(policy),
-            domains=list(policy.domains),
-            dns_servers=list(policy.dns_servers),
-        )
+        return told_egress(await control.egress_at(address))
 
     # POST, since what is asked for is a secret, and paths of requests are logged.
     @routes.post("/v1/routes/by-token")

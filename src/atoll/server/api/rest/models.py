@@ -29,6 +29,24 @@ class LimitsWish(Closed):
     disk_bytes: StrictInt | None = Field(default=None, description="What may be written over the template.")
 
 
+class ProxyTLS(Closed):
+    """How a proxy proves who it is."""
+
+    server_name: Text = Field(default="", description="In its certificate; empty: the host of its address.")
+    ca_cert: Text = Field(
+        default="", description="Authorities in PEM form, in place of the host's. Never shown."
+    )
+
+
+class Proxy(Closed):
+    """A SOCKS5 proxy."""
+
+    address: Text = Field(examples=["proxy.example.com:1080"])
+    username: Text = ""
+    password: Text = Field(default="", description="Never shown.")
+    tls: ProxyTLS | None = Field(default=None, description="null: it is spoken to in the clear.")
+
+
 class Network(Closed):
     """Which parts of the internet a sandbox reaches. What is allowed wins over what is denied."""
 
@@ -41,6 +59,13 @@ class Network(Closed):
         examples=[["0.0.0.0/0"]],
     )
     dns_servers: list[Text] = Field(default=[], description="IPv4 addresses of name servers.")
+    headers: dict[Text, Texts] = Field(
+        default={},
+        description="Headers that requests to a name, or to all below it, get on their way; "
+        "${e2b.secrets.NAME} stands for a secret.",
+        examples=[{"api.example.com": {"Authorization": "Bearer ${e2b.secrets.example}"}}],
+    )
+    proxy: Proxy | None = Field(default=None, description="What all TCP goes through, after all this.")
 
 
 class SetNetwork(Network):

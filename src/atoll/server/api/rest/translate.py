@@ -6,6 +6,8 @@ from datetime import timedelta
 from atoll.server.api.rest import models
 from atoll.server.control.requests import CreateSandbox, LimitsOverride
 from atoll.server.domain.egress import EgressPolicy
+from atoll.server.domain.egress_proxy import EgressProxy, ProxyTLS
+from atoll.server.domain.egress_rules import HeaderRule
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.limits import Limits
@@ -45,7 +47,32 @@ def to_egress(internet: bool, network: models.Network) -> EgressPolicy:
         allow_out=tuple(network.allow_out),
         deny_out=tuple(network.deny_out),
         dns_servers=tuple(network.dns_servers),
+        rules=tuple(
+            HeaderRule(domain=domain, headers=tuple(headers.items()))
+            for domain, headers in network.headers.items()
+        ),
+        proxy=_to_proxy(network.proxy),
     )
+
+
+def _to_proxy(asked: models.Proxy | None) -> EgressProxy | None:
+    if asked is None:
+        return None
+    tls = asked.tls
+    return EgressProxy(
+        address=asked.address,
+        username=asked.username,
+        password=asked.password,
+        tls=None if tls is None else ProxyTLS(server_name=tls.server_name, ca_cert=tls.ca_cert),
+    )
+
+
+def _from_proxy(proxy: EgressProxy | None) -> models.Proxy | None:
+    """Show a proxy without what is secret about it."""
+    if proxy is None:
+        return None
+    tls = None if proxy.tls is None else models.ProxyTLS(server_name=proxy.tls.server_name)
+    return models.Proxy(address=proxy.address, username=proxy.username, tls=tls)
 
 
 def to_metadata(untrusted: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -78,6 +105,8 @@ def from_sandbox(
             allow_out=list(sandbox.egress.allow_out),
             deny_out=list(sandbox.egress.deny_out),
             dns_servers=list(sandbox.egress.dns_servers),
+            headers={rule.domain: dict(rule.headers) for rule in sandbox.egress.rules},
+            proxy=_from_proxy(sandbox.egress.proxy),
         ),
         incoming=models.Incoming(
             public=sandbox.ingress.public,

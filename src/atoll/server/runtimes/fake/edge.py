@@ -26,3 +26,7 @@ class FakeEdge(Edge):
         # It never asked for a policy, so it knows none.
         if not unless:
             self.forgotten_egress.append(sandbox_id)
+
+    @override
+    async def check_proxy(self, host: str) -> None:
+        await self.faults.at("check proxy")

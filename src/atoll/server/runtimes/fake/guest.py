@@ -15,6 +15,7 @@ class FakeGuest(Guest):
     def __init__(self, *, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
         self.configurations: dict[SandboxId, GuestConfiguration] = {}
+        self.trusting: set[SandboxId] = set()
 
     @override
     async def configure(self, machine: Machine, configuration: GuestConfiguration) -> None:
@@ -23,6 +24,11 @@ class FakeGuest(Guest):
         if old is not None and old.generation >= configuration.generation:
             raise UnavailableError(f"generation {configuration.generation} is not newer")
         self.configurations[machine.sandbox_id] = configuration
+
+    @override
+    async def trust_edge(self, machine: Machine) -> None:
+        await self.faults.at("trust")
+        self.trusting.add(machine.sandbox_id)
 
     @override
     async def kill_greediest(self, machine: Machine) -> KilledProcess:

@@ -594,6 +594,87 @@ func (x *KillGreediestResponse) GetResidentBytes() uint64 {
 	return 0
 }
 
+type TrustRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Certificates in PEM form.
+	Authorities   string `protobuf:"bytes,1,opt,name=authorities,proto3" json:"authorities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrustRequest) Reset() {
+	*x = TrustRequest{}
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrustRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrustRequest) ProtoMessage() {}
+
+func (x *TrustRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrustRequest.ProtoReflect.Descriptor instead.
+func (*TrustRequest) Descriptor() ([]byte, []int) {
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *TrustRequest) GetAuthorities() string {
+	if x != nil {
+		return x.Authorities
+	}
+	return ""
+}
+
+type TrustResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrustResponse) Reset() {
+	*x = TrustResponse{}
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrustResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrustResponse) ProtoMessage() {}
+
+func (x *TrustResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrustResponse.ProtoReflect.Descriptor instead.
+func (*TrustResponse) Descriptor() ([]byte, []int) {
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{10}
+}
+
 var File_atoll_guest_v1_guest_proto protoreflect.FileDescriptor
 
 const file_atoll_guest_v1_guest_proto_rawDesc = "" +
@@ -646,10 +727,14 @@ const file_atoll_guest_v1_guest_proto_rawDesc = "" +
 	"\x15KillGreediestResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\tR\acommand\x12%\n" +
-	"\x0eresident_bytes\x18\x03 \x01(\x04R\rresidentBytes2\xbe\x01\n" +
+	"\x0eresident_bytes\x18\x03 \x01(\x04R\rresidentBytes\"0\n" +
+	"\fTrustRequest\x12 \n" +
+	"\vauthorities\x18\x01 \x01(\tR\vauthorities\"\x0f\n" +
+	"\rTrustResponse2\x84\x02\n" +
 	"\fGuestService\x12P\n" +
 	"\tConfigure\x12 .atoll.guest.v1.ConfigureRequest\x1a!.atoll.guest.v1.ConfigureResponse\x12\\\n" +
-	"\rKillGreediest\x12$.atoll.guest.v1.KillGreediestRequest\x1a%.atoll.guest.v1.KillGreediestResponseB9Z7atoll.dev/dataplane/internal/gen/atoll/guest/v1;guestv1b\x06proto3"
+	"\rKillGreediest\x12$.atoll.guest.v1.KillGreediestRequest\x1a%.atoll.guest.v1.KillGreediestResponse\x12D\n" +
+	"\x05Trust\x12\x1c.atoll.guest.v1.TrustRequest\x1a\x1d.atoll.guest.v1.TrustResponseB9Z7atoll.dev/dataplane/internal/gen/atoll/guest/v1;guestv1b\x06proto3"
 
 var (
 	file_atoll_guest_v1_guest_proto_rawDescOnce sync.Once
@@ -663,7 +748,7 @@ func file_atoll_guest_v1_guest_proto_rawDescGZIP() []byte {
 	return file_atoll_guest_v1_guest_proto_rawDescData
 }
 
-var file_atoll_guest_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_atoll_guest_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_atoll_guest_v1_guest_proto_goTypes = []any{
 	(*ConfigureRequest)(nil),      // 0: atoll.guest.v1.ConfigureRequest
 	(*ConfigureResponse)(nil),     // 1: atoll.guest.v1.ConfigureResponse
@@ -674,23 +759,27 @@ var file_atoll_guest_v1_guest_proto_goTypes = []any{
 	(*Volume)(nil),                // 6: atoll.guest.v1.Volume
 	(*KillGreediestRequest)(nil),  // 7: atoll.guest.v1.KillGreediestRequest
 	(*KillGreediestResponse)(nil), // 8: atoll.guest.v1.KillGreediestResponse
-	nil,                           // 9: atoll.guest.v1.Configuration.EnvEntry
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*TrustRequest)(nil),          // 9: atoll.guest.v1.TrustRequest
+	(*TrustResponse)(nil),         // 10: atoll.guest.v1.TrustResponse
+	nil,                           // 11: atoll.guest.v1.Configuration.EnvEntry
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_atoll_guest_v1_guest_proto_depIdxs = []int32{
 	2,  // 0: atoll.guest.v1.ConfigureRequest.configuration:type_name -> atoll.guest.v1.Configuration
 	3,  // 1: atoll.guest.v1.Configuration.identity:type_name -> atoll.guest.v1.Identity
-	9,  // 2: atoll.guest.v1.Configuration.env:type_name -> atoll.guest.v1.Configuration.EnvEntry
-	10, // 3: atoll.guest.v1.Configuration.time:type_name -> google.protobuf.Timestamp
+	11, // 2: atoll.guest.v1.Configuration.env:type_name -> atoll.guest.v1.Configuration.EnvEntry
+	12, // 3: atoll.guest.v1.Configuration.time:type_name -> google.protobuf.Timestamp
 	4,  // 4: atoll.guest.v1.Configuration.limits:type_name -> atoll.guest.v1.Limits
 	5,  // 5: atoll.guest.v1.Configuration.network:type_name -> atoll.guest.v1.Network
 	6,  // 6: atoll.guest.v1.Configuration.volumes:type_name -> atoll.guest.v1.Volume
 	0,  // 7: atoll.guest.v1.GuestService.Configure:input_type -> atoll.guest.v1.ConfigureRequest
 	7,  // 8: atoll.guest.v1.GuestService.KillGreediest:input_type -> atoll.guest.v1.KillGreediestRequest
-	1,  // 9: atoll.guest.v1.GuestService.Configure:output_type -> atoll.guest.v1.ConfigureResponse
-	8,  // 10: atoll.guest.v1.GuestService.KillGreediest:output_type -> atoll.guest.v1.KillGreediestResponse
-	9,  // [9:11] is the sub-list for method output_type
-	7,  // [7:9] is the sub-list for method input_type
+	9,  // 9: atoll.guest.v1.GuestService.Trust:input_type -> atoll.guest.v1.TrustRequest
+	1,  // 10: atoll.guest.v1.GuestService.Configure:output_type -> atoll.guest.v1.ConfigureResponse
+	8,  // 11: atoll.guest.v1.GuestService.KillGreediest:output_type -> atoll.guest.v1.KillGreediestResponse
+	10, // 12: atoll.guest.v1.GuestService.Trust:output_type -> atoll.guest.v1.TrustResponse
+	10, // [10:13] is the sub-list for method output_type
+	7,  // [7:10] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -707,7 +796,7 @@ func file_atoll_guest_v1_guest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_atoll_guest_v1_guest_proto_rawDesc), len(file_atoll_guest_v1_guest_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

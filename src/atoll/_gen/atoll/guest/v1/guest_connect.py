@@ -16,7 +16,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import guest_pb
-from .guest_pb import ConfigureRequest, ConfigureResponse, KillGreediestRequest, KillGreediestResponse
+from .guest_pb import ConfigureRequest, ConfigureResponse, KillGreediestRequest, KillGreediestResponse, TrustRequest, TrustResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -40,6 +40,13 @@ class GuestService(Protocol):
     async def kill_greediest(self, request: KillGreediestRequest, ctx: RequestContext[KillGreediestRequest, KillGreediestResponse], /) -> KillGreediestResponse:
         """
         Kill the process that holds most memory, never guestd itself.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def trust(self, request: TrustRequest, ctx: RequestContext[TrustRequest, TrustResponse], /) -> TrustResponse:
+        """
+        Have programs trust authorities, beside those that they trust anyway: commands from now on, and of those that run
+        already the ones that read the system's list anew. Again is the same.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -80,6 +87,16 @@ class GuestServiceASGIApplication(ConnectASGIApplication[GuestService]):
                         idempotency_level=IdempotencyLevel.UNKNOWN,
                     ),
                     function=svc.kill_greediest,
+                ),
+                "/atoll.guest.v1.GuestService/Trust": Endpoint.unary(
+                    method=MethodInfo(
+                        name="Trust",
+                        service_name="atoll.guest.v1.GuestService",
+                        input=TrustRequest,
+                        output=TrustResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                    ),
+                    function=svc.trust,
                 ),
             },
             interceptors=interceptors,
@@ -144,6 +161,30 @@ class GuestServiceClient(ConnectClient):
             timeout_ms=timeout_ms,
         )
 
+    async def trust(
+        self,
+        request: TrustRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> TrustResponse:
+        """
+        Have programs trust authorities, beside those that they trust anyway: commands from now on, and of those that run
+        already the ones that read the system's list anew. Again is the same.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Trust",
+                service_name="atoll.guest.v1.GuestService",
+                input=TrustRequest,
+                output=TrustResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+
 class GuestServiceSync(Protocol):
     def configure(self, request: ConfigureRequest, ctx: RequestContext[ConfigureRequest, ConfigureResponse], /) -> ConfigureResponse:
         """
@@ -157,6 +198,13 @@ class GuestServiceSync(Protocol):
     def kill_greediest(self, request: KillGreediestRequest, ctx: RequestContext[KillGreediestRequest, KillGreediestResponse], /) -> KillGreediestResponse:
         """
         Kill the process that holds most memory, never guestd itself.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def trust(self, request: TrustRequest, ctx: RequestContext[TrustRequest, TrustResponse], /) -> TrustResponse:
+        """
+        Have programs trust authorities, beside those that they trust anyway: commands from now on, and of those that run
+        already the ones that read the system's list anew. Again is the same.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -195,6 +243,16 @@ class GuestServiceWSGIApplication(ConnectWSGIApplication):
                         idempotency_level=IdempotencyLevel.UNKNOWN,
                     ),
                     function=service.kill_greediest,
+                ),
+                "/atoll.guest.v1.GuestService/Trust": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="Trust",
+                        service_name="atoll.guest.v1.GuestService",
+                        input=TrustRequest,
+                        output=TrustResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                    ),
+                    function=service.trust,
                 ),
             },
             interceptors=interceptors,
@@ -252,6 +310,29 @@ class GuestServiceClientSync(ConnectClientSync):
                 service_name="atoll.guest.v1.GuestService",
                 input=KillGreediestRequest,
                 output=KillGreediestResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def trust(
+        self,
+        request: TrustRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> TrustResponse:
+        """
+        Have programs trust authorities, beside those that they trust anyway: commands from now on, and of those that run
+        already the ones that read the system's list anew. Again is the same.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Trust",
+                service_name="atoll.guest.v1.GuestService",
+                input=TrustRequest,
+                output=TrustResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
             ),
             headers=headers,

@@ -41,6 +41,8 @@ const (
 	// GuestServiceKillGreediestProcedure is the fully-qualified name of the GuestService's
 	// KillGreediest RPC.
 	GuestServiceKillGreediestProcedure = "/atoll.guest.v1.GuestService/KillGreediest"
+	// GuestServiceTrustProcedure is the fully-qualified name of the GuestService's Trust RPC.
+	GuestServiceTrustProcedure = "/atoll.guest.v1.GuestService/Trust"
 )
 
 // GuestServiceClient is a client for the atoll.guest.v1.GuestService service.
@@ -52,6 +54,9 @@ type GuestServiceClient interface {
 	Configure(context.Context, *connect.Request[v1.ConfigureRequest]) (*connect.Response[v1.ConfigureResponse], error)
 	// Kill the process that holds most memory, never guestd itself.
 	KillGreediest(context.Context, *connect.Request[v1.KillGreediestRequest]) (*connect.Response[v1.KillGreediestResponse], error)
+	// Have programs trust authorities, beside those that they trust anyway: commands from now on, and of those that run
+	// already the ones that read the system's list anew. Again is the same.
+	Trust(context.Context, *connect.Request[v1.TrustRequest]) (*connect.Response[v1.TrustResponse], error)
 }
 
 // NewGuestServiceClient constructs a client for the atoll.guest.v1.GuestService service. By
@@ -77,6 +82,12 @@ func NewGuestServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(guestServiceMethods.ByName("KillGreediest")),
 			connect.WithClientOptions(opts...),
 		),
+		trust: connect.NewClient[v1.TrustRequest, v1.TrustResponse](
+			httpClient,
+			baseURL+GuestServiceTrustProcedure,
+			connect.WithSchema(guestServiceMethods.ByName("Trust")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -84,6 +95,7 @@ func NewGuestServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 type guestServiceClient struct {
 	configure     *connect.Client[v1.ConfigureRequest, v1.ConfigureResponse]
 	killGreediest *connect.Client[v1.KillGreediestRequest, v1.KillGreediestResponse]
+	trust         *connect.Client[v1.TrustRequest, v1.TrustResponse]
 }
 
 // Configure calls atoll.guest.v1.GuestService.Configure.
@@ -96,6 +108,11 @@ func (c *guestServiceClient) KillGreediest(ctx context.Context, req *connect.Req
 	return c.killGreediest.CallUnary(ctx, req)
 }
 
+// Trust calls atoll.guest.v1.GuestService.Trust.
+func (c *guestServiceClient) Trust(ctx context.Context, req *connect.Request[v1.TrustRequest]) (*connect.Response[v1.TrustResponse], error) {
+	return c.trust.CallUnary(ctx, req)
+}
+
 // GuestServiceHandler is an implementation of the atoll.guest.v1.GuestService service.
 type GuestServiceHandler interface {
 	// Tell a sandbox all it has to know.
@@ -105,6 +122,9 @@ type GuestServiceHandler interface {
 	Configure(context.Context, *connect.Request[v1.ConfigureRequest]) (*connect.Response[v1.ConfigureResponse], error)
 	// Kill the process that holds most memory, never guestd itself.
 	KillGreediest(context.Context, *connect.Request[v1.KillGreediestRequest]) (*connect.Response[v1.KillGreediestResponse], error)
+	// Have programs trust authorities, beside those that they trust anyway: commands from now on, and of those that run
+	// already the ones that read the system's list anew. Again is the same.
+	Trust(context.Context, *connect.Request[v1.TrustRequest]) (*connect.Response[v1.TrustResponse], error)
 }
 
 // NewGuestServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -126,12 +146,20 @@ func NewGuestServiceHandler(svc GuestServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(guestServiceMethods.ByName("KillGreediest")),
 		connect.WithHandlerOptions(opts...),
 	)
+	guestServiceTrustHandler := connect.NewUnaryHandler(
+		GuestServiceTrustProcedure,
+		svc.Trust,
+		connect.WithSchema(guestServiceMethods.ByName("Trust")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/atoll.guest.v1.GuestService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case GuestServiceConfigureProcedure:
 			guestServiceConfigureHandler.ServeHTTP(w, r)
 		case GuestServiceKillGreediestProcedure:
 			guestServiceKillGreediestHandler.ServeHTTP(w, r)
+		case GuestServiceTrustProcedure:
+			guestServiceTrustHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -147,4 +175,8 @@ func (UnimplementedGuestServiceHandler) Configure(context.Context, *connect.Requ
 
 func (UnimplementedGuestServiceHandler) KillGreediest(context.Context, *connect.Request[v1.KillGreediestRequest]) (*connect.Response[v1.KillGreediestResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("atoll.guest.v1.GuestService.KillGreediest is not implemented"))
+}
+
+func (UnimplementedGuestServiceHandler) Trust(context.Context, *connect.Request[v1.TrustRequest]) (*connect.Response[v1.TrustResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("atoll.guest.v1.GuestService.Trust is not implemented"))
 }
