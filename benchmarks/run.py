@@ -11,10 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cold
+import crowd
+import door
 import rates
 import stats
 import template_build
 import transfer
+import watching
 from home import Home, running_home
 from rich.console import Console
 
@@ -33,6 +36,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "files": transfer.up_and_down,
     "idle": rates.idle_costs,
     "api": rates.api_requests,
+    "edge": door.edge_and_direct,
+    "watch": watching.events,
+    "streams": crowd.streams,
     "template": template,
 }
 

@@ -3,13 +3,21 @@
 //	loopback serve DIR              plain HTTP: GET and PUT of files in DIR; prints its address
 //	loopback load URL N C [K=V]...  N GETs of URL by C clients, headers K=V; prints requests per second
 //	loopback call URL N [K=V]...    N POSTs of standard input to URL, one after the other on one connection, which
-//	                                prints how long each took, in milliseconds, and the last answer to standard error
+//	                                prints how long each took, in milliseconds, and the last answer to standard error;
+//	                                GETs if standard input is empty
+//	loopback streams URL N [K=V]... N POSTs of standard input to URL at once, whose answers are Connect's streams of
+//	                                events; prints the SHA-256 of each one's output
 //
 // It stands outside the dataplane on purpose: nothing here is part of Atoll.
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -51,8 +59,14 @@ func run(args []string) error {
 			return err
 		}
 		return call(args[1], n, args[3:])
+	case len(args) >= 3 && args[0] == "streams":
+		n, err := strconv.Atoi(args[2])
+		if err != nil {
+			return err
+		}
+		return streams(args[1], n, args[3:])
 	}
-	return fmt.Errorf("usage: loopback serve DIR | loopback load URL N C [K=V]... | loopback call URL N [K=V]...")
+	return fmt.Errorf("usage: loopback serve DIR | loopback load URL N C [K=V]... | loopback call|streams URL N [K=V]...")
 }
 
 func serve(dir string) error {
@@ -108,11 +122,15 @@ func call(url string, n int, headers []string) error {
 	if err != nil {
 		return err
 	}
+	method := http.MethodPost
+	if len(body) == 0 {
+		method = http.MethodGet
+	}
 	client := &http.Client{}
 	var last []byte
 	for range n {
 		start := time.Now()
-		if last, err = ask(client, http.MethodPost, url, body, headers); err != nil {
+		if last, err = ask(client, method, url, body, headers); err != nil {
 			return err
 		}
 		fmt.Printf("%.3f\n", time.Since(start).Seconds()*1e3)
@@ -121,16 +139,71 @@ func call(url string, n int, headers []string) error {
 	return err
 }
 
-func ask(client *http.Client, method, url string, body []byte, headers []string) ([]byte, error) {
-	request, err := http.NewRequest(method, url, bytes.NewReader(body))
+func streams(url string, n int, headers []string) error {
+	body, err := io.ReadAll(os.Stdin)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, header := range headers {
-		name, value, _ := strings.Cut(header, "=")
-		request.Header.Set(name, value)
+	// Each has a connection of its own, as each command of a client has.
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	sums := make([]string, n)
+	var wait sync.WaitGroup
+	for i := range sums {
+		wait.Go(func() {
+			sum, err := stream(client, url, body, headers)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				sum = "none"
+			}
+			sums[i] = sum
+		})
 	}
-	answer, err := client.Do(request)
+	wait.Wait()
+	fmt.Println(strings.Join(sums, "\n"))
+	return nil
+}
+
+// stream reads one command's events: five bytes of flags and length before each.
+func stream(client *http.Client, url string, body []byte, headers []string) (string, error) {
+	answer, err := begin(client, http.MethodPost, url, body, headers)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	reader := bufio.NewReaderSize(answer.Body, 64<<10)
+	sum := sha256.New()
+	var head [5]byte
+	var message struct {
+		Event struct {
+			Data struct{ Stdout []byte }
+			End  *struct{ Status string }
+		}
+		Error json.RawMessage
+	}
+	for ended := false; ; ended = ended || message.Event.End != nil {
+		if _, err := io.ReadFull(reader, head[:]); err != nil {
+			return "", err
+		}
+		content := make([]byte, binary.BigEndian.Uint32(head[1:]))
+		if _, err := io.ReadFull(reader, content); err != nil {
+			return "", err
+		}
+		message.Event.Data.Stdout, message.Event.End = nil, nil
+		if err := json.Unmarshal(content, &message); err != nil {
+			return "", err
+		}
+		if head[0]&2 != 0 {
+			if message.Error != nil || !ended {
+				return "", fmt.Errorf("ended early: %s", content)
+			}
+			return hex.EncodeToString(sum.Sum(nil)), nil
+		}
+		sum.Write(message.Event.Data.Stdout)
+	}
+}
+
+func ask(client *http.Client, method, url string, body []byte, headers []string) ([]byte, error) {
+	answer, err := begin(client, method, url, body, headers)
 	if err != nil {
 		return nil, err
 	}
@@ -139,8 +212,20 @@ func ask(client *http.Client, method, url string, body []byte, headers []string)
 	if err != nil {
 		return nil, err
 	}
-	if answer.StatusCode != http.StatusOK {
+	if answer.StatusCode >= http.StatusMultipleChoices {
 		return nil, fmt.Errorf("status %s: %s", answer.Status, content)
 	}
 	return content, nil
+}
+
+func begin(client *http.Client, method, url string, body []byte, headers []string) (*http.Response, error) {
+	request, err := http.NewRequest(method, url, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, "=")
+		request.Header.Set(name, value)
+	}
+	return client.Do(request)
 }
