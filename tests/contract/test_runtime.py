@@ -81,7 +81,9 @@ async def test_a_started_machine_is_there_and_can_be_reached_somewhere(host: Run
         usage = await runtime.usage(wanted.sandbox_id)
         assert usage.memory_bytes > 0
         assert usage.cpu_seconds >= 0
+        assert usage.cache_bytes >= 0
         assert usage.disk_bytes >= 0
+        assert set(await runtime.usages()) == {wanted.sandbox_id}
 
 
 async def test_machines_start_at_once_and_have_addresses_of_their_own(host: RuntimeHost) -> None:

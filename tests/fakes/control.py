@@ -184,7 +184,7 @@ class FakeControl(Control):
 
     async def usage(self, actor: Actor, untrusted_id: str) -> Usage:
         await self.get(actor, untrusted_id)
-        return Usage(cpu_seconds=1.0, memory_bytes=32 * 1024 * 1024, disk_bytes=4096)
+        return Usage(cpu_seconds=1.0, memory_bytes=32 * 1024 * 1024, cache_bytes=4096, disk_bytes=4096)
 
     async def memory_kills(self, actor: Actor, untrusted_id: str) -> Sequence[ProcessKilledForMemory]:
         sandbox = await self.get(actor, untrusted_id, ended=True)

@@ -60,7 +60,9 @@ def live_api(directory: Path, limits: ControlLimits = LIMITS) -> Iterator[LiveAp
                 created_at=world.clock.now(),
             )
             await world.api_keys.add_api_key(stranger)
-            app = build_public(control, world.clock, PublicAddress(domain=f"localhost:{port}"), ApiLimits())
+            app = build_public(
+                control, world.observing(), PublicAddress(domain=f"localhost:{port}"), ApiLimits()
+            )
             server = uvicorn.Server(uvicorn.Config(app, **server_options()))
             running.append((server, asyncio.get_running_loop()))
             ready.set()

@@ -10,6 +10,7 @@ from typing import Any
 
 from atoll.server.control.access import DEFAULT_TEAM
 from atoll.server.control.limits import ControlLimits
+from atoll.server.control.observing import MetricsLimits, Observing
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.service import Control, Ports
 from atoll.server.domain.errors import AtollError
@@ -25,6 +26,7 @@ from atoll.server.runtimes.fake.runtime import FakeRuntime
 from atoll.server.runtimes.fake.templates import FakeTemplates
 from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database
+from atoll.server.stores.samples import FileSamples
 from atoll.server.stores.sandboxes import SqliteSandboxes
 
 ALICE = Actor(team_id=DEFAULT_TEAM, key_name="alice")
@@ -60,6 +62,7 @@ class World:
         self.database = Database(self.directory / "atoll.db")
         self.store: Store = SqliteSandboxes(self.database)
         self.api_keys: ApiKeys = SqliteApiKeys(self.database)
+        self.samples = FileSamples(self.directory / "metrics", kept=1000)
         self.runtime = FakeRuntime(self.directory / "machines", faults=faults)
         self.guest = FakeGuest(faults=faults)
         self.edge = FakeEdge(faults=faults)
@@ -76,6 +79,17 @@ class World:
             clock=self.clock,
         )
         return Control(ports, secret=SECRET, dns_servers=("169.254.1.1",), limits=self.limits)
+
+    def observing(self) -> Observing:
+        """Make a server's sampling; not running yet."""
+        return Observing(
+            store=self.store,
+            runtime=self.runtime,
+            samples=self.samples,
+            clock=self.clock,
+            limits=self.limits,
+            metrics=MetricsLimits(),
+        )
 
     @asynccontextmanager
     async def server(self) -> AsyncIterator[Control]:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from fakes.control import KEY, FakeControl
+from fakes.observing import FakeObserving
 
 from atoll.server.api.app import PublicAddress, build_public
 from atoll.server.api.limits import ApiLimits
@@ -17,7 +18,7 @@ def control() -> FakeControl:
 
 @pytest.fixture
 async def client(control: FakeControl) -> AsyncIterator[httpx.AsyncClient]:
-    app = build_public(control, control.clock, PublicAddress(domain="localhost:4000"), ApiLimits())
+    app = build_public(control, FakeObserving(control), PublicAddress(domain="localhost:4000"), ApiLimits())
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://api", headers={"X-API-Key": KEY}

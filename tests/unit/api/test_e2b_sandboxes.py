@@ -452,7 +452,9 @@ async def test_a_wrong_timeout_is_refused(client: httpx.AsyncClient, body: dict[
     assert "timeout" in response.json()["message"].lower()
 
 
-async def test_metrics_are_one_point_now(client: httpx.AsyncClient, control: FakeControl) -> None:
+async def test_metrics_are_told_in_shares_of_what_a_sandbox_may_have(
+    client: httpx.AsyncClient, control: FakeControl
+) -> None:
     sandbox_id = (await create(client))["sandboxID"]
     control.clock.turn(4)
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import structlog
 from fakes.control import KEY, FakeControl
+from fakes.observing import FakeObserving
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from hypothesis import given, settings
@@ -28,7 +29,7 @@ MIB = 1024 * 1024
 
 
 def public(control: FakeControl, limits: ApiLimits | None = None) -> Gate:
-    app = build_public(control, control.clock, ADDRESS, limits or ApiLimits())
+    app = build_public(control, FakeObserving(control), ADDRESS, limits or ApiLimits())
     assert isinstance(app, Gate)
     return app
 

@@ -14,8 +14,8 @@ from atoll.server.api.gate import Gate
 from atoll.server.api.internal import routes as internal
 from atoll.server.api.limits import ApiLimits
 from atoll.server.api.rest import dialect as rest
+from atoll.server.control.observing import Observing
 from atoll.server.control.service import Control
-from atoll.server.ports.clock import Clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,18 @@ class PublicAddress:
     domain: str
 
 
-def build_public(control: Control, clock: Clock, address: PublicAddress, limits: ApiLimits) -> ASGIApp:
+def build_public(
+    control: Control, observing: Observing, address: PublicAddress, limits: ApiLimits
+) -> ASGIApp:
     """
     Build what ``api.sock`` serves.
 
     /v1, /docs and /openapi.json are ours; every other path is E2B's.
     """
-    dialects = (rest.build(control, address.domain), e2b.build(control, clock, Reach(domain=address.domain)))
+    dialects = (
+        rest.build(control, observing, address.domain),
+        e2b.build(control, observing, Reach(domain=address.domain)),
+    )
     return Gate(dialects, control.authenticate, limits)
 
 

@@ -88,11 +88,13 @@ class Usage:
     Attributes:
         cpu_seconds: since its start.
         memory_bytes: resident, without page cache.
+        cache_bytes: page cache, which the host takes back when it needs it.
         disk_bytes: written over the template, as far as it takes room on the host.
     """
 
     cpu_seconds: float
     memory_bytes: int
+    cache_bytes: int
     disk_bytes: int
 
 

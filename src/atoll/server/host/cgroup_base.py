@@ -69,8 +69,12 @@ class Cgroup(ABC):
         """
 
     @abstractmethod
+    def memory_use(self) -> tuple[int, int]:
+        """Read what programs hold, shared memory too, and the cache of files beside that; in bytes."""
+
     def memory_resident(self) -> int:
         """Read what programs hold, shared memory too, without the cache of files; in bytes."""
+        return self.memory_use()[0]
 
     @abstractmethod
     def memory_total(self) -> int:

@@ -82,10 +82,11 @@ class CgroupV1(Cgroup):
         if burst.exists():
             write_text(burst, quota)
 
-    def memory_resident(self) -> int:
-        """Read rss and shmem: the sentry's memory file is shared memory, which "cache" counts too."""
+    def memory_use(self) -> tuple[int, int]:
+        """Read memory.stat; the sentry's memory file is shared memory, which "cache" counts too."""
         stat = read_fields(self._memory / "memory.stat")
-        return stat.get("rss", 0) + stat.get("shmem", 0)
+        shared = stat.get("shmem", 0)
+        return stat.get("rss", 0) + shared, max(stat.get("cache", 0) - shared, 0)
 
     def memory_total(self) -> int:
         """Read memory.usage_in_bytes."""

@@ -74,10 +74,11 @@ class CgroupV2(Cgroup):
         if burst.exists():
             write_text(burst, str(quota))
 
-    def memory_resident(self) -> int:
-        """Read anon and shmem: the sentry's memory file is shared memory."""
+    def memory_use(self) -> tuple[int, int]:
+        """Read memory.stat; the sentry's memory file is shared memory, which "file" counts too."""
         stat = read_fields(self._directory / "memory.stat")
-        return stat.get("anon", 0) + stat.get("shmem", 0)
+        shared = stat.get("shmem", 0)
+        return stat.get("anon", 0) + shared, max(stat.get("file", 0) - shared, 0)
 
     def memory_total(self) -> int:
         """Read memory.current."""

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -16,6 +17,7 @@ from atoll.server.api.app import PublicAddress, build_private, build_public
 from atoll.server.api.limits import server_options
 from atoll.server.control import access
 from atoll.server.control.clock import SystemClock
+from atoll.server.control.observing import Observing
 from atoll.server.control.service import Control, Ports
 from atoll.server.main import doors
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
@@ -23,12 +25,21 @@ from atoll.server.settings import Settings
 from atoll.server.settings.home import Home
 from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database
+from atoll.server.stores.samples import FileSamples
 from atoll.server.stores.sandboxes import SqliteSandboxes
 
 log = structlog.get_logger(__name__)
 
 # The name of the key in the home's file `key`.
 HOME_KEY = "home"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verbs:
+    """All that callers may have done."""
+
+    control: Control
+    observing: Observing
 
 
 async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Callable[[], None]) -> None:
@@ -52,7 +63,10 @@ async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Cal
                 host(home, settings, Purpose.SERVE) as parts,
                 make_control(home, settings, database, parts) as control,
             ):
-                await _serve_until(stop, home, settings, control, parts, ready)
+                observing = make_observing(home, settings, database, parts)
+                await _serve_until(
+                    stop, home, settings, Verbs(control=control, observing=observing), parts, ready
+                )
     log.info("server stopped")
 
 
@@ -70,6 +84,18 @@ def make_control(home: Home, settings: Settings, database: Database, parts: Host
     return Control(ports, secret=home.secret(), dns_servers=parts.dns_servers, limits=settings.sandboxes)
 
 
+def make_observing(home: Home, settings: Settings, database: Database, parts: HostParts) -> Observing:
+    """Put together what takes samples."""
+    return Observing(
+        store=SqliteSandboxes(database),
+        runtime=parts.runtime,
+        samples=FileSamples(home.samples, kept=settings.metrics.samples_kept),
+        clock=SystemClock(),
+        limits=settings.sandboxes,
+        metrics=settings.metrics,
+    )
+
+
 def public_domain(settings: Settings) -> str:
     """Return what host names of sandboxes end in, with the port where that is not the usual one."""
     if settings.tls.listen:
@@ -81,20 +107,21 @@ async def _serve_until(
     stop: asyncio.Event,
     home: Home,
     settings: Settings,
-    control: Control,
+    verbs: Verbs,
     parts: HostParts,
     ready: Callable[[], None],
 ) -> None:
     address = PublicAddress(domain=public_domain(settings))
     apps = {
-        home.api_socket: build_public(control, SystemClock(), address, settings.api),
-        home.control_socket: build_private(control, settings.api),
+        home.api_socket: build_public(verbs.control, verbs.observing, address, settings.api),
+        home.control_socket: build_private(verbs.control, settings.api),
     }
     with contextlib.ExitStack() as stack:
         listeners = {path: stack.enter_context(_listening(path)) for path in apps}
         servers = [(_server(app, settings), listeners[path]) for path, app in apps.items()]
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(parts.watch(), name="watch the edge")
+            sampling = group.create_task(verbs.observing.run(), name="take samples")
             serving = [
                 group.create_task(server.serve(sockets=[listener]), name="serve")
                 for server, listener in servers
@@ -108,7 +135,7 @@ async def _serve_until(
             for server, _ in servers:
                 server.should_exit = True
             await asyncio.wait(serving)
-            for task in (watching, stopping):
+            for task in (watching, sampling, stopping):
                 task.cancel()
 
 

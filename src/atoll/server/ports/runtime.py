@@ -4,7 +4,7 @@ The port to an isolation technology: gVisor now, microVMs later, a fake for test
 tests/contract/test_runtime.py holds every runtime to what is written here.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from atoll.server.domain.egress import EgressPolicy
@@ -102,4 +102,8 @@ class Runtime(Protocol):
         Raises:
             NotFoundError: no such machine.
         """
+        ...
+
+    async def usages(self) -> Mapping[SandboxId, Usage]:
+        """Read what every machine uses, keeping nobody waiting; those that end meanwhile miss."""
         ...

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from atoll.server.api.limits import ApiLimits
 from atoll.server.control.limits import ControlLimits
+from atoll.server.control.observing import MetricsLimits
 from atoll.server.edge.process import EdgeLimits
 from atoll.server.guests.client import GuestLimits
 from atoll.server.network.ruleset import MOST_CONNECTIONS
@@ -126,5 +127,6 @@ class Settings:
     guests: GuestLimits = field(default_factory=GuestLimits)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     templates: TemplateSettings = field(default_factory=TemplateSettings)
+    metrics: MetricsLimits = field(default_factory=MetricsLimits)
     edge: EdgeLimits = field(default_factory=EdgeLimits)
     api: ApiLimits = field(default_factory=ApiLimits)

@@ -125,6 +125,11 @@ class Home:
         return self.path / "sandboxes"
 
     @property
+    def samples(self) -> Path:
+        """What sandboxes used: a file for each."""
+        return self.path / "metrics"
+
+    @property
     def runsc_state(self) -> Path:
         """What gVisor keeps for itself."""
         return self.path / "runsc-state"

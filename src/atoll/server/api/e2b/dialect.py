@@ -3,15 +3,15 @@
 from fastapi import APIRouter, FastAPI, Response
 
 from atoll.server.api.dialect import add_error_forms, route_class
-from atoll.server.api.e2b import sandboxes, templates, unavailable
+from atoll.server.api.e2b import metrics, sandboxes, templates, unavailable
 from atoll.server.api.e2b.form import render
 from atoll.server.api.e2b.translate import Reach
 from atoll.server.api.gate import Dialect
+from atoll.server.control.observing import Observing
 from atoll.server.control.service import Control
-from atoll.server.ports.clock import Clock
 
 
-def build(control: Control, clock: Clock, reach: Reach) -> Dialect:
+def build(control: Control, observing: Observing, reach: Reach) -> Dialect:
     """Put the routes together."""
     # No OpenAPI: this interface is E2B's to describe.
     app = FastAPI(
@@ -19,7 +19,9 @@ def build(control: Control, clock: Clock, reach: Reach) -> Dialect:
     )
     add_error_forms(app, render)
     app.include_router(_health())
-    app.include_router(sandboxes.router(control, clock, reach))
+    # Before the calls about one sandbox: "metrics" is no id.
+    app.include_router(metrics.router(observing))
+    app.include_router(sandboxes.router(control, reach))
     # Before templates: its paths are the narrower ones.
     app.include_router(unavailable.router())
     app.include_router(templates.router(control))

@@ -10,13 +10,12 @@ from atoll.server.api.cursor import decode_cursor, encode_cursor
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b import models
 from atoll.server.api.e2b.form import render
-from atoll.server.api.e2b.queries import decode_metadata, decode_states, split_list
+from atoll.server.api.e2b.queries import decode_metadata, decode_states
 from atoll.server.api.e2b.translate import (
     Reach,
     from_detailed,
     from_listed,
     from_sandbox,
-    from_usage,
     to_new_egress,
     to_wish,
 )
@@ -28,7 +27,6 @@ from atoll.server.domain.errors import (
     NotFoundError,
 )
 from atoll.server.domain.sandbox import Sandbox, Status
-from atoll.server.ports.clock import Clock
 from atoll.server.ports.store import MOST_ROWS, Page, SandboxFilter
 
 # E2B's default, and its most.
@@ -39,12 +37,10 @@ _REFRESH_SECONDS = 15
 Metadata = Annotated[str | None, Query()]
 
 
-def router(control: Control, clock: Clock, reach: Reach) -> APIRouter:
+def router(control: Control, reach: Reach) -> APIRouter:
     """Build the routes."""
     routes = APIRouter(route_class=route_class(render))
     _Listing(control).add_to(routes)
-    # Before the calls about one sandbox: "metrics" is no id.
-    _Metrics(control, clock).add_to(routes)
     _Calls(control, reach).add_to(routes)
     return routes
 
@@ -196,41 +192,3 @@ class _Listing:
             if part.next is None:
                 return listed
             page = replace(page, after=part.next)
-
-
-class _Metrics:
-    """What sandboxes use: one point, now. Nothing is recorded."""
-
-    def __init__(self, control: Control, clock: Clock) -> None:
-        self._control = control
-        self._clock = clock
-
-    def add_to(self, routes: APIRouter) -> None:
-        routes.get("/sandboxes/metrics")(self.metrics_of_many)
-        routes.get("/sandboxes/{sandbox_id}/metrics")(self.metrics)
-
-    async def metrics(
-        self,
-        actor: Caller,
-        sandbox_id: str,
-        start: Annotated[int | None, Query(ge=0)] = None,
-        end: Annotated[int | None, Query(ge=0)] = None,
-    ) -> list[models.SandboxMetric]:
-        point = await self._point(actor, sandbox_id)
-        asked_for = (start or 0) <= point.timestampUnix and (end is None or point.timestampUnix <= end)
-        return [point] if asked_for else []
-
-    async def metrics_of_many(
-        self, actor: Caller, sandbox_ids: Annotated[list[str], Query()]
-    ) -> models.SandboxesWithMetrics:
-        metrics = {}
-        for untrusted_id in split_list("sandbox_ids", sandbox_ids):
-            try:
-                metrics[untrusted_id] = await self._point(actor, untrusted_id)
-            except NotFoundError:  # ended meanwhile, or somebody else's
-                continue
-        return models.SandboxesWithMetrics(sandboxes=metrics)
-
-    async def _point(self, actor: Actor, untrusted_id: str) -> models.SandboxMetric:
-        sandbox = await _running(self._control, actor, untrusted_id)
-        return from_usage(sandbox, await self._control.usage(actor, sandbox.id), self._clock.now())

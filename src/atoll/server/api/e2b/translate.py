@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from atoll.server.api.e2b import models
@@ -12,7 +12,7 @@ from atoll.server.control.requests import CreateSandbox
 from atoll.server.domain.egress import ALL_TRAFFIC, EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError, UnimplementedError
 from atoll.server.domain.ingress import IngressPolicy
-from atoll.server.domain.machine import Usage
+from atoll.server.domain.metrics import Point
 from atoll.server.domain.sandbox import Sandbox
 from atoll.server.domain.template import Template
 
@@ -178,22 +178,17 @@ def _described(sandbox: Sandbox) -> dict[str, Any]:
     }
 
 
-def from_usage(sandbox: Sandbox, usage: Usage, now: datetime) -> models.SandboxMetric:
-    """
-    Describe what a sandbox uses now.
-
-    The share of the processor is the mean since its start: nothing is measured between two questions.
-    """
-    lived = max((now - (sandbox.started_at or sandbox.created_at)).total_seconds(), 1.0)
+def from_point(sandbox: Sandbox, point: Point) -> models.SandboxMetric:
+    """Describe what a sandbox used; the share of the processors is that of what it may have."""
     return models.SandboxMetric(
-        timestamp=now,
-        timestampUnix=int(now.timestamp()),
+        timestamp=point.at,
+        timestampUnix=int(point.at.timestamp()),
         cpuCount=_whole_cores(sandbox.limits.cpus),
-        cpuUsedPct=round(100.0 * usage.cpu_seconds / lived / sandbox.limits.cpus, 2),
-        memUsed=usage.memory_bytes,
+        cpuUsedPct=round(100.0 * point.cores / sandbox.limits.cpus, 2),
+        memUsed=point.memory_bytes,
         memTotal=sandbox.limits.memory_bytes,
-        memCache=0,
-        diskUsed=usage.disk_bytes,
+        memCache=point.cache_bytes,
+        diskUsed=point.disk_bytes,
         diskTotal=sandbox.limits.disk_bytes,
     )
 

@@ -185,6 +185,18 @@ class Usage(BaseModel):
     disk_bytes: int = Field(description="Written over the template.")
 
 
+class Metric(BaseModel):
+    """What a sandbox used in the time up to a moment."""
+
+    at: datetime
+    cores: float = Field(
+        description="Processors that were busy with it, on average, since the metric before."
+    )
+    memory_bytes: int = Field(description="Resident, without page cache.")
+    cache_bytes: int = Field(description="Page cache.")
+    disk_bytes: int = Field(description="Written over the template.")
+
+
 class MemoryKill(BaseModel):
     """A process inside that was killed because the sandbox used more memory than it has."""
 

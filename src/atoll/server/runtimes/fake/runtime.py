@@ -10,7 +10,7 @@ A new object with the same home sees what an old one left, so a test kills a ser
 
 import json
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -137,7 +137,11 @@ class FakeRuntime(Runtime):
         await self.faults.at("usage")
         if not _runs(self._home / sandbox_id):
             raise NotFoundError(f"no machine {sandbox_id}")
-        return Usage(cpu_seconds=0.5, memory_bytes=30_000_000, disk_bytes=4096)
+        return Usage(cpu_seconds=0.5, memory_bytes=30_000_000, cache_bytes=1_000_000, disk_bytes=4096)
+
+    @override
+    async def usages(self) -> Mapping[SandboxId, Usage]:
+        return {sandbox_id: await self.usage(sandbox_id) for sandbox_id in self.running()}
 
     def end(
         self, sandbox_id: SandboxId, reason: EndReason = EndReason.GUEST_ENDED, detail: str = "fake end"

@@ -6,8 +6,7 @@ ending.py (sees ends), memory.py (keeps promises of memory) and record.py (what 
 """
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from atoll.server.runtimes.gvisor.options import GVisorOptions
 from atoll.server.runtimes.gvisor.places import Places
 from atoll.server.runtimes.gvisor.record import Record, boot_id, directories
 from atoll.server.runtimes.gvisor.removing import Remover
+from atoll.server.runtimes.gvisor.usage import UsageReader
 
 log = structlog.get_logger(__name__)
 
@@ -79,6 +79,7 @@ class GVisorRuntime(Runtime):
             no_answer=self._no_answer,
             spawn=self._spawn,
         )
+        self._usages = UsageReader()
         self._ends = EndWatch(self._tell, is_short_of_memory=self._memory.is_short)
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -163,13 +164,13 @@ class GVisorRuntime(Runtime):
         if running is None:
             raise NotFoundError("No such machine", details=sandbox_id)
         try:
-            return Usage(
-                cpu_seconds=running.cgroup.cpu_seconds(),
-                memory_bytes=running.cgroup.memory_resident(),
-                disk_bytes=await asyncio.to_thread(_overlay_bytes, running),
-            )
+            return await asyncio.to_thread(self._usages.read, running)
         except CgroupError as error:
             raise NotFoundError("No such machine", details=f"{sandbox_id}: {error}") from error
+
+    @override
+    async def usages(self) -> Mapping[SandboxId, Usage]:
+        return await asyncio.to_thread(self._usages.read_all, list(self._running.values()))
 
     async def answers(self, sandbox_id: SandboxId) -> bool:
         """Ask a machine's sentry whether it lives, for ``probe_timeout_s`` at most."""
@@ -256,20 +257,3 @@ class GVisorRuntime(Runtime):
 def _machine(running: Running) -> Machine:
     assert running.record.address is not None
     return Machine(sandbox_id=running.record.sandbox_id, address=running.record.address)
-
-
-def _overlay_bytes(running: Running) -> int:
-    """Find the upper layer's file, which has no name, among the sentry's descriptors, and read its size."""
-    prefix = f"{running.directory.overlay}/"
-    descriptors = Path(f"/proc/{running.record.sentry.pid}/fd") if running.record.sentry else Path()
-    try:
-        with os.scandir(descriptors) as entries:
-            for descriptor in entries:
-                try:
-                    if Path(descriptor.path).readlink().as_posix().startswith(prefix):
-                        return Path(descriptor.path).stat().st_blocks * 512
-                except OSError:
-                    continue
-    except OSError:
-        pass
-    return 0

@@ -1,0 +1,96 @@
+"""What owners see of their sandboxes: metrics, also after the server's restart and the sandbox's end."""
+
+import datetime as dt
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from e2b import NotFoundException, Sandbox
+from support.home import LiveHome, fresh_home
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[LiveHome]:
+    """A home that samples twice a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATOLL_METRICS_EVERY", "500ms")
+        with fresh_home() as home:
+            yield home
+
+
+def until(look: Callable[[], Any], what: str) -> Any:
+    limit = time.monotonic() + 30
+    while time.monotonic() < limit:
+        if found := look():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"never seen: {what}")
+
+
+def test_metrics_show_what_a_sandbox_does_now_and_its_memory_and_disk(quick: LiveHome) -> None:
+    options = quick.client_options
+    sandbox = Sandbox.create("base", timeout=300, **options)
+    try:
+        until(lambda: len(sandbox.get_metrics()) >= 4, "four metrics")
+        # As many processors as it has, so that its share is a whole.
+        busy = sandbox.commands.run(
+            "for i in 1 2; do timeout 60 sh -c 'while :; do :; done' & done; wait", background=True
+        )
+        until(lambda: sandbox.get_metrics()[-1].cpu_used_pct > 60, "a busy processor")
+        busy.kill()
+        # The mean since its start would stay high for long.
+        until(lambda: sandbox.get_metrics()[-1].cpu_used_pct < 10, "an idle one")
+        before = sandbox.get_metrics()[-1]
+        sandbox.commands.run("head -c 60M /dev/urandom > /home/user/file")
+        until(
+            lambda: sandbox.get_metrics()[-1].disk_used > before.disk_used + 50 * 2**20, "60 MB on the disk"
+        )
+    finally:
+        sandbox.kill()
+
+
+def test_metrics_outlive_the_server_and_the_sandbox_and_a_gap_stays_a_gap(quick: LiveHome) -> None:
+    options = quick.client_options
+    sandbox = Sandbox.create("minimal", timeout=300, **options)
+    until(lambda: len(sandbox.get_metrics()) >= 4, "four metrics")
+
+    os.kill(quick.server_pid(), signal.SIGKILL)
+    time.sleep(4)  # nobody samples
+    quick.start()
+    restarted = dt.datetime.now(dt.UTC)
+    until(lambda: sandbox.get_metrics()[-1].timestamp > restarted, "metrics after the restart")
+    sandbox.kill()
+
+    metrics = Sandbox.get_metrics(sandbox.sandbox_id, **options)
+    steps = [(after.timestamp - one.timestamp).total_seconds() for one, after in itertools.pairwise(metrics)]
+    assert max(steps) > 3.5
+    assert sorted(steps)[len(steps) // 2] < 1
+    part = Sandbox.get_metrics(
+        sandbox.sandbox_id, start=metrics[1].timestamp, end=metrics[2].timestamp, **options
+    )
+    assert len(metrics) > len(part) >= 1
+    with pytest.raises(NotFoundException):
+        Sandbox.get_metrics("i" + "0" * 20, **options)
+
+
+def test_many_are_asked_for_at_once_and_strangers_miss(quick: LiveHome) -> None:
+    options = quick.client_options
+    boxes = [Sandbox.create("minimal", timeout=300, **options) for _ in range(3)]
+    ids = [box.sandbox_id for box in boxes]
+    try:
+        answer = httpx.get(
+            f"{options['api_url']}/sandboxes/metrics",
+            params={"sandbox_ids": ",".join([*ids, "i" + "0" * 20])},
+            headers={"X-API-Key": options["api_key"]},
+        )
+    finally:
+        for box in boxes:
+            box.kill()
+
+    assert set(answer.json()["sandboxes"]) == set(ids)
+    assert all(one["memUsed"] > 0 for one in answer.json()["sandboxes"].values())
