@@ -16,6 +16,7 @@ from atoll.server.control.access import add_key, hash_api_key
 from atoll.server.control.limits import ControlLimits
 from atoll.server.domain.ids import TeamId
 from atoll.server.ports.api_keys import ApiKey
+from fakes.secrets import no_secrets
 from fakes.world import LIMITS, World
 
 KEY = "e2b_" + "a1" * 20
@@ -61,7 +62,11 @@ def live_api(directory: Path, limits: ControlLimits = LIMITS) -> Iterator[LiveAp
             )
             await world.api_keys.add_api_key(stranger)
             app = build_public(
-                control, world.observing(), PublicAddress(domain=f"localhost:{port}"), ApiLimits()
+                control,
+                world.observing(),
+                no_secrets(),
+                PublicAddress(domain=f"localhost:{port}"),
+                ApiLimits(),
             )
             server = uvicorn.Server(uvicorn.Config(app, **server_options()))
             running.append((server, asyncio.get_running_loop()))

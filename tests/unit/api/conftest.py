@@ -6,6 +6,7 @@ import httpx
 import pytest
 from fakes.control import KEY, FakeControl
 from fakes.observing import FakeObserving
+from fakes.secrets import no_secrets
 
 from atoll.server.api.app import PublicAddress, build_public
 from atoll.server.api.limits import ApiLimits
@@ -18,7 +19,9 @@ def control() -> FakeControl:
 
 @pytest.fixture
 async def client(control: FakeControl) -> AsyncIterator[httpx.AsyncClient]:
-    app = build_public(control, FakeObserving(control), PublicAddress(domain="localhost:4000"), ApiLimits())
+    app = build_public(
+        control, FakeObserving(control), no_secrets(), PublicAddress(domain="localhost:4000"), ApiLimits()
+    )
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://api", headers={"X-API-Key": KEY}

@@ -11,6 +11,7 @@ import pytest
 import structlog
 from fakes.control import KEY, FakeControl
 from fakes.observing import FakeObserving
+from fakes.secrets import no_secrets
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from hypothesis import given, settings
@@ -29,7 +30,7 @@ MIB = 1024 * 1024
 
 
 def public(control: FakeControl, limits: ApiLimits | None = None) -> Gate:
-    app = build_public(control, FakeObserving(control), ADDRESS, limits or ApiLimits())
+    app = build_public(control, FakeObserving(control), no_secrets(), ADDRESS, limits or ApiLimits())
     assert isinstance(app, Gate)
     return app
 
@@ -308,7 +309,7 @@ async def test_a_long_path_is_not_repeated(method: str, path: str) -> None:
 
 async def test_the_edge_is_told_where_a_sandbox_is_without_a_key() -> None:
     control = FakeControl()
-    private = build_private(control, ApiLimits())
+    private = build_private(control, no_secrets(), ApiLimits())
     assert isinstance(private, Gate)
 
     async with caller(public(control), **{"X-API-Key": KEY}) as client:

@@ -15,6 +15,7 @@ from atoll.server.api.internal import routes as internal
 from atoll.server.api.limits import ApiLimits
 from atoll.server.api.rest import dialect as rest
 from atoll.server.control.observing import Observing
+from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
 
 
@@ -31,7 +32,7 @@ class PublicAddress:
 
 
 def build_public(
-    control: Control, observing: Observing, address: PublicAddress, limits: ApiLimits
+    control: Control, observing: Observing, secrets: Secrets, address: PublicAddress, limits: ApiLimits
 ) -> ASGIApp:
     """
     Build what ``api.sock`` serves.
@@ -40,11 +41,11 @@ def build_public(
     """
     dialects = (
         rest.build(control, observing, address.domain),
-        e2b.build(control, observing, Reach(domain=address.domain)),
+        e2b.build(control, observing, secrets, Reach(domain=address.domain)),
     )
     return Gate(dialects, control.authenticate, limits)
 
 
-def build_private(control: Control, limits: ApiLimits) -> ASGIApp:
+def build_private(control: Control, secrets: Secrets, limits: ApiLimits) -> ASGIApp:
     """Build what ``control.sock`` serves."""
-    return Gate((internal.build(control),), control.authenticate, limits)
+    return Gate((internal.build(control, secrets),), control.authenticate, limits)

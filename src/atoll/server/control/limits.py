@@ -66,6 +66,9 @@ class ControlLimits:
         egress_rules: domains whose requests get headers, in one sandbox's rules; as many as E2B allows.
         egress_headers: headers that one such rule gives, as many as E2B allows; their names have up to 64
             characters, their values up to 2,048.
+        max_secrets: secrets of one team; a list shows 100 at once.
+        secret_value_bytes: bytes of a secret's value, in UTF-8; as many as E2B allows, and more than most
+            servers take as a header.
         memory_kills_kept: kills for memory that are kept for questions, for each sandbox, as long as its row.
     """
 
@@ -110,3 +113,5 @@ class ControlLimits:
     egress_dns_servers: int = 10
     egress_rules: int = 10
     egress_headers: int = 20
+    max_secrets: int = 1000
+    secret_value_bytes: int = 64 * 1024

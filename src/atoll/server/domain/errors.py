@@ -47,6 +47,8 @@ class Reason(StrEnum):
     REQUEST_MISMATCH = "request_mismatch"
     # The first call under the key is not answered yet.
     REQUEST_IN_PROGRESS = "request_in_progress"
+    # The team has as many secrets as it may.
+    LIMIT_OF_SECRETS = "limit_of_secrets"
 
 
 class AtollError(Exception):

@@ -18,6 +18,7 @@ from atoll.server.api.limits import server_options
 from atoll.server.control import access
 from atoll.server.control.clock import SystemClock
 from atoll.server.control.observing import Observing
+from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control, Ports
 from atoll.server.main import doors
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
@@ -27,6 +28,7 @@ from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database
 from atoll.server.stores.samples import FileSamples
 from atoll.server.stores.sandboxes import SqliteSandboxes
+from atoll.server.stores.secrets import SqliteSecrets
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +42,7 @@ class Verbs:
 
     control: Control
     observing: Observing
+    secrets: Secrets
 
 
 async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Callable[[], None]) -> None:
@@ -63,10 +66,12 @@ async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Cal
                 host(home, settings, Purpose.SERVE) as parts,
                 make_control(home, settings, database, parts) as control,
             ):
-                observing = make_observing(home, settings, database, parts)
-                await _serve_until(
-                    stop, home, settings, Verbs(control=control, observing=observing), parts, ready
+                verbs = Verbs(
+                    control=control,
+                    observing=make_observing(home, settings, database, parts),
+                    secrets=make_secrets(home, settings, database),
                 )
+                await _serve_until(stop, home, settings, verbs, parts, ready)
     log.info("server stopped")
 
 
@@ -96,6 +101,12 @@ def make_observing(home: Home, settings: Settings, database: Database, parts: Ho
     )
 
 
+def make_secrets(home: Home, settings: Settings, database: Database) -> Secrets:
+    """Put together what keeps secrets."""
+    store = SqliteSecrets(database, secret=home.secret())
+    return Secrets(store=store, clock=SystemClock(), limits=settings.sandboxes)
+
+
 def public_domain(settings: Settings) -> str:
     """Return what host names of sandboxes end in, with the port where that is not the usual one."""
     if settings.tls.listen:
@@ -113,8 +124,8 @@ async def _serve_until(
 ) -> None:
     address = PublicAddress(domain=public_domain(settings))
     apps = {
-        home.api_socket: build_public(verbs.control, verbs.observing, address, settings.api),
-        home.control_socket: build_private(verbs.control, settings.api),
+        home.api_socket: build_public(verbs.control, verbs.observing, verbs.secrets, address, settings.api),
+        home.control_socket: build_private(verbs.control, verbs.secrets, settings.api),
     }
     with contextlib.ExitStack() as stack:
         listeners = {path: stack.enter_context(_listening(path)) for path in apps}

@@ -18,6 +18,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -123,4 +124,19 @@ api_keys = Table(
     Column("team_id", String, nullable=False),
     Column("name", String, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+)
+
+# Values are encrypted; a name is one of a kind in its team.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("team_id", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Index("secrets_by_name", "team_id", "name", unique=True),
 )

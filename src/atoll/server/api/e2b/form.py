@@ -10,6 +10,7 @@ from atoll.server.domain.errors import Code, Reason
 # What E2B calls a reason, and with which status, where that is not the code's.
 _NAMES: Mapping[Reason, tuple[str, int | None]] = {
     Reason.REQUEST_MISMATCH: ("idempotency_request_mismatch", 422),
+    Reason.LIMIT_OF_SECRETS: ("secret_limit_reached", None),
     Reason.REQUEST_IN_PROGRESS: ("idempotency_in_progress", None),
 }
 

@@ -15,6 +15,7 @@ from atoll.server.api.errors import Answer
 from atoll.server.api.gate import Dialect
 from atoll.server.control.finding import SignedFile
 from atoll.server.control.requests import Route as Found
+from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
 from atoll.server.domain.egress import fingerprint
 from atoll.server.domain.sandbox import Sandbox
@@ -142,7 +143,7 @@ def told_egress(sandbox: Sandbox) -> Egress:
     )
 
 
-def build(control: Control) -> Dialect:
+def build(control: Control, secrets: Secrets) -> Dialect:
     """Put the routes together."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     add_error_forms(app, render)
@@ -165,6 +166,12 @@ def build(control: Control) -> Dialect:
     @routes.get("/v1/egress/{address}")
     async def egress(address: str) -> Egress:
         return told_egress(await control.egress_at(address))
+
+    # POST, and a body: names are none of a log's business.
+    @routes.post("/v1/egress/{address}/secrets")
+    async def secret_values(address: str, body: SecretNames) -> SecretValues:
+        sandbox = await control.egress_at(address)
+        return SecretValues(values=dict(await secrets.values_for(sandbox, body.names)))
 
     # POST, since what is asked for is a secret, and paths of requests are logged.
     @routes.post("/v1/routes/by-token")

@@ -1,0 +1,106 @@
+"""Routes of the E2B dialect about secrets; no answer holds a value."""
+
+import base64
+import binascii
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from atoll.server.api.dialect import Caller, route_class
+from atoll.server.api.e2b.form import render
+from atoll.server.api.fields import Texts
+from atoll.server.control.secrets import MOST_LISTED, Secrets
+from atoll.server.domain import secret as domain
+from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
+
+_MOST_TOKEN = 4 * domain.MOST_NAME
+
+
+class SecretUpdate(BaseModel):
+    """Another value of a secret."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    # repr=False: a value must not get into a log by way of a model's text.
+    value: str = Field(repr=False)
+    metadata: Texts | None = None
+
+
+class NewSecret(SecretUpdate):
+    """A secret."""
+
+    name: str
+
+
+class Secret(BaseModel):
+    """What is known of a secret."""
+
+    secretID: str
+    name: str
+    currentVersion: int
+    metadata: dict[str, str]
+    createdAt: datetime
+    updatedAt: datetime
+
+
+def router(secrets: Secrets) -> APIRouter:
+    """Build the routes."""
+    routes = APIRouter(route_class=route_class(render))
+
+    @routes.get("/secrets")
+    async def list_secrets(
+        actor: Caller,
+        response: Response,
+        limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = MOST_LISTED,
+        nextToken: Annotated[str | None, Query()] = None,
+    ) -> list[Secret]:
+        after = _decode(nextToken) if nextToken else ""
+        found = await secrets.list(actor, after=after, limit=limit)
+        if len(found) == limit and await secrets.list(actor, after=found[-1].name, limit=1):
+            response.headers["X-Next-Token"] = _encode(found[-1].name)
+        return [_shown(secret) for secret in found]
+
+    @routes.post("/secrets", status_code=201)
+    async def create(actor: Caller, body: NewSecret) -> Secret:
+        return _shown(await secrets.create(actor, body.name, body.value, body.metadata or {}))
+
+    @routes.get("/secrets/{key}")
+    async def get(actor: Caller, key: str) -> Secret:
+        return _shown(await secrets.get(actor, key))
+
+    @routes.post("/secrets/{key}")
+    async def update(actor: Caller, key: str, body: SecretUpdate) -> Secret:
+        return _shown(await secrets.update(actor, key, body.value, body.metadata))
+
+    @routes.delete("/secrets/{key}", status_code=204, response_class=Response)
+    async def delete(actor: Caller, key: str) -> None:
+        if not await secrets.delete(actor, key):
+            raise NotFoundError(f"Secret {key[:64]!a} not found")
+
+    return routes
+
+
+def _shown(secret: domain.Secret) -> Secret:
+    return Secret(
+        secretID=secret.id,
+        name=secret.name,
+        currentVersion=secret.version,
+        metadata=dict(secret.metadata),
+        createdAt=secret.created_at,
+        updatedAt=secret.updated_at,
+    )
+
+
+def _encode(name: str) -> str:
+    return base64.urlsafe_b64encode(name.encode()).decode()
+
+
+def _decode(untrusted: str) -> str:
+    try:
+        if len(untrusted) > _MOST_TOKEN:
+            raise ValueError("too long")
+        return base64.b64decode(untrusted, altchars=b"-_", validate=True).decode()
+    except (ValueError, binascii.Error) as error:
+        raise InvalidArgumentError("Invalid next token") from error
