@@ -57,6 +57,9 @@ func (g *guestService) Configure(_ context.Context, req *connect.Request[guestv1
 	if g.trusting != nil {
 		next.Env = withDefaults(next.Env, g.trusting)
 	}
+	if last := g.server.settings.Get(); last == nil || last.SandboxID != next.SandboxID {
+		g.server.journal.Reset() // What was before happened to another.
+	}
 	g.server.settings.Set(next)
 	return connect.NewResponse(&guestv1.ConfigureResponse{Version: g.server.options.Version}), nil
 }
@@ -213,4 +216,16 @@ func (g *guestService) KillGreediest(context.Context, *connect.Request[guestv1.K
 	return connect.NewResponse(&guestv1.KillGreediestResponse{
 		Pid: uint32(victim.PID), Command: victim.Command, ResidentBytes: victim.Resident,
 	}), nil
+}
+
+// ReadJournal returns what happened since a line.
+func (g *guestService) ReadJournal(_ context.Context, req *connect.Request[guestv1.ReadJournalRequest]) (*connect.Response[guestv1.ReadJournalResponse], error) {
+	g.mu.Lock() // Not while the guest becomes another.
+	defer g.mu.Unlock()
+	current := g.server.settings.Get()
+	if current == nil || current.SandboxID != req.Msg.GetSandboxId() {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("this is another sandbox"))
+	}
+	lines, more := g.server.journal.Read(req.Msg.GetAfter())
+	return connect.NewResponse(&guestv1.ReadJournalResponse{Lines: lines, More: more}), nil
 }

@@ -17,6 +17,7 @@ import (
 	"atoll.dev/dataplane/guestd/accounts"
 	"atoll.dev/dataplane/guestd/commands"
 	"atoll.dev/dataplane/guestd/files"
+	"atoll.dev/dataplane/guestd/journal"
 	"atoll.dev/dataplane/guestd/limits"
 	"atoll.dev/dataplane/guestd/settings"
 	"atoll.dev/dataplane/internal/gen/atoll/guest/v1/guestv1connect"
@@ -37,6 +38,7 @@ type Options struct {
 type Server struct {
 	options  Options
 	settings settings.Current
+	journal  *journal.Journal
 	table    *commands.Table
 	metrics  *meter
 	public   *http.Server
@@ -45,7 +47,8 @@ type Server struct {
 
 // New returns a server that knows nothing of its sandbox yet.
 func New(options Options) *Server {
-	s := &Server{options: options, table: commands.NewTable(options.Reaper, options.Groups), metrics: newMeter()}
+	s := &Server{options: options, journal: new(journal.Journal), metrics: newMeter()}
+	s.table = commands.NewTable(options.Reaper, options.Groups, s.journal)
 	s.public = newHTTPServer(s.publicHandler())
 	s.private = newHTTPServer(s.privateHandler())
 	return s

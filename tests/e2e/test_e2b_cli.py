@@ -123,14 +123,33 @@ def test_create_opens_a_terminal_in_a_sandbox_that_lives_on(cli: Cli, client_opt
     assert Sandbox.kill(sandbox_id, **client_options)
 
 
+def test_logs_and_metrics_are_shown_as_text_and_as_json(cli: Cli, made: str) -> None:
+    cli.run("sandbox", "exec", made, "sh", "-c", "echo secret-output; exit 3")
+    pretty = cli.run("sandbox", "logs", made)
+    lines = cli.run("sandbox", "logs", made, "--format", "json", "--loggers", "process").stdout.splitlines()
+    quiet = cli.run("sandbox", "logs", made, "--level", "ERROR")
+    metrics = cli.run("sandbox", "metrics", made, "--format", "json").stdout.splitlines()
+
+    assert pretty.returncode == quiet.returncode == 0
+    assert "sandbox created" in pretty.stdout
+    assert "process started" not in quiet.stdout
+    told = [json.loads(line) for line in lines if line.startswith("{")]
+    assert {one["logger"] for one in told} == {"process"}
+    assert any("exit 3" in one.get("args", "") for one in told)
+    assert any(one.get("exit_code") == "3" for one in told)
+    # What commands print is nobody's but the caller's.
+    assert not any("secret-output\n" in line for line in lines)
+    points = [json.loads(line) for line in metrics if line.startswith("{")]
+    assert points
+    assert all(0 < point["memUsed"] < point["memTotal"] for point in points)
+
+
 def test_what_is_not_there_yet_is_said(cli: Cli, made: str) -> None:
     paused = cli.run("sandbox", "pause", made)
-    logs = cli.run("sandbox", "logs", made)
     unknown = cli.run("sandbox", "create", "no-such-template", "--detach")
 
     assert paused.returncode != 0
     assert "not available" in paused.stderr
-    assert "not available" in logs.stderr
     assert "template 'no-such-template' not found" in unknown.stderr
 
 

@@ -6,11 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
-from e2b import NotFoundException, Sandbox
+from e2b import CommandExitException, NotFoundException, Sandbox
 from support.home import LiveHome, fresh_home
 
 
@@ -94,3 +95,70 @@ def test_many_are_asked_for_at_once_and_strangers_miss(quick: LiveHome) -> None:
 
     assert set(answer.json()["sandboxes"]) == set(ids)
     assert all(one["memUsed"] > 0 for one in answer.json()["sandboxes"].values())
+
+
+def logs(quick: LiveHome, sandbox_id: str, **query: Any) -> list[dict[str, Any]]:
+    options = quick.client_options
+    answer = httpx.get(
+        f"{options['api_url']}/v2/sandboxes/{sandbox_id}/logs",
+        params=query,
+        headers={"X-API-Key": options["api_key"]},
+    )
+    assert answer.status_code == 200, answer.text
+    lines: list[dict[str, Any]] = answer.json()["logs"]
+    return lines
+
+
+def test_a_log_tells_of_commands_after_the_sandboxs_end_too(quick: LiveHome) -> None:
+    sandbox = Sandbox.create("minimal", timeout=300, **quick.client_options)
+    sandbox.commands.run("echo one")
+    with pytest.raises(CommandExitException):
+        sandbox.commands.run("exit 7", envs={"TOKEN": "do-not-tell"})
+    living = logs(quick, sandbox.sandbox_id)
+    sandbox.commands.run("echo unseen until the end")
+    sandbox.kill()
+
+    ended = logs(quick, sandbox.sandbox_id)
+
+    started = [line for line in living if line["message"] == "process started"]
+    assert [line["fields"]["args"] for line in started] == ["-l -c echo one", "-l -c exit 7"]
+    assert [line["fields"]["exit_code"] for line in living if line["message"] == "process ended"] == [
+        "0",
+        "7",
+    ]
+    assert "do-not-tell" not in str(ended)
+    assert ended[: len(living)] == living
+    assert "echo unseen" in ended[len(living)]["fields"]["args"]
+    assert ended[-1]["message"] == "sandbox ended"
+    assert ended[-1]["fields"]["reason"] == "killed"
+    assert [line["timestamp"] for line in ended] == sorted(line["timestamp"] for line in ended)
+    assert (
+        logs(quick, sandbox.sandbox_id, search="unseen", direction="backward")[0]["message"]
+        == "process started"
+    )
+
+
+def test_a_process_that_was_killed_for_memory_is_in_the_log(quick: LiveHome) -> None:
+    sandbox = Sandbox.create("base", timeout=300, **quick.client_options)
+    try:
+        with pytest.raises(CommandExitException):
+            sandbox.commands.run("head -c 2G /dev/zero | tail", timeout=120)
+        [kill] = logs(quick, sandbox.sandbox_id, level="warn", search="out of memory")[:1]
+        assert kill["fields"]["command"] == "tail"
+    finally:
+        sandbox.kill()
+
+
+def test_a_guest_that_floods_its_log_is_bounded_and_the_newest_lines_are_there(quick: LiveHome) -> None:
+    sandbox = Sandbox.create("minimal", timeout=300, **quick.client_options)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: sandbox.commands.run(f": {n} {'x' * 3000}"), range(300)))
+        sandbox.commands.run(": the last one")
+        lines = logs(quick, sandbox.sandbox_id, direction="backward", limit=4)
+        assert any("the last one" in line["fields"].get("args", "") for line in lines)
+        assert max(len(line["fields"].get("args", "")) for line in lines) < 1200
+        [file] = (quick.path / "sandbox-logs").glob(f"{sandbox.sandbox_id}*")
+        assert file.stat().st_size <= 1024 * 1024
+    finally:
+        sandbox.kill()

@@ -16,7 +16,6 @@ from atoll.server.control.access import add_key, hash_api_key
 from atoll.server.control.limits import ControlLimits
 from atoll.server.domain.ids import TeamId
 from atoll.server.ports.api_keys import ApiKey
-from fakes.secrets import no_secrets
 from fakes.world import LIMITS, World
 
 KEY = "e2b_" + "a1" * 20
@@ -62,9 +61,7 @@ def live_api(directory: Path, limits: ControlLimits = LIMITS) -> Iterator[LiveAp
             )
             await world.api_keys.add_api_key(stranger)
             app = build_public(
-                control,
-                world.observing(),
-                no_secrets(),
+                world.verbs(control),
                 PublicAddress(domain=f"localhost:{port}"),
                 ApiLimits(),
             )

@@ -15,8 +15,7 @@ from atoll.server.api.app import PublicAddress, build_public
 from atoll.server.api.limits import ApiLimits
 from fakes.control import KEY, FakeControl
 from fakes.daemon import FakeDaemon
-from fakes.observing import FakeObserving
-from fakes.secrets import no_secrets
+from fakes.verbs import verbs_over
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,7 @@ def live_cloud(directory: Path) -> Iterator[LiveCloud]:
     async def serve() -> None:
         control, daemon = FakeControl(), FakeDaemon(directory)
         domain = url.removeprefix("http://").replace("127.0.0.1", "localhost")
-        api = build_public(
-            control, FakeObserving(control), no_secrets(), PublicAddress(domain=domain), ApiLimits()
-        )
+        api = build_public(verbs_over(control), PublicAddress(domain=domain), ApiLimits())
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             named = any(name == b"e2b-sandbox-id" for name, _ in scope.get("headers", ()))

@@ -10,9 +10,11 @@ from typing import Any
 
 from atoll.server.control.access import DEFAULT_TEAM
 from atoll.server.control.limits import ControlLimits
+from atoll.server.control.logbook import Logbook, LogLimits
 from atoll.server.control.observing import MetricsLimits, Observing
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.service import Control, Ports
+from atoll.server.control.verbs import Verbs
 from atoll.server.domain.errors import AtollError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import Sandbox, Status
@@ -26,8 +28,10 @@ from atoll.server.runtimes.fake.runtime import FakeRuntime
 from atoll.server.runtimes.fake.templates import FakeTemplates
 from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database
+from atoll.server.stores.lines import FileLines
 from atoll.server.stores.samples import FileSamples
 from atoll.server.stores.sandboxes import SqliteSandboxes
+from fakes.secrets import no_secrets
 
 ALICE = Actor(team_id=DEFAULT_TEAM, key_name="alice")
 SECRET = b"s" * 32
@@ -63,6 +67,7 @@ class World:
         self.store: Store = SqliteSandboxes(self.database)
         self.api_keys: ApiKeys = SqliteApiKeys(self.database)
         self.samples = FileSamples(self.directory / "metrics", kept=1000)
+        self.lines = FileLines(self.directory / "logs", most_bytes=1024 * 1024)
         self.runtime = FakeRuntime(self.directory / "machines", faults=faults)
         self.guest = FakeGuest(faults=faults)
         self.edge = FakeEdge(faults=faults)
@@ -77,6 +82,7 @@ class World:
             edge=self.edge,
             templates=FakeTemplates(),
             clock=self.clock,
+            parting=self.logbook().part,
         )
         return Control(ports, secret=SECRET, dns_servers=("169.254.1.1",), limits=self.limits)
 
@@ -89,6 +95,24 @@ class World:
             clock=self.clock,
             limits=self.limits,
             metrics=MetricsLimits(),
+        )
+
+    def logbook(self) -> Logbook:
+        """Make a server's logbook; not running yet."""
+        return Logbook(
+            store=self.store,
+            runtime=self.runtime,
+            guest=self.guest,
+            lines=self.lines,
+            clock=self.clock,
+            limits=self.limits,
+            logs=LogLimits(),
+        )
+
+    def verbs(self, control: Control) -> Verbs:
+        """Put together what a server offers."""
+        return Verbs(
+            control=control, observing=self.observing(), logbook=self.logbook(), secrets=no_secrets()
         )
 
     @asynccontextmanager

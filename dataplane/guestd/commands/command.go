@@ -23,6 +23,7 @@ type Command struct {
 	reaper  *Reaper
 	outputs fanout
 	input   input
+	started time.Time
 	tty     *os.File // the master side; nil without a terminal
 
 	pumps   sync.WaitGroup // output up to the command's end
@@ -58,7 +59,7 @@ func (c *Command) Resize(size *pty.Winsize) error {
 }
 
 // watch waits for the command's end. It owns the command's group.
-func (c *Command) watch(status <-chan syscall.WaitStatus, timeout time.Duration, readers []*os.File, onEnd func()) {
+func (c *Command) watch(status <-chan syscall.WaitStatus, timeout time.Duration, readers []*os.File, onEnd func(*process.ProcessEvent_EndEvent)) {
 	code := c.await(status, timeout)
 	close(c.exited)
 	c.input.close()
@@ -68,8 +69,9 @@ func (c *Command) watch(status <-chan syscall.WaitStatus, timeout time.Duration,
 		_ = f.SetReadDeadline(until)
 	}
 	c.pumps.Wait()
-	onEnd()
-	c.outputs.finish(endEvent(code, c.killed.Load()))
+	end := endEvent(code, c.killed.Load())
+	onEnd(end.GetEnd())
+	c.outputs.finish(end)
 	c.group.Close() // After the end was told: nobody waits for this.
 	c.group.all.Prepare()
 }

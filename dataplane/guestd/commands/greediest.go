@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"atoll.dev/dataplane/guestd/journal"
 )
 
 // Victim is a process that was killed for its memory.
@@ -43,6 +45,9 @@ func (t *Table) KillGreediest() (*Victim, error) {
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
 		return nil, fmt.Errorf("process %d: %w", victim.PID, err)
 	}
+	t.events.Add(journal.Warn, "process killed: the sandbox was out of memory", logger,
+		journal.Field{Name: "pid", Value: victim.PID}, journal.Field{Name: "command", Value: victim.Command},
+		journal.Field{Name: "resident_bytes", Value: victim.Resident})
 	return victim, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"atoll.dev/dataplane/guestd/journal"
 	"atoll.dev/dataplane/guestd/limits"
 	"atoll.dev/dataplane/internal/gen/process"
 )
@@ -21,6 +22,7 @@ import (
 type Table struct {
 	reaper *Reaper
 	groups *Groups
+	events *journal.Journal
 
 	mu       sync.Mutex
 	starting int
@@ -28,9 +30,9 @@ type Table struct {
 	retained []*Command // in the order of their end
 }
 
-// NewTable returns an empty one.
-func NewTable(reaper *Reaper, groups *Groups) *Table {
-	return &Table{reaper: reaper, groups: groups}
+// NewTable returns an empty one, which tells events of its commands' lives.
+func NewTable(reaper *Reaper, groups *Groups, events *journal.Journal) *Table {
+	return &Table{reaper: reaper, groups: groups, events: events}
 }
 
 // BusyError says that no more commands can be started now.
@@ -64,10 +66,15 @@ func (t *Table) Start(spec *Spec, onCut func()) (*Command, *Subscription, error)
 	}
 	t.mu.Unlock()
 	if err != nil {
+		t.tellRefused(spec, err)
 		return nil, nil, err
 	}
+	t.tellStarted(c, spec)
 	sub, err := c.Subscribe(onCut) // Before the pumps run: the first byte finds its reader.
-	c.follow(spec, status, files, func() { t.retire(c) })
+	c.follow(spec, status, files, func(end *process.ProcessEvent_EndEvent) {
+		t.tellEnded(c, end)
+		t.retire(c)
+	})
 	return c, sub, err
 }
 
@@ -107,11 +114,12 @@ func (t *Table) spawn(spec *Spec) (*Command, <-chan syscall.WaitStatus, *streams
 	c := &Command{
 		pid: pid, config: spec.Config, tag: spec.Tag, group: group, reaper: t.reaper,
 		input: newInput(files.input, files.tty != nil), tty: files.tty, exited: make(chan struct{}),
+		started: time.Now(),
 	}
 	return c, status, files, nil
 }
 
-func (c *Command) follow(spec *Spec, status <-chan syscall.WaitStatus, files *streams, onEnd func()) {
+func (c *Command) follow(spec *Spec, status <-chan syscall.WaitStatus, files *streams, onEnd func(*process.ProcessEvent_EndEvent)) {
 	c.pumps.Add(len(files.outputs))
 	if files.tty != nil {
 		go c.pump(files.tty, limits.TerminalChunk, terminalEvent)

@@ -105,6 +105,16 @@ const (
 	TerminalSide = 1<<16 - 1
 )
 
+// The journal, and output for those who come back.
+const (
+	// JournalLines bounds the lines that wait for the host: at their longest 5 MB, of commands as they are 0.3 MB.
+	JournalLines = 1000
+	// JournalText bounds a line's message and each of its fields.
+	JournalText = 1 << 10
+	// JournalRead bounds what the host reads at once; it reads no more anyway.
+	JournalRead = 48 << 10
+)
+
 // Files.
 const (
 	// ListEntries bounds the answer of one ListDir: about 15 MB of JSON.

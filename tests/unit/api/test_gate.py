@@ -10,8 +10,8 @@ import httpx
 import pytest
 import structlog
 from fakes.control import KEY, FakeControl
-from fakes.observing import FakeObserving
 from fakes.secrets import no_secrets
+from fakes.verbs import verbs_over
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from hypothesis import given, settings
@@ -30,7 +30,7 @@ MIB = 1024 * 1024
 
 
 def public(control: FakeControl, limits: ApiLimits | None = None) -> Gate:
-    app = build_public(control, FakeObserving(control), no_secrets(), ADDRESS, limits or ApiLimits())
+    app = build_public(verbs_over(control), ADDRESS, limits or ApiLimits())
     assert isinstance(app, Gate)
     return app
 

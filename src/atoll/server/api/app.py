@@ -14,9 +14,9 @@ from atoll.server.api.gate import Gate
 from atoll.server.api.internal import routes as internal
 from atoll.server.api.limits import ApiLimits
 from atoll.server.api.rest import dialect as rest
-from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
+from atoll.server.control.verbs import Verbs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,19 +31,17 @@ class PublicAddress:
     domain: str
 
 
-def build_public(
-    control: Control, observing: Observing, secrets: Secrets, address: PublicAddress, limits: ApiLimits
-) -> ASGIApp:
+def build_public(verbs: Verbs, address: PublicAddress, limits: ApiLimits) -> ASGIApp:
     """
     Build what ``api.sock`` serves.
 
     /v1, /docs and /openapi.json are ours; every other path is E2B's.
     """
     dialects = (
-        rest.build(control, observing, address.domain),
-        e2b.build(control, observing, secrets, Reach(domain=address.domain)),
+        rest.build(verbs, address.domain),
+        e2b.build(verbs, Reach(domain=address.domain)),
     )
-    return Gate(dialects, control.authenticate, limits)
+    return Gate(dialects, verbs.control.authenticate, limits)
 
 
 def build_private(control: Control, secrets: Secrets, limits: ApiLimits) -> ASGIApp:

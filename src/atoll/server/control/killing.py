@@ -7,7 +7,7 @@ by this server or the next one.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -31,6 +31,10 @@ log = structlog.get_logger(__name__)
 WANTED = frozenset({EndReason.KILLED, EndReason.DEADLINE})
 # Rows carry so much about an end; the rest is in the log.
 MOST_DETAIL = 4000
+
+
+# What is done with a sandbox that is there for the last time; raises nothing, and takes no long time.
+Parting = Callable[[SandboxId], Awaitable[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,9 @@ class Killing:
         limits: ControlLimits,
         locks: Locks,
         tasks: Tasks,
+        parting: Parting | None = None,
     ) -> None:
+        self._parting = parting
         self._store = store
         self._runtime = runtime
         self._edge = edge
@@ -148,6 +154,9 @@ class Killing:
     async def _attempt(self, sandbox_id: SandboxId, attempt: int) -> bool:
         try:
             async with self._locks.hold(sandbox_id), self._at_once:
+                # Once: later, something of it may be gone, and its address be another's.
+                if attempt == 1 and self._parting is not None:
+                    await self._parting(sandbox_id)
                 # First the route: destroying gives the address back, and it may go to another
                 # sandbox, which must not get this one's connections.
                 async with asyncio.timeout(_seconds(self._limits.forget_timeout)):

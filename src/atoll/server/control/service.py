@@ -19,7 +19,7 @@ from atoll.server.control.creating import ALIVE, Creating, killed_while_created
 from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.finding import Finding, SignedFile
 from atoll.server.control.forgetting import Forgetting
-from atoll.server.control.killing import End, Killing
+from atoll.server.control.killing import End, Killing, Parting
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.networking import Networking
@@ -56,6 +56,7 @@ class Ports:
 
     Attributes:
         store: over a database that whoever made it opens and closes; so ``api_keys``.
+        parting: done with a sandbox before it is removed.
         runtime: opened and closed by control.
     """
 
@@ -66,6 +67,7 @@ class Ports:
     edge: Edge
     templates: Templates
     clock: Clock
+    parting: Parting | None = None
 
 
 class Control:
@@ -100,6 +102,7 @@ class Control:
             limits=limits,
             locks=locks,
             tasks=self._tasks,
+            parting=ports.parting,
         )
         self._deadlines = Deadlines(
             store=ports.store, clock=ports.clock, limits=limits, killing=self._killing

@@ -12,7 +12,7 @@ any length into memory before it looks at its size, and httpx lets nobody count 
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
@@ -26,6 +26,7 @@ from typing_extensions import override
 
 from atoll._gen.atoll.guest.v1 import guest_pb
 from atoll.server.domain.errors import UnavailableError
+from atoll.server.domain.logs import Line, parse_lines
 from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.guest import Guest
@@ -61,12 +62,16 @@ class GuestLimits:
         configure_timeout_s: for the whole call; it takes 3 ms, and a second on a host that is full.
         kill_timeout_s: for the whole call; shorter, since memory grows meanwhile, at up to 1 GB/s.
         answer_bytes: of all that is read as an answer, headers too; the largest true one has some hundred.
+        journal_timeout_s: for one read of what happened inside; a kill waits for it.
+        journal_bytes: of such an answer; guestd gives 48 KiB at once.
         connections: calls under way at once, in all sandboxes; more wait.
     """
 
     configure_timeout_s: float = 10.0
     kill_timeout_s: float = 2.0
     answer_bytes: int = 4 * 1024
+    journal_timeout_s: float = 0.5
+    journal_bytes: int = 64 * 1024
     connections: int = 64
 
 
@@ -87,11 +92,9 @@ class HttpGuest(Guest):
         self._limits = limits or GuestLimits()
         self._edge_authority = edge_authority
         self._port = port
-        self._pool = httpcore.AsyncConnectionPool(
-            max_connections=self._limits.connections,
-            max_keepalive_connections=0,
-            network_backend=_BoundedNetwork(self._limits.answer_bytes),
-        )
+        self._pool = _pool(self._limits.connections, self._limits.answer_bytes)
+        # Apart, so that no kill for memory waits behind somebody who reads a log.
+        self._journal_pool = _pool(self._limits.connections, self._limits.journal_bytes)
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,6 +107,7 @@ class HttpGuest(Guest):
     async def close(self) -> None:
         """End calls under way."""
         await self._pool.aclose()
+        await self._journal_pool.aclose()
 
     async def configure(self, machine: Machine, configuration: GuestConfiguration) -> None:
         """Send a sandbox all it has to know."""
@@ -134,6 +138,18 @@ class HttpGuest(Guest):
             resident_bytes=min(answer.resident_bytes, _MOST_BYTES),
         )
 
+    async def read_journal(self, machine: Machine, *, after: int) -> tuple[Sequence[Line], bool]:
+        """Read what happened inside."""
+        answer = await self._call(
+            machine,
+            "ReadJournal",
+            guest_pb.ReadJournalRequest(after=after, sandbox_id=machine.sandbox_id),
+            guest_pb.ReadJournalResponse,
+            self._limits.journal_timeout_s,
+            pool=self._journal_pool,
+        )
+        return parse_lines(answer.lines, after=after), answer.more
+
     async def _call(
         self,
         machine: Machine,
@@ -141,11 +157,13 @@ class HttpGuest(Guest):
         request: "Message[Any]",
         answer_type: type[_Answer],
         timeout_s: float,
+        *,
+        pool: httpcore.AsyncConnectionPool | None = None,
     ) -> _Answer:
         url = f"http://{machine.address}:{self._port}/{_SERVICE}/{method}"
         try:
             async with asyncio.timeout(timeout_s):
-                status, body = await self._post(url, request.to_binary())
+                status, body = await _post(pool or self._pool, url, request.to_binary())
         except TimeoutError as error:
             raise _unavailable(machine, method, f"no answer in {timeout_s} s") from error
         except _FAILURES as error:
@@ -157,10 +175,6 @@ class HttpGuest(Guest):
             return answer_type.from_binary(body)
         except Exception as error:
             raise _unavailable(machine, method, f"an answer that cannot be read: {error!r:.200}") from error
-
-    async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
-        async with self._pool.stream("POST", url, content=body, headers=_HEADERS) as response:
-            return response.status, await response.aread()
 
     def _translate(self, configuration: GuestConfiguration) -> guest_pb.Configuration:
         return guest_pb.Configuration(
@@ -185,6 +199,19 @@ class HttpGuest(Guest):
                 address=configuration.address, dns_servers=list(configuration.dns_servers)
             ),
         )
+
+
+def _pool(connections: int, most_bytes: int) -> httpcore.AsyncConnectionPool:
+    return httpcore.AsyncConnectionPool(
+        max_connections=connections,
+        max_keepalive_connections=0,
+        network_backend=_BoundedNetwork(most_bytes),
+    )
+
+
+async def _post(pool: httpcore.AsyncConnectionPool, url: str, body: bytes) -> tuple[int, bytes]:
+    async with pool.stream("POST", url, content=body, headers=_HEADERS) as response:
+        return response.status, await response.aread()
 
 
 class _BoundedNetwork(httpcore.AsyncNetworkBackend):

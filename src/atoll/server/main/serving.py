@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -17,15 +16,19 @@ from atoll.server.api.app import PublicAddress, build_private, build_public
 from atoll.server.api.limits import server_options
 from atoll.server.control import access
 from atoll.server.control.clock import SystemClock
+from atoll.server.control.killing import Parting
+from atoll.server.control.logbook import Logbook
 from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control, Ports
+from atoll.server.control.verbs import Verbs
 from atoll.server.main import doors
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home
 from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database
+from atoll.server.stores.lines import FileLines
 from atoll.server.stores.samples import FileSamples
 from atoll.server.stores.sandboxes import SqliteSandboxes
 from atoll.server.stores.secrets import SqliteSecrets
@@ -34,15 +37,6 @@ log = structlog.get_logger(__name__)
 
 # The name of the key in the home's file `key`.
 HOME_KEY = "home"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verbs:
-    """All that callers may have done."""
-
-    control: Control
-    observing: Observing
-    secrets: Secrets
 
 
 async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Callable[[], None]) -> None:
@@ -62,20 +56,43 @@ async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Cal
     with home.locked(), _stop_signal() as stop:
         async with Database(home.database) as database:
             await access.set_key(SqliteApiKeys(database), SystemClock(), home.api_key(), name=HOME_KEY)
-            async with (
-                host(home, settings, Purpose.SERVE) as parts,
-                make_control(home, settings, database, parts) as control,
-            ):
-                verbs = Verbs(
-                    control=control,
-                    observing=make_observing(home, settings, database, parts),
-                    secrets=make_secrets(home, settings, database),
-                )
-                await _serve_until(stop, home, settings, verbs, parts, ready)
+            async with host(home, settings, Purpose.SERVE) as parts:
+                verbs = make_verbs(home, settings, database, parts)
+                async with verbs.control:
+                    await _serve_until(stop, home, settings, verbs, parts, ready)
     log.info("server stopped")
 
 
-def make_control(home: Home, settings: Settings, database: Database, parts: HostParts) -> Control:
+def make_verbs(home: Home, settings: Settings, database: Database, parts: HostParts) -> Verbs:
+    """Put everything together; control is not open yet."""
+    store, clock = SqliteSandboxes(database), SystemClock()
+    logbook = Logbook(
+        store=store,
+        runtime=parts.runtime,
+        guest=parts.guest,
+        lines=FileLines(home.sandbox_logs, most_bytes=settings.logs.sandbox_bytes),
+        clock=clock,
+        limits=settings.sandboxes,
+        logs=settings.logs,
+    )
+    observing = Observing(
+        store=store,
+        runtime=parts.runtime,
+        samples=FileSamples(home.samples, kept=settings.metrics.samples_kept),
+        clock=clock,
+        limits=settings.sandboxes,
+        metrics=settings.metrics,
+    )
+    control = make_control(home, settings, database, parts, parting=logbook.part)
+    secrets = Secrets(
+        store=SqliteSecrets(database, secret=home.secret()), clock=clock, limits=settings.sandboxes
+    )
+    return Verbs(control=control, observing=observing, logbook=logbook, secrets=secrets)
+
+
+def make_control(
+    home: Home, settings: Settings, database: Database, parts: HostParts, *, parting: Parting | None = None
+) -> Control:
     """Put control together; not open yet."""
     ports = Ports(
         store=SqliteSandboxes(database),
@@ -85,26 +102,9 @@ def make_control(home: Home, settings: Settings, database: Database, parts: Host
         edge=parts.edge,
         templates=parts.templates,
         clock=SystemClock(),
+        parting=parting,
     )
     return Control(ports, secret=home.secret(), dns_servers=parts.dns_servers, limits=settings.sandboxes)
-
-
-def make_observing(home: Home, settings: Settings, database: Database, parts: HostParts) -> Observing:
-    """Put together what takes samples."""
-    return Observing(
-        store=SqliteSandboxes(database),
-        runtime=parts.runtime,
-        samples=FileSamples(home.samples, kept=settings.metrics.samples_kept),
-        clock=SystemClock(),
-        limits=settings.sandboxes,
-        metrics=settings.metrics,
-    )
-
-
-def make_secrets(home: Home, settings: Settings, database: Database) -> Secrets:
-    """Put together what keeps secrets."""
-    store = SqliteSecrets(database, secret=home.secret())
-    return Secrets(store=store, clock=SystemClock(), limits=settings.sandboxes)
 
 
 def public_domain(settings: Settings) -> str:
@@ -124,7 +124,7 @@ async def _serve_until(
 ) -> None:
     address = PublicAddress(domain=public_domain(settings))
     apps = {
-        home.api_socket: build_public(verbs.control, verbs.observing, verbs.secrets, address, settings.api),
+        home.api_socket: build_public(verbs, address, settings.api),
         home.control_socket: build_private(verbs.control, verbs.secrets, settings.api),
     }
     with contextlib.ExitStack() as stack:
@@ -132,7 +132,10 @@ async def _serve_until(
         servers = [(_server(app, settings), listeners[path]) for path, app in apps.items()]
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(parts.watch(), name="watch the edge")
-            sampling = group.create_task(verbs.observing.run(), name="take samples")
+            behind = [
+                group.create_task(verbs.observing.run(), name="take samples"),
+                group.create_task(verbs.logbook.run(), name="fetch logs"),
+            ]
             serving = [
                 group.create_task(server.serve(sockets=[listener]), name="serve")
                 for server, listener in servers
@@ -146,7 +149,7 @@ async def _serve_until(
             for server, _ in servers:
                 server.should_exit = True
             await asyncio.wait(serving)
-            for task in (watching, sampling, stopping):
+            for task in (watching, stopping, *behind):
                 task.cancel()
 
 

@@ -1,7 +1,9 @@
 """The port to guestd, the daemon inside a sandbox."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from atoll.server.domain.logs import Line
 from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
 
 
@@ -36,5 +38,14 @@ class Guest(Protocol):
 
         Raises:
             UnavailableError: the guest did not answer in time, or refused.
+        """
+        ...
+
+    async def read_journal(self, machine: Machine, *, after: int) -> tuple[Sequence[Line], bool]:
+        """
+        Read what happened inside, lines with numbers after ``after``, and whether there are more.
+
+        Raises:
+            UnavailableError: the guest did not answer in time, or is another sandbox by now.
         """
         ...

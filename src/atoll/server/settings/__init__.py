@@ -11,6 +11,7 @@ from pathlib import Path
 
 from atoll.server.api.limits import ApiLimits
 from atoll.server.control.limits import ControlLimits
+from atoll.server.control.logbook import LogLimits
 from atoll.server.control.observing import MetricsLimits
 from atoll.server.edge.process import EdgeLimits
 from atoll.server.guests.client import GuestLimits
@@ -128,5 +129,6 @@ class Settings:
     network: NetworkSettings = field(default_factory=NetworkSettings)
     templates: TemplateSettings = field(default_factory=TemplateSettings)
     metrics: MetricsLimits = field(default_factory=MetricsLimits)
+    logs: LogLimits = field(default_factory=LogLimits)
     edge: EdgeLimits = field(default_factory=EdgeLimits)
     api: ApiLimits = field(default_factory=ApiLimits)

@@ -130,6 +130,11 @@ class Home:
         return self.path / "metrics"
 
     @property
+    def sandbox_logs(self) -> Path:
+        """What happened in sandboxes: a file for each."""
+        return self.path / "sandbox-logs"
+
+    @property
     def runsc_state(self) -> Path:
         """What gVisor keeps for itself."""
         return self.path / "runsc-state"

@@ -6,7 +6,6 @@ A record is appended by one write, so that a server that is killed leaves whole 
 """
 
 import asyncio
-import errno
 import os
 import struct
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,10 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from atoll.server.domain.errors import AtollError, InternalError, ResourceExhaustedError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.metrics import Sample
 from atoll.server.ports.samples import Samples
+from atoll.server.stores.kept_files import appending, forget_files, replace_with, translated
 
 # Milliseconds since 1970, microseconds of processor, memory, cache, disk.
 _RECORD = struct.Struct("<5Q")
@@ -62,7 +61,7 @@ class FileSamples(Samples):
 
     @override
     async def forget(self, *, before: datetime, most_bytes: int) -> int:
-        return await asyncio.to_thread(self._forget, before, most_bytes)
+        return await asyncio.to_thread(forget_files, self._directory, before=before, most_bytes=most_bytes)
 
     def _add(self, taken: Mapping[SandboxId, Sample]) -> None:
         try:
@@ -70,26 +69,17 @@ class FileSamples(Samples):
             for sandbox_id, sample in taken.items():
                 self._append(self._file(sandbox_id), _packed(sample))
         except OSError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
 
     def _append(self, file: Path, record: bytes) -> None:
-        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
+        with appending(file) as fd:
             size = os.fstat(fd).st_size
             if torn := size % _RECORD.size:  # the disk was full, or the machine lost its power
                 os.ftruncate(fd, size - torn)
             os.write(fd, record)
-        finally:
-            os.close(fd)
         if size >= self._kept * _RECORD.size:
-            self._shorten(file)
-
-    def _shorten(self, file: Path) -> None:
-        keep = (self._kept - self._kept // 4) * _RECORD.size
-        shorter = file.with_suffix(".new")
-        shorter.write_bytes(file.read_bytes()[-keep:])
-        shorter.chmod(0o600)
-        shorter.replace(file)
+            newest = (self._kept - self._kept // 4) * _RECORD.size
+            replace_with(file, file.read_bytes()[-newest:])
 
     def _read(self, sandbox_id: SandboxId, number: int) -> list[Sample]:
         try:
@@ -100,29 +90,13 @@ class FileSamples(Samples):
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         whole = len(content) - len(content) % _RECORD.size
         return [_unpacked(record) for record in _RECORD.iter_unpack(content[:whole]) if _makes_sense(record)]
 
     def _last(self, sandbox_ids: Sequence[SandboxId], number: int) -> Mapping[SandboxId, Sequence[Sample]]:
         found = {sandbox_id: self._read(sandbox_id, number) for sandbox_id in sandbox_ids}
         return {sandbox_id: samples for sandbox_id, samples in found.items() if samples}
-
-    def _forget(self, before: datetime, most_bytes: int) -> int:
-        try:
-            files = [(file, file.stat()) for file in self._directory.iterdir()]
-        except FileNotFoundError:
-            return 0
-        files.sort(key=lambda pair: pair[1].st_mtime)
-        kept = sum(status.st_size for _, status in files)
-        forgotten = 0
-        for file, status in files:
-            if status.st_mtime >= before.timestamp() and kept <= most_bytes:
-                break
-            file.unlink(missing_ok=True)
-            kept -= status.st_size
-            forgotten += 1
-        return forgotten
 
     def _file(self, sandbox_id: SandboxId) -> Path:
         return self._directory / f"{sandbox_id}{_SUFFIX}"
@@ -153,9 +127,3 @@ def _unpacked(record: tuple[int, ...]) -> Sample:
         cache_bytes=cache,
         disk_bytes=disk,
     )
-
-
-def _translated(error: OSError) -> AtollError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhaustedError("The server's disk is full", details=str(error))
-    return InternalError("Samples cannot be kept or read", details=str(error))

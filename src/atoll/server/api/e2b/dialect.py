@@ -3,17 +3,15 @@
 from fastapi import APIRouter, FastAPI, Response
 
 from atoll.server.api.dialect import add_error_forms, route_class
-from atoll.server.api.e2b import metrics, sandboxes, templates, unavailable
+from atoll.server.api.e2b import logs, metrics, sandboxes, templates, unavailable
 from atoll.server.api.e2b import secrets as secret_routes
 from atoll.server.api.e2b.form import render
 from atoll.server.api.e2b.translate import Reach
 from atoll.server.api.gate import Dialect
-from atoll.server.control.observing import Observing
-from atoll.server.control.secrets import Secrets
-from atoll.server.control.service import Control
+from atoll.server.control.verbs import Verbs
 
 
-def build(control: Control, observing: Observing, secrets: Secrets, reach: Reach) -> Dialect:
+def build(verbs: Verbs, reach: Reach) -> Dialect:
     """Put the routes together."""
     # No OpenAPI: this interface is E2B's to describe.
     app = FastAPI(
@@ -22,12 +20,13 @@ def build(control: Control, observing: Observing, secrets: Secrets, reach: Reach
     add_error_forms(app, render)
     app.include_router(_health())
     # Before the calls about one sandbox: "metrics" is no id.
-    app.include_router(metrics.router(observing))
-    app.include_router(sandboxes.router(control, reach))
-    app.include_router(secret_routes.router(secrets))
+    app.include_router(metrics.router(verbs.observing))
+    app.include_router(sandboxes.router(verbs.control, reach))
+    app.include_router(logs.router(verbs.logbook))
+    app.include_router(secret_routes.router(verbs.secrets))
     # Before templates: its paths are the narrower ones.
     app.include_router(unavailable.router())
-    app.include_router(templates.router(control))
+    app.include_router(templates.router(verbs.control))
     return Dialect(app=app, open_paths=frozenset({"/health"}), render=render)
 
 

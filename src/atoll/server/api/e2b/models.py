@@ -219,6 +219,35 @@ class SandboxesWithMetrics(BaseModel):
     sandboxes: dict[str, SandboxMetric]
 
 
+class LogLine(BaseModel):
+    """A line of a log as text: an object with the line's fields, as JSON."""
+
+    timestamp: datetime
+    line: str
+
+
+class LogEntry(BaseModel):
+    """A line of a log."""
+
+    timestamp: datetime
+    message: str
+    level: Literal["debug", "info", "warn", "error"]
+    fields: dict[str, str]
+
+
+class Logs(BaseModel):
+    """A log in both forms."""
+
+    logs: list[LogLine]
+    logEntries: list[LogEntry]
+
+
+class LogsV2(BaseModel):
+    """A log."""
+
+    logs: list[LogEntry]
+
+
 class Template(BaseModel):
     """A template in a list."""
 

@@ -18,8 +18,6 @@ UNAVAILABLE: dict[tuple[str, str], str] = {
     ("POST", f"{_SANDBOX}/pause"): "pausing a sandbox",
     ("POST", f"{_SANDBOX}/fork"): "forking a sandbox",
     ("POST", f"{_SANDBOX}/snapshots"): "taking a snapshot of a sandbox",
-    ("GET", f"{_SANDBOX}/logs"): "reading the logs of a sandbox",
-    ("GET", f"/v2{_SANDBOX}/logs"): "reading the logs of a sandbox",
     ("GET", "/snapshots"): "listing snapshots",
     ("POST", "/v3/templates"): "building a template",
     ("POST", "/v2/templates"): "building a template",

@@ -9,11 +9,11 @@ from fastapi_offline import FastAPIOffline
 
 from atoll.server.api.dialect import Caller, add_error_forms, route_class
 from atoll.server.api.gate import Dialect
-from atoll.server.api.rest import metrics, models, sandboxes
+from atoll.server.api.rest import logs, metrics, models, sandboxes
 from atoll.server.api.rest.form import problems, render
 from atoll.server.api.rest.translate import from_template
-from atoll.server.control.observing import Observing
 from atoll.server.control.service import Control
+from atoll.server.control.verbs import Verbs
 
 _DESCRIPTION = """
 Creates and ends sandboxes: isolated Linux machines for code that nobody trusts.
@@ -30,7 +30,7 @@ _BEARER = HTTPBearer(auto_error=False, description="An API key of your team.")
 _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key, for clients of E2B.")
 
 
-def build(control: Control, observing: Observing, domain: str) -> Dialect:
+def build(verbs: Verbs, domain: str) -> Dialect:
     """Put the routes together."""
     release = version("atoll")
     app = FastAPIOffline(
@@ -48,9 +48,10 @@ def build(control: Control, observing: Observing, domain: str) -> Dialect:
     add_error_forms(app, render)
     app.include_router(_health(release))
     key = [Security(_BEARER), Security(_HEADER)]
-    app.include_router(sandboxes.router(control, domain), dependencies=key)
-    app.include_router(metrics.router(observing), dependencies=key)
-    app.include_router(_templates(control), dependencies=key)
+    app.include_router(sandboxes.router(verbs.control, domain), dependencies=key)
+    app.include_router(metrics.router(verbs.observing), dependencies=key)
+    app.include_router(logs.router(verbs.logbook), dependencies=key)
+    app.include_router(_templates(verbs.control), dependencies=key)
     return Dialect(
         app=app,
         prefixes=("/v1/", "/docs", "/openapi.json"),

@@ -197,6 +197,15 @@ class Metric(BaseModel):
     disk_bytes: int = Field(description="Written over the template.")
 
 
+class LogLine(BaseModel):
+    """A line of a sandbox's log."""
+
+    at: datetime
+    level: Literal["debug", "info", "warn", "error"]
+    message: str = Field(examples=["process ended"])
+    fields: dict[str, str] = Field(examples=[{"logger": "process", "pid": "12", "exit_code": "0"}])
+
+
 class MemoryKill(BaseModel):
     """A process inside that was killed because the sandbox used more memory than it has."""
 

@@ -1,9 +1,12 @@
 """A guestd that takes notes."""
 
+from collections.abc import Sequence
+
 from typing_extensions import override
 
 from atoll.server.domain.errors import UnavailableError
 from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.logs import Line
 from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
 from atoll.server.ports.guest import Guest
 from atoll.server.runtimes.fake.faults import Faults
@@ -15,6 +18,8 @@ class FakeGuest(Guest):
     def __init__(self, *, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
         self.configurations: dict[SandboxId, GuestConfiguration] = {}
+        # What happened inside; given two lines at a time.
+        self.journals: dict[SandboxId, list[Line]] = {}
         self.trusting: set[SandboxId] = set()
 
     @override
@@ -34,3 +39,9 @@ class FakeGuest(Guest):
     async def kill_greediest(self, machine: Machine) -> KilledProcess:
         await self.faults.at("kill_greediest")
         return KilledProcess(pid=42, command="greedy", resident_bytes=1_000_000_000)
+
+    @override
+    async def read_journal(self, machine: Machine, *, after: int) -> tuple[Sequence[Line], bool]:
+        await self.faults.at("read_journal")
+        lines = [line for line in self.journals.get(machine.sandbox_id, ()) if line.number > after]
+        return lines[:2], len(lines) > 2

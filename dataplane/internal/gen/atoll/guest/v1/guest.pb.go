@@ -497,6 +497,115 @@ func (x *Volume) GetReadOnly() bool {
 	return false
 }
 
+type ReadJournalRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of the last line that was read.
+	After uint64 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
+	// Whose lines are meant: addresses change hands, and nobody gets another's. Any other is refused: failed_precondition.
+	SandboxId     string `protobuf:"bytes,2,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadJournalRequest) Reset() {
+	*x = ReadJournalRequest{}
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadJournalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadJournalRequest) ProtoMessage() {}
+
+func (x *ReadJournalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadJournalRequest.ProtoReflect.Descriptor instead.
+func (*ReadJournalRequest) Descriptor() ([]byte, []int) {
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ReadJournalRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *ReadJournalRequest) GetSandboxId() string {
+	if x != nil {
+		return x.SandboxId
+	}
+	return ""
+}
+
+type ReadJournalResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Lines of JSON: {"n": number, "t": milliseconds since 1970, "level", "message", "fields": {}}.
+	// Numbers that are missing were lines that nobody read in time.
+	Lines []byte `protobuf:"bytes,1,opt,name=lines,proto3" json:"lines,omitempty"`
+	// There are more: ask again.
+	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadJournalResponse) Reset() {
+	*x = ReadJournalResponse{}
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadJournalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadJournalResponse) ProtoMessage() {}
+
+func (x *ReadJournalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadJournalResponse.ProtoReflect.Descriptor instead.
+func (*ReadJournalResponse) Descriptor() ([]byte, []int) {
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReadJournalResponse) GetLines() []byte {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+func (x *ReadJournalResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 type KillGreediestRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -505,7 +614,7 @@ type KillGreediestRequest struct {
 
 func (x *KillGreediestRequest) Reset() {
 	*x = KillGreediestRequest{}
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[7]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +626,7 @@ func (x *KillGreediestRequest) String() string {
 func (*KillGreediestRequest) ProtoMessage() {}
 
 func (x *KillGreediestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[7]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +639,7 @@ func (x *KillGreediestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillGreediestRequest.ProtoReflect.Descriptor instead.
 func (*KillGreediestRequest) Descriptor() ([]byte, []int) {
-	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{7}
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{9}
 }
 
 type KillGreediestResponse struct {
@@ -545,7 +654,7 @@ type KillGreediestResponse struct {
 
 func (x *KillGreediestResponse) Reset() {
 	*x = KillGreediestResponse{}
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[8]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +666,7 @@ func (x *KillGreediestResponse) String() string {
 func (*KillGreediestResponse) ProtoMessage() {}
 
 func (x *KillGreediestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[8]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +679,7 @@ func (x *KillGreediestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillGreediestResponse.ProtoReflect.Descriptor instead.
 func (*KillGreediestResponse) Descriptor() ([]byte, []int) {
-	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{8}
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *KillGreediestResponse) GetPid() uint32 {
@@ -604,7 +713,7 @@ type TrustRequest struct {
 
 func (x *TrustRequest) Reset() {
 	*x = TrustRequest{}
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[9]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +725,7 @@ func (x *TrustRequest) String() string {
 func (*TrustRequest) ProtoMessage() {}
 
 func (x *TrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[9]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +738,7 @@ func (x *TrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustRequest.ProtoReflect.Descriptor instead.
 func (*TrustRequest) Descriptor() ([]byte, []int) {
-	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{9}
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TrustRequest) GetAuthorities() string {
@@ -647,7 +756,7 @@ type TrustResponse struct {
 
 func (x *TrustResponse) Reset() {
 	*x = TrustResponse{}
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[10]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +768,7 @@ func (x *TrustResponse) String() string {
 func (*TrustResponse) ProtoMessage() {}
 
 func (x *TrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[10]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +781,7 @@ func (x *TrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustResponse.ProtoReflect.Descriptor instead.
 func (*TrustResponse) Descriptor() ([]byte, []int) {
-	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{10}
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{12}
 }
 
 var File_atoll_guest_v1_guest_proto protoreflect.FileDescriptor
@@ -722,7 +831,14 @@ const file_atoll_guest_v1_guest_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12\x1b\n" +
-	"\tread_only\x18\x04 \x01(\bR\breadOnly\"\x16\n" +
+	"\tread_only\x18\x04 \x01(\bR\breadOnly\"I\n" +
+	"\x12ReadJournalRequest\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x1d\n" +
+	"\n" +
+	"sandbox_id\x18\x02 \x01(\tR\tsandboxId\"?\n" +
+	"\x13ReadJournalResponse\x12\x14\n" +
+	"\x05lines\x18\x01 \x01(\fR\x05lines\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\x16\n" +
 	"\x14KillGreediestRequest\"j\n" +
 	"\x15KillGreediestResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x18\n" +
@@ -730,10 +846,11 @@ const file_atoll_guest_v1_guest_proto_rawDesc = "" +
 	"\x0eresident_bytes\x18\x03 \x01(\x04R\rresidentBytes\"0\n" +
 	"\fTrustRequest\x12 \n" +
 	"\vauthorities\x18\x01 \x01(\tR\vauthorities\"\x0f\n" +
-	"\rTrustResponse2\x84\x02\n" +
+	"\rTrustResponse2\xdc\x02\n" +
 	"\fGuestService\x12P\n" +
 	"\tConfigure\x12 .atoll.guest.v1.ConfigureRequest\x1a!.atoll.guest.v1.ConfigureResponse\x12\\\n" +
-	"\rKillGreediest\x12$.atoll.guest.v1.KillGreediestRequest\x1a%.atoll.guest.v1.KillGreediestResponse\x12D\n" +
+	"\rKillGreediest\x12$.atoll.guest.v1.KillGreediestRequest\x1a%.atoll.guest.v1.KillGreediestResponse\x12V\n" +
+	"\vReadJournal\x12\".atoll.guest.v1.ReadJournalRequest\x1a#.atoll.guest.v1.ReadJournalResponse\x12D\n" +
 	"\x05Trust\x12\x1c.atoll.guest.v1.TrustRequest\x1a\x1d.atoll.guest.v1.TrustResponseB9Z7atoll.dev/dataplane/internal/gen/atoll/guest/v1;guestv1b\x06proto3"
 
 var (
@@ -748,7 +865,7 @@ func file_atoll_guest_v1_guest_proto_rawDescGZIP() []byte {
 	return file_atoll_guest_v1_guest_proto_rawDescData
 }
 
-var file_atoll_guest_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_atoll_guest_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_atoll_guest_v1_guest_proto_goTypes = []any{
 	(*ConfigureRequest)(nil),      // 0: atoll.guest.v1.ConfigureRequest
 	(*ConfigureResponse)(nil),     // 1: atoll.guest.v1.ConfigureResponse
@@ -757,29 +874,33 @@ var file_atoll_guest_v1_guest_proto_goTypes = []any{
 	(*Limits)(nil),                // 4: atoll.guest.v1.Limits
 	(*Network)(nil),               // 5: atoll.guest.v1.Network
 	(*Volume)(nil),                // 6: atoll.guest.v1.Volume
-	(*KillGreediestRequest)(nil),  // 7: atoll.guest.v1.KillGreediestRequest
-	(*KillGreediestResponse)(nil), // 8: atoll.guest.v1.KillGreediestResponse
-	(*TrustRequest)(nil),          // 9: atoll.guest.v1.TrustRequest
-	(*TrustResponse)(nil),         // 10: atoll.guest.v1.TrustResponse
-	nil,                           // 11: atoll.guest.v1.Configuration.EnvEntry
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*ReadJournalRequest)(nil),    // 7: atoll.guest.v1.ReadJournalRequest
+	(*ReadJournalResponse)(nil),   // 8: atoll.guest.v1.ReadJournalResponse
+	(*KillGreediestRequest)(nil),  // 9: atoll.guest.v1.KillGreediestRequest
+	(*KillGreediestResponse)(nil), // 10: atoll.guest.v1.KillGreediestResponse
+	(*TrustRequest)(nil),          // 11: atoll.guest.v1.TrustRequest
+	(*TrustResponse)(nil),         // 12: atoll.guest.v1.TrustResponse
+	nil,                           // 13: atoll.guest.v1.Configuration.EnvEntry
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_atoll_guest_v1_guest_proto_depIdxs = []int32{
 	2,  // 0: atoll.guest.v1.ConfigureRequest.configuration:type_name -> atoll.guest.v1.Configuration
 	3,  // 1: atoll.guest.v1.Configuration.identity:type_name -> atoll.guest.v1.Identity
-	11, // 2: atoll.guest.v1.Configuration.env:type_name -> atoll.guest.v1.Configuration.EnvEntry
-	12, // 3: atoll.guest.v1.Configuration.time:type_name -> google.protobuf.Timestamp
+	13, // 2: atoll.guest.v1.Configuration.env:type_name -> atoll.guest.v1.Configuration.EnvEntry
+	14, // 3: atoll.guest.v1.Configuration.time:type_name -> google.protobuf.Timestamp
 	4,  // 4: atoll.guest.v1.Configuration.limits:type_name -> atoll.guest.v1.Limits
 	5,  // 5: atoll.guest.v1.Configuration.network:type_name -> atoll.guest.v1.Network
 	6,  // 6: atoll.guest.v1.Configuration.volumes:type_name -> atoll.guest.v1.Volume
 	0,  // 7: atoll.guest.v1.GuestService.Configure:input_type -> atoll.guest.v1.ConfigureRequest
-	7,  // 8: atoll.guest.v1.GuestService.KillGreediest:input_type -> atoll.guest.v1.KillGreediestRequest
-	9,  // 9: atoll.guest.v1.GuestService.Trust:input_type -> atoll.guest.v1.TrustRequest
-	1,  // 10: atoll.guest.v1.GuestService.Configure:output_type -> atoll.guest.v1.ConfigureResponse
-	8,  // 11: atoll.guest.v1.GuestService.KillGreediest:output_type -> atoll.guest.v1.KillGreediestResponse
-	10, // 12: atoll.guest.v1.GuestService.Trust:output_type -> atoll.guest.v1.TrustResponse
-	10, // [10:13] is the sub-list for method output_type
-	7,  // [7:10] is the sub-list for method input_type
+	9,  // 8: atoll.guest.v1.GuestService.KillGreediest:input_type -> atoll.guest.v1.KillGreediestRequest
+	7,  // 9: atoll.guest.v1.GuestService.ReadJournal:input_type -> atoll.guest.v1.ReadJournalRequest
+	11, // 10: atoll.guest.v1.GuestService.Trust:input_type -> atoll.guest.v1.TrustRequest
+	1,  // 11: atoll.guest.v1.GuestService.Configure:output_type -> atoll.guest.v1.ConfigureResponse
+	10, // 12: atoll.guest.v1.GuestService.KillGreediest:output_type -> atoll.guest.v1.KillGreediestResponse
+	8,  // 13: atoll.guest.v1.GuestService.ReadJournal:output_type -> atoll.guest.v1.ReadJournalResponse
+	12, // 14: atoll.guest.v1.GuestService.Trust:output_type -> atoll.guest.v1.TrustResponse
+	11, // [11:15] is the sub-list for method output_type
+	7,  // [7:11] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -796,7 +917,7 @@ func file_atoll_guest_v1_guest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_atoll_guest_v1_guest_proto_rawDesc), len(file_atoll_guest_v1_guest_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

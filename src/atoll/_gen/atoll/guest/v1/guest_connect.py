@@ -16,7 +16,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import guest_pb
-from .guest_pb import ConfigureRequest, ConfigureResponse, KillGreediestRequest, KillGreediestResponse, TrustRequest, TrustResponse
+from .guest_pb import ConfigureRequest, ConfigureResponse, KillGreediestRequest, KillGreediestResponse, ReadJournalRequest, ReadJournalResponse, TrustRequest, TrustResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -40,6 +40,12 @@ class GuestService(Protocol):
     async def kill_greediest(self, request: KillGreediestRequest, ctx: RequestContext[KillGreediestRequest, KillGreediestResponse], /) -> KillGreediestResponse:
         """
         Kill the process that holds most memory, never guestd itself.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def read_journal(self, request: ReadJournalRequest, ctx: RequestContext[ReadJournalRequest, ReadJournalResponse], /) -> ReadJournalResponse:
+        """
+        Read what happened, for the sandbox's log: the host asks when somebody reads it, and before the sandbox's end.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -87,6 +93,16 @@ class GuestServiceASGIApplication(ConnectASGIApplication[GuestService]):
                         idempotency_level=IdempotencyLevel.UNKNOWN,
                     ),
                     function=svc.kill_greediest,
+                ),
+                "/atoll.guest.v1.GuestService/ReadJournal": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ReadJournal",
+                        service_name="atoll.guest.v1.GuestService",
+                        input=ReadJournalRequest,
+                        output=ReadJournalResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                    ),
+                    function=svc.read_journal,
                 ),
                 "/atoll.guest.v1.GuestService/Trust": Endpoint.unary(
                     method=MethodInfo(
@@ -161,6 +177,29 @@ class GuestServiceClient(ConnectClient):
             timeout_ms=timeout_ms,
         )
 
+    async def read_journal(
+        self,
+        request: ReadJournalRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ReadJournalResponse:
+        """
+        Read what happened, for the sandbox's log: the host asks when somebody reads it, and before the sandbox's end.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ReadJournal",
+                service_name="atoll.guest.v1.GuestService",
+                input=ReadJournalRequest,
+                output=ReadJournalResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+
     async def trust(
         self,
         request: TrustRequest,
@@ -198,6 +237,12 @@ class GuestServiceSync(Protocol):
     def kill_greediest(self, request: KillGreediestRequest, ctx: RequestContext[KillGreediestRequest, KillGreediestResponse], /) -> KillGreediestResponse:
         """
         Kill the process that holds most memory, never guestd itself.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def read_journal(self, request: ReadJournalRequest, ctx: RequestContext[ReadJournalRequest, ReadJournalResponse], /) -> ReadJournalResponse:
+        """
+        Read what happened, for the sandbox's log: the host asks when somebody reads it, and before the sandbox's end.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -243,6 +288,16 @@ class GuestServiceWSGIApplication(ConnectWSGIApplication):
                         idempotency_level=IdempotencyLevel.UNKNOWN,
                     ),
                     function=service.kill_greediest,
+                ),
+                "/atoll.guest.v1.GuestService/ReadJournal": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ReadJournal",
+                        service_name="atoll.guest.v1.GuestService",
+                        input=ReadJournalRequest,
+                        output=ReadJournalResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                    ),
+                    function=service.read_journal,
                 ),
                 "/atoll.guest.v1.GuestService/Trust": EndpointSync.unary(
                     method=MethodInfo(
@@ -310,6 +365,28 @@ class GuestServiceClientSync(ConnectClientSync):
                 service_name="atoll.guest.v1.GuestService",
                 input=KillGreediestRequest,
                 output=KillGreediestResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def read_journal(
+        self,
+        request: ReadJournalRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ReadJournalResponse:
+        """
+        Read what happened, for the sandbox's log: the host asks when somebody reads it, and before the sandbox's end.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ReadJournal",
+                service_name="atoll.guest.v1.GuestService",
+                input=ReadJournalRequest,
+                output=ReadJournalResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
             ),
             headers=headers,

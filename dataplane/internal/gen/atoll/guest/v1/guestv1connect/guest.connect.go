@@ -41,6 +41,9 @@ const (
 	// GuestServiceKillGreediestProcedure is the fully-qualified name of the GuestService's
 	// KillGreediest RPC.
 	GuestServiceKillGreediestProcedure = "/atoll.guest.v1.GuestService/KillGreediest"
+	// GuestServiceReadJournalProcedure is the fully-qualified name of the GuestService's ReadJournal
+	// RPC.
+	GuestServiceReadJournalProcedure = "/atoll.guest.v1.GuestService/ReadJournal"
 	// GuestServiceTrustProcedure is the fully-qualified name of the GuestService's Trust RPC.
 	GuestServiceTrustProcedure = "/atoll.guest.v1.GuestService/Trust"
 )
@@ -54,6 +57,8 @@ type GuestServiceClient interface {
 	Configure(context.Context, *connect.Request[v1.ConfigureRequest]) (*connect.Response[v1.ConfigureResponse], error)
 	// Kill the process that holds most memory, never guestd itself.
 	KillGreediest(context.Context, *connect.Request[v1.KillGreediestRequest]) (*connect.Response[v1.KillGreediestResponse], error)
+	// Read what happened, for the sandbox's log: the host asks when somebody reads it, and before the sandbox's end.
+	ReadJournal(context.Context, *connect.Request[v1.ReadJournalRequest]) (*connect.Response[v1.ReadJournalResponse], error)
 	// Have programs trust authorities, beside those that they trust anyway: commands from now on, and of those that run
 	// already the ones that read the system's list anew. Again is the same.
 	Trust(context.Context, *connect.Request[v1.TrustRequest]) (*connect.Response[v1.TrustResponse], error)
@@ -82,6 +87,12 @@ func NewGuestServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(guestServiceMethods.ByName("KillGreediest")),
 			connect.WithClientOptions(opts...),
 		),
+		readJournal: connect.NewClient[v1.ReadJournalRequest, v1.ReadJournalResponse](
+			httpClient,
+			baseURL+GuestServiceReadJournalProcedure,
+			connect.WithSchema(guestServiceMethods.ByName("ReadJournal")),
+			connect.WithClientOptions(opts...),
+		),
 		trust: connect.NewClient[v1.TrustRequest, v1.TrustResponse](
 			httpClient,
 			baseURL+GuestServiceTrustProcedure,
@@ -95,6 +106,7 @@ func NewGuestServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 type guestServiceClient struct {
 	configure     *connect.Client[v1.ConfigureRequest, v1.ConfigureResponse]
 	killGreediest *connect.Client[v1.KillGreediestRequest, v1.KillGreediestResponse]
+	readJournal   *connect.Client[v1.ReadJournalRequest, v1.ReadJournalResponse]
 	trust         *connect.Client[v1.TrustRequest, v1.TrustResponse]
 }
 
@@ -106,6 +118,11 @@ func (c *guestServiceClient) Configure(ctx context.Context, req *connect.Request
 // KillGreediest calls atoll.guest.v1.GuestService.KillGreediest.
 func (c *guestServiceClient) KillGreediest(ctx context.Context, req *connect.Request[v1.KillGreediestRequest]) (*connect.Response[v1.KillGreediestResponse], error) {
 	return c.killGreediest.CallUnary(ctx, req)
+}
+
+// ReadJournal calls atoll.guest.v1.GuestService.ReadJournal.
+func (c *guestServiceClient) ReadJournal(ctx context.Context, req *connect.Request[v1.ReadJournalRequest]) (*connect.Response[v1.ReadJournalResponse], error) {
+	return c.readJournal.CallUnary(ctx, req)
 }
 
 // Trust calls atoll.guest.v1.GuestService.Trust.
@@ -122,6 +139,8 @@ type GuestServiceHandler interface {
 	Configure(context.Context, *connect.Request[v1.ConfigureRequest]) (*connect.Response[v1.ConfigureResponse], error)
 	// Kill the process that holds most memory, never guestd itself.
 	KillGreediest(context.Context, *connect.Request[v1.KillGreediestRequest]) (*connect.Response[v1.KillGreediestResponse], error)
+	// Read what happened, for the sandbox's log: the host asks when somebody reads it, and before the sandbox's end.
+	ReadJournal(context.Context, *connect.Request[v1.ReadJournalRequest]) (*connect.Response[v1.ReadJournalResponse], error)
 	// Have programs trust authorities, beside those that they trust anyway: commands from now on, and of those that run
 	// already the ones that read the system's list anew. Again is the same.
 	Trust(context.Context, *connect.Request[v1.TrustRequest]) (*connect.Response[v1.TrustResponse], error)
@@ -146,6 +165,12 @@ func NewGuestServiceHandler(svc GuestServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(guestServiceMethods.ByName("KillGreediest")),
 		connect.WithHandlerOptions(opts...),
 	)
+	guestServiceReadJournalHandler := connect.NewUnaryHandler(
+		GuestServiceReadJournalProcedure,
+		svc.ReadJournal,
+		connect.WithSchema(guestServiceMethods.ByName("ReadJournal")),
+		connect.WithHandlerOptions(opts...),
+	)
 	guestServiceTrustHandler := connect.NewUnaryHandler(
 		GuestServiceTrustProcedure,
 		svc.Trust,
@@ -158,6 +183,8 @@ func NewGuestServiceHandler(svc GuestServiceHandler, opts ...connect.HandlerOpti
 			guestServiceConfigureHandler.ServeHTTP(w, r)
 		case GuestServiceKillGreediestProcedure:
 			guestServiceKillGreediestHandler.ServeHTTP(w, r)
+		case GuestServiceReadJournalProcedure:
+			guestServiceReadJournalHandler.ServeHTTP(w, r)
 		case GuestServiceTrustProcedure:
 			guestServiceTrustHandler.ServeHTTP(w, r)
 		default:
@@ -175,6 +202,10 @@ func (UnimplementedGuestServiceHandler) Configure(context.Context, *connect.Requ
 
 func (UnimplementedGuestServiceHandler) KillGreediest(context.Context, *connect.Request[v1.KillGreediestRequest]) (*connect.Response[v1.KillGreediestResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("atoll.guest.v1.GuestService.KillGreediest is not implemented"))
+}
+
+func (UnimplementedGuestServiceHandler) ReadJournal(context.Context, *connect.Request[v1.ReadJournalRequest]) (*connect.Response[v1.ReadJournalResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("atoll.guest.v1.GuestService.ReadJournal is not implemented"))
 }
 
 func (UnimplementedGuestServiceHandler) Trust(context.Context, *connect.Request[v1.TrustRequest]) (*connect.Response[v1.TrustResponse], error) {

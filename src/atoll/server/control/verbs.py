@@ -1,0 +1,26 @@
+"""All that callers may have done: one object for each noun, as main puts them together for the dialects."""
+
+from dataclasses import dataclass
+
+from atoll.server.control.logbook import Logbook
+from atoll.server.control.observing import Observing
+from atoll.server.control.secrets import Secrets
+from atoll.server.control.service import Control
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verbs:
+    """
+    The verbs by noun.
+
+    Attributes:
+        control: sandboxes, and who calls.
+        observing: what sandboxes use.
+        logbook: what happened in them.
+        secrets: what sandboxes may use and never see.
+    """
+
+    control: Control
+    observing: Observing
+    logbook: Logbook
+    secrets: Secrets

@@ -1,0 +1,34 @@
+"""All verbs over control in memory, for dialects to be tried against."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from atoll.server.control.logbook import Logbook
+from atoll.server.control.requests import Actor
+from atoll.server.control.verbs import Verbs
+from atoll.server.domain.logs import Line, LogQuery, life, select
+from fakes.control import FakeControl
+from fakes.observing import FakeObserving
+from fakes.secrets import no_secrets
+
+
+@dataclass
+class FakeLogbook(Logbook):
+    """The lives of sandboxes, and what a test says of each."""
+
+    control: FakeControl
+    said: list[Line] = field(default_factory=list)
+
+    async def read(self, actor: Actor, untrusted_id: str, query: LogQuery) -> Sequence[Line]:
+        row = await self.control.get(actor, untrusted_id, ended=True)
+        return select([*life(row), *self.said], query)
+
+
+def verbs_over(control: FakeControl) -> Verbs:
+    """Put them together."""
+    return Verbs(
+        control=control,
+        observing=FakeObserving(control),
+        logbook=FakeLogbook(control),
+        secrets=no_secrets(),
+    )
