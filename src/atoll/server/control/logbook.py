@@ -49,8 +49,8 @@ class LogLimits:
         busy_cpu_seconds: time of processors that a sandbox used meanwhile to be one of them; being asked
             costs it some milliseconds.
         fetches_at_once: sandboxes that are asked at the same time.
-        reads_at_once: answers of 48 KiB that are read from one sandbox in a row: all that guestd holds of commands
-            with a kilobyte each.
+        reads_at_once: answers of 48 KiB that are read from one sandbox in a row: all that guestd holds of
+            commands with a kilobyte each.
         page: lines of one answer at most.
     """
 
