@@ -1,7 +1,8 @@
 """
 The one way in: every request passes here before a dialect sees it.
 
-Bounds its size and time, asks who calls, gives it an id, and turns what a dialect let through into an answer.
+Bounds its size and time, asks who calls and counts it, gives it an id, and turns what a dialect let through
+into an answer.
 Whatever path is not named as open needs a key, one that does not exist too.
 A call with a body ends when its caller goes away, like one that takes too long: verbs undo what they were
 doing when they are cancelled, so that nothing is left of which nobody knows.
@@ -9,7 +10,7 @@ doing when they are cancelled, so that nothing is left of which nobody knows.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from starlette.datastructures import Headers
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atoll.server.api.errors import Answer, answer, answer_to, new_request_id
 from atoll.server.api.limits import ApiLimits
+from atoll.server.api.pace import Pace
 from atoll.server.control.requests import Actor
 from atoll.server.domain.errors import Code, DeadlineExceededError
 
@@ -57,6 +59,11 @@ class Gate:
         self.dialects = tuple(dialects)
         self._authenticate = authenticate
         self._limits = limits
+        self._pace = (
+            Pace(limit=limits.rate_requests, window_seconds=limits.rate_window_seconds)
+            if limits.rate_requests > 0
+            else None
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -111,11 +118,29 @@ class Gate:
             return answer(Code.RESOURCE_EXHAUSTED, text, passage.request_id, 431)
         headers = Headers(scope=scope)
         if not _is_open(dialect, scope["path"]):
-            scope["state"]["actor"] = await self._authenticate(_presented_key(headers))
+            actor = await self._authenticate(_presented_key(headers))
+            scope["state"]["actor"] = actor
+            if (refusal := self._paced(actor, passage)) is not None:
+                return refusal
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > self._limits.body_bytes:
             return answer(Code.RESOURCE_EXHAUSTED, passage.too_long, passage.request_id, 413)
         return None
+
+    def _paced(self, actor: Actor, passage: "_Passage") -> Answer | None:
+        """Count a request for its key; every answer tells where that stands."""
+        if self._pace is None:
+            return None
+        standing = self._pace.take((actor.team_id, actor.key_name))
+        told = standing.headers()
+        passage.told = [(name.lower().encode(), value.encode()) for name, value in told.items()]
+        if standing.passes:
+            return None
+        text = f"more than {standing.limit} requests in {self._limits.rate_window_seconds:g} s"
+        refusal = answer(Code.RESOURCE_EXHAUSTED, text, passage.request_id)
+        # Its own word on sending again: later it may pass.
+        kept = {name: value for name, value in refusal.headers.items() if name not in told}
+        return replace(refusal, headers=kept)
 
 
 def _is_open(dialect: Dialect, path: str) -> bool:
@@ -143,6 +168,8 @@ class _Passage:
         self._whole = asyncio.Event()
         self.answering = False
         self.abandoned = False
+        # Headers of every answer.
+        self.told: list[tuple[bytes, bytes]] = []
         self.too_long = f"the body is longer than {most_bytes} bytes"
 
     async def receive(self) -> Message:
@@ -170,5 +197,6 @@ class _Passage:
             message["headers"] = [
                 *(pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id"),
                 (b"x-request-id", self.request_id.encode()),
+                *self.told,
             ]
         await self._send(message)

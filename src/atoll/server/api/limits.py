@@ -16,11 +16,16 @@ class ApiLimits:
             before; this is the wall behind it. Clients send about 1 KB.
         request_seconds: the longest that a call may take (504). Above all limits of the steps of a create,
             so that the step that hangs is named, and not the call.
+        rate_requests: requests of one API key in a window (429); 0: as many as come. As E2B publishes it: far
+            above what programs need that do not run wild. Lower it where teams share a server.
+        rate_window_seconds: how long such a window is; it begins with its first request.
     """
 
     body_bytes: int = 1024 * 1024
     header_bytes: int = 64 * 1024
     request_seconds: float = 120.0
+    rate_requests: int = 20_000
+    rate_window_seconds: float = 30.0
 
 
 class ServerOptions(TypedDict):
