@@ -49,3 +49,15 @@ def minimal_template(library: TemplateLibrary) -> Template:
 def base_template(library: TemplateLibrary) -> Template:
     """What users get; built if it is missing, which takes a minute."""
     return asyncio.run(library.ensure("base"))
+
+
+@pytest.fixture(scope="session")
+def httpbin_template(library: TemplateLibrary) -> Template:
+    """An HTTP service from its start command on; built if it is missing, which takes some 40 s."""
+    return asyncio.run(library.ensure("httpbin"))
+
+
+@pytest.fixture(scope="session")
+def interpreter_template(library: TemplateLibrary) -> Template:
+    """What E2B's code interpreter uses; built if it is missing, which takes some minutes."""
+    return asyncio.run(library.ensure("code-interpreter-v1"))

@@ -20,6 +20,7 @@ from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.store import Page, SandboxFilter, Store
+from atoll.server.ports.templates import Templates
 from atoll.server.runtimes.fake.clock import FakeClock
 from atoll.server.runtimes.fake.edge import FakeEdge
 from atoll.server.runtimes.fake.faults import Faults
@@ -58,6 +59,7 @@ class World:
         self.directory = directory
         self.limits = limits
         self.clock = FakeClock()
+        self.templates: Templates = FakeTemplates()
         self.renew(Faults())
 
     def renew(self, faults: Faults) -> None:
@@ -80,7 +82,7 @@ class World:
             runtime=self.runtime,
             guest=self.guest,
             edge=self.edge,
-            templates=FakeTemplates(),
+            templates=self.templates,
             clock=self.clock,
             parting=self.logbook().part,
         )

@@ -41,6 +41,9 @@ func (s *Subscription) Events() <-chan *process.ProcessEvent { return s.events }
 // Cut is closed when the reader was too slow.
 func (s *Subscription) Cut() <-chan struct{} { return s.cut }
 
+// Left is closed when the reader gave the subscription up.
+func (s *Subscription) Left() <-chan struct{} { return s.left }
+
 // Leave gives the subscription up; a command that waits for this reader goes on.
 func (s *Subscription) Leave() {
 	s.leave.Do(func() {

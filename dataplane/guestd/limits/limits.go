@@ -58,6 +58,21 @@ const (
 	ClockSkew = time.Second
 )
 
+// The template's start command.
+const (
+	// LaunchTimeout is the longest that a template may take to be ready.
+	LaunchTimeout = 300 * time.Second
+	// LaunchPause is the time between two probes: short at first, since many programs are ready soon, then longer,
+	// since a probe starts a shell.
+	LaunchPause     = 20 * time.Millisecond
+	LaunchPauseMost = 250 * time.Millisecond
+	// LaunchOutput is how much of the end of what the command and its probe said is kept for an error: the host
+	// reads answers of 4 KiB.
+	LaunchOutput = 512
+	// LaunchCommandBytes bounds the command and the probe.
+	LaunchCommandBytes = 64 << 10
+)
+
 // Users.
 //
 // CachedUsers bounds the users that are remembered between calls.

@@ -1,6 +1,7 @@
 """Creates: what comes up, what fails and how it is undone, who waits, who is refused."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,26 @@ from atoll.server.domain.errors import (
     AbortedError,
     AtollError,
     DeadlineExceededError,
+    FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
     ResourceExhaustedError,
     UnavailableError,
 )
+from atoll.server.domain.ids import TemplateId
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
+from atoll.server.domain.template import StartCommand
 from atoll.server.ports.store import SandboxFilter
 from atoll.server.runtimes.fake.runtime import START_PLACES
-from atoll.server.runtimes.fake.templates import BASE
+from atoll.server.runtimes.fake.templates import BASE, FakeTemplates
 
 STEPS = [*START_PLACES, "configure"]
+SERVICE = replace(
+    BASE,
+    id=TemplateId("service-000000000000"),
+    name="service",
+    start=StartCommand(command="serve", ready="asks", timeout_s=7),
+)
 
 
 async def only_row(world: World) -> Sandbox:
@@ -61,6 +71,29 @@ async def test_the_guest_is_told_all_it_has_to_know(world: World, control: Contr
     other = world.guest.configurations[second.id]
     assert other.access_token == ""
     assert (other.machine_id, other.address) != (told.machine_id, told.address)
+
+
+async def test_a_template_s_start_command_is_ready_before_the_sandbox_runs(world: World) -> None:
+    world.templates = FakeTemplates(BASE, SERVICE)
+    async with world.server() as control:
+        plain = await control.create(ALICE, wish())
+        sandbox = await control.create(ALICE, wish(template="service"))
+
+        assert world.guest.launched == {sandbox.id: SERVICE.start}
+        assert (plain.status, sandbox.status) == (Status.RUNNING, Status.RUNNING)
+
+
+async def test_a_start_command_that_does_not_get_ready_fails_the_create_and_is_undone(world: World) -> None:
+    world.templates = FakeTemplates(SERVICE)
+    world.faults.fail("launch", FailedPreconditionError("not ready", details="no port"))
+    async with world.server() as control:
+        with pytest.raises(FailedPreconditionError, match="not ready"):
+            await control.create(ALICE, wish(template="service"))
+
+        row = await only_row(world)
+        assert (row.status, row.end_reason) == (Status.FAILED, EndReason.START_FAILED)
+        assert "step launch" in (row.end_detail or "")
+        await world.assert_agreement()
 
 
 async def test_the_time_to_live_begins_when_the_sandbox_runs(world: World, control: Control) -> None:

@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from atoll._gen.atoll.guest.v1 import guest_pb
-from atoll.server.domain.errors import UnavailableError
+from atoll.server.domain.errors import FailedPreconditionError, UnavailableError
 from atoll.server.domain.ids import SandboxId, TemplateId
 from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
+from atoll.server.domain.template import StartCommand
 from atoll.server.guests.client import GuestLimits, HttpGuest
 from atoll.server.runtimes.fake.clock import START, FakeClock
 
@@ -32,7 +33,7 @@ CONFIGURATION = GuestConfiguration(
     address="10.0.0.2",
     dns_servers=("169.254.1.1",),
 )
-LIMITS = GuestLimits(configure_timeout_s=1, kill_timeout_s=0.3, answer_bytes=1024)
+LIMITS = GuestLimits(configure_timeout_s=1, kill_timeout_s=0.3, answer_bytes=1024, launch_grace_s=0.3)
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -255,3 +256,36 @@ async def test_a_proxy_of_the_servers_environment_is_not_used(monkeypatch: pytes
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     async with guest_that(answering(b"")) as guest:
         await guest.configure(MACHINE, CONFIGURATION)
+
+
+START_COMMAND = StartCommand(command="serve", ready="asks", timeout_s=1)
+
+
+async def test_a_start_command_arrives_whole() -> None:
+    seen: list[tuple[str, bytes]] = []
+    async with guest_that(answering(b"", seen=seen)) as guest:
+        await guest.launch(MACHINE, START_COMMAND)
+
+    [(head, request)] = seen
+    assert head.startswith("POST /atoll.guest.v1.GuestService/Launch HTTP/1.1")
+    assert guest_pb.LaunchRequest.from_binary(request) == guest_pb.LaunchRequest(
+        command="serve", ready="asks", timeout_seconds=1
+    )
+
+
+async def test_a_start_command_that_failed_is_not_worth_another_try() -> None:
+    told = b'{"code":"deadline_exceeded","message":"it said: no port\x1b[31m"}'
+    async with guest_that(answering(told, status="504 Gateway Timeout")) as guest:
+        with pytest.raises(FailedPreconditionError, match="did not get ready") as caught:
+            await guest.launch(MACHINE, START_COMMAND)
+
+    assert "it said: no port?" in str(caught.value.details)
+
+
+async def test_a_guest_that_never_says_ready_is_given_up() -> None:
+    async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with guest_that(silent) as guest:
+        with pytest.raises(UnavailableError):
+            await guest.launch(MACHINE, START_COMMAND)

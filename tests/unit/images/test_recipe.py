@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
+from atoll.server.domain.template import StartCommand
 from atoll.server.images import recipe as recipe_module
 from atoll.server.images.recipe import Recipe, load_recipe, recipe_names, recipes_directory
 
@@ -22,6 +23,14 @@ processes = 20
 disk_mib = 100
 [env]
 A = "b"
+"""
+
+
+START = """
+[start]
+command = "serve"
+ready = "asks"
+timeout_s = 7
 """
 
 
@@ -148,3 +157,55 @@ def test_what_does_not_matter_leaves_the_hash_alone(recipes: Path) -> None:
     (recipes / "layer" / "files" / "etc" / "one").chmod(0o600)
 
     assert load_recipe(recipes, "tiny").digest() == first
+
+
+def test_the_start_command_is_read_and_changes_the_hash(recipes: Path) -> None:
+    without = load_recipe(recipes, "tiny")
+    recipe = recipes / "tiny" / "recipe.toml"
+    recipe.write_text(GOOD + START)
+
+    started = load_recipe(recipes, "tiny")
+
+    assert without.start is None
+    assert started.start == StartCommand(command="serve", ready="asks", timeout_s=7)
+    recipe.write_text(GOOD + START.replace("asks", "asks-twice"))
+    assert len({without.digest(), started.digest(), load_recipe(recipes, "tiny").digest()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('command = "serve"', "", "start.command"),
+        ('"asks"', '""', "start.ready"),
+        ('"asks"', "7", "ready must be a text"),
+        ('"serve"', '"' + "x" * 5000 + '"', "start.command"),
+        ('"serve"', '"a\\u0000b"', "start.command"),
+        ("= 7", "= 0", "start.timeout_s"),
+        ("= 7", "= 1.5", "start.timeout_s"),
+        ("= 7", "= 51", "start.timeout_s"),
+        ("= 7", "= true", "start.timeout_s"),
+        ("timeout_s", "patience", "start.patience"),
+    ],
+)
+def test_a_wrong_start_command_is_refused(recipes: Path, old: str, new: str, message: str) -> None:
+    assert old in START
+    (recipes / "tiny" / "recipe.toml").write_text(GOOD + START.replace(old, new))
+
+    with pytest.raises(InvalidArgumentError, match=message):
+        load_recipe(recipes, "tiny")
+
+
+def test_packages_of_included_recipes_come_first(recipes: Path) -> None:
+    (recipes / "layer" / "recipe.toml").write_text('packages = ["git", "curl"]\n[env]\nB = "not taken"\n')
+
+    recipe = load_recipe(recipes, "tiny")
+
+    assert recipe.packages == ("git", "curl", "python3")
+    assert recipe.env == (("A", "b"),)
+
+
+def test_an_included_recipe_that_is_wrong_is_named(recipes: Path) -> None:
+    (recipes / "layer" / "recipe.toml").write_text("packages = [")
+
+    with pytest.raises(InvalidArgumentError, match=r"include: layer/recipe\.toml"):
+        load_recipe(recipes, "tiny")

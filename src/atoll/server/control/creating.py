@@ -219,6 +219,9 @@ class Creating:
         if row.egress.rules:
             creation.step = "trust"
             await _within(self._limits.configure_timeout, "trust its rules", self._guest.trust_edge(machine))
+        if template.start is not None:
+            creation.step = "launch"
+            await self._guest.launch(machine, template.start)
         creation.step = "record"
         now = self._clock.now()
         running = replace(

@@ -8,6 +8,22 @@ from atoll.server.domain.limits import Limits
 
 
 @dataclass(frozen=True, kw_only=True)
+class StartCommand:
+    """
+    What runs in every sandbox of a template from its creation on.
+
+    Attributes:
+        command: a line for the login shell of the default user; it may run for ever, or end with 0.
+        ready: a line for the same shell; the sandbox is there when it ends with 0.
+        timeout_s: how long that may take, in seconds.
+    """
+
+    command: str
+    ready: str
+    timeout_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Template:
     """
     A built template.
@@ -20,6 +36,7 @@ class Template:
         default_user: who runs commands that name nobody.
         default_workdir: where they run; empty: the user's home.
         env: for every command inside, below the sandbox's own.
+        start: what runs in every sandbox from its creation on; None: nothing.
     """
 
     id: TemplateId
@@ -29,3 +46,4 @@ class Template:
     default_user: str = "user"
     default_workdir: str = ""
     env: tuple[tuple[str, str], ...] = ()
+    start: StartCommand | None = None

@@ -25,9 +25,10 @@ from protobuf.wkt import Timestamp
 from typing_extensions import override
 
 from atoll._gen.atoll.guest.v1 import guest_pb
-from atoll.server.domain.errors import UnavailableError
+from atoll.server.domain.errors import FailedPreconditionError, UnavailableError
 from atoll.server.domain.logs import Line, parse_lines
 from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
+from atoll.server.domain.template import StartCommand
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.guest import Guest
 
@@ -39,6 +40,8 @@ CONFIGURATION_VERSION = 1
 _SERVICE = "atoll.guest.v1.GuestService"
 # Of what a guest says about itself, this many characters are kept.
 _MOST_TEXT = 200
+# And of what its start command said, which somebody has to mend.
+_MOST_LAUNCH_TEXT = 1500
 # And no more bytes than this.
 _MOST_BYTES = 2**63 - 1
 
@@ -60,6 +63,7 @@ class GuestLimits:
 
     Attributes:
         configure_timeout_s: for the whole call; it takes 3 ms, and a second on a host that is full.
+        launch_grace_s: what a template's start command gets beyond its own time, for the answer to arrive.
         kill_timeout_s: for the whole call; shorter, since memory grows meanwhile, at up to 1 GB/s.
         answer_bytes: of all that is read as an answer, headers too; the largest true one has some hundred.
         journal_timeout_s: for one read of what happened inside; a kill waits for it.
@@ -68,6 +72,7 @@ class GuestLimits:
     """
 
     configure_timeout_s: float = 10.0
+    launch_grace_s: float = 5.0
     kill_timeout_s: float = 2.0
     answer_bytes: int = 4 * 1024
     journal_timeout_s: float = 0.5
@@ -122,6 +127,22 @@ class HttpGuest(Guest):
         message = guest_pb.TrustRequest(authorities=self._edge_authority)
         await self._call(machine, "Trust", message, guest_pb.TrustResponse, self._limits.configure_timeout_s)
 
+    async def launch(self, machine: Machine, start: StartCommand) -> None:
+        """Run a template's start command; return when it is ready."""
+        message = guest_pb.LaunchRequest(
+            command=start.command, ready=start.ready, timeout_seconds=start.timeout_s
+        )
+        timeout_s = start.timeout_s + self._limits.launch_grace_s
+        status, body = await self._exchange(machine, "Launch", message, timeout_s, self._pool)
+        if status != HTTPStatus.OK:
+            # Asking again would not help: it is the template's own programs that failed.
+            raise FailedPreconditionError(
+                "the template's start command did not get ready",
+                details=f"{machine.sandbox_id}: HTTP {status}: "
+                + _clean(body.decode(errors="replace"), _MOST_LAUNCH_TEXT),
+                resolution="see what the command said, and mend the template",
+            )
+
     async def kill_greediest(self, machine: Machine) -> KilledProcess:
         """Have the process killed that holds most memory."""
         answer = await self._call(
@@ -160,14 +181,7 @@ class HttpGuest(Guest):
         *,
         pool: httpcore.AsyncConnectionPool | None = None,
     ) -> _Answer:
-        url = f"http://{machine.address}:{self._port}/{_SERVICE}/{method}"
-        try:
-            async with asyncio.timeout(timeout_s):
-                status, body = await _post(pool or self._pool, url, request.to_binary())
-        except TimeoutError as error:
-            raise _unavailable(machine, method, f"no answer in {timeout_s} s") from error
-        except _FAILURES as error:
-            raise _unavailable(machine, method, f"{type(error).__name__}: {_clean(str(error))}") from error
+        status, body = await self._exchange(machine, method, request, timeout_s, pool or self._pool)
         if status != HTTPStatus.OK:
             raise _unavailable(machine, method, f"HTTP {status}: {_clean(body.decode(errors='replace'))}")
         try:
@@ -175,6 +189,23 @@ class HttpGuest(Guest):
             return answer_type.from_binary(body)
         except Exception as error:
             raise _unavailable(machine, method, f"an answer that cannot be read: {error!r:.200}") from error
+
+    async def _exchange(
+        self,
+        machine: Machine,
+        method: str,
+        request: "Message[Any]",
+        timeout_s: float,
+        pool: httpcore.AsyncConnectionPool,
+    ) -> tuple[int, bytes]:
+        url = f"http://{machine.address}:{self._port}/{_SERVICE}/{method}"
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await _post(pool, url, request.to_binary())
+        except TimeoutError as error:
+            raise _unavailable(machine, method, f"no answer in {timeout_s} s") from error
+        except _FAILURES as error:
+            raise _unavailable(machine, method, f"{type(error).__name__}: {_clean(str(error))}") from error
 
     def _translate(self, configuration: GuestConfiguration) -> guest_pb.Configuration:
         return guest_pb.Configuration(
@@ -268,6 +299,6 @@ def _unavailable(machine: Machine, method: str, details: str) -> UnavailableErro
     )
 
 
-def _clean(untrusted: str) -> str:
+def _clean(untrusted: str, most: int = _MOST_TEXT) -> str:
     """Cut a guest's words short, and leave out what would drive a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in untrusted[:_MOST_TEXT])
+    return "".join(letter if letter.isprintable() else "?" for letter in untrusted[:most])

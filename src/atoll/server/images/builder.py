@@ -53,6 +53,9 @@ BUILD_TIMEOUT_S = 1800.0
 # What the new machine trusts, for programs that bring a list of their own.
 GUEST_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 GUEST_EXTRAS = "/usr/local/share/ca-certificates/atoll-host.pem"
+# What has to be there before packages are: dpkg's and apt's settings, and folders that dpkg leaves out but a
+# package's script counts on.
+_EARLY = ("etc/dpkg/dpkg.cfg.d", "etc/apt", "usr/share/man")
 # Suites that have no pockets for updates: they are updated in place.
 _ROLLING = ("sid", "unstable", "experimental", "testing")
 
@@ -111,14 +114,16 @@ def _bootstrap(work: Path, recipe: Recipe, mirror: Mirror, proxy: dict[str, str]
         for uri, suite in _archives(recipe, mirror)
     ]
     stage = shlex.quote(str(work / "stage"))
+    # pip and npm fetch what a recipe's lock files name, through the host's proxy and trusting whom it trusts.
+    reach = " ".join(shlex.quote(f"{key}={value}") for key, value in sorted(proxy.items()))
     inside = (
         'chroot "$1" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 '
-        "DEBIAN_FRONTEND=noninteractive /bin/sh -eu"
+        f"DEBIAN_FRONTEND=noninteractive {reach + ' ' if reach else ''}/bin/sh -eu"
     )
     # Before dpkg's first run, so that it obeys what is there. It unpacks again what was unpacked until here.
-    early = f'cp -r {stage}/early/. "$1" && cd "$1"/usr/share && rm -rf doc man info locale'
+    early = f'(cd "$1"/usr/share && rm -rf doc man info locale) && cp -r {stage}/early/. "$1"'
     late = f'cp -r {stage}/files/. "$1" && rm -f "$1"/etc/apt/sources.list'
-    scripts = [f"{inside} < {stage}/setup-{number}" for number in range(len(recipe.scripts))]
+    scripts = [_with_names(f"{inside} < {stage}/setup-{number}") for number in range(len(recipe.scripts))]
     return Bootstrap(
         target=work / "rootfs",
         suite=recipe.suite,
@@ -128,6 +133,13 @@ def _bootstrap(work: Path, recipe: Recipe, mirror: Mirror, proxy: dict[str, str]
         hooks=(("extract", early), *(("customize", command) for command in (late, *scripts))),
         proxy=proxy,
     )
+
+
+def _with_names(command: str) -> str:
+    """Let a script resolve names as the host does; afterwards the recipe's own files are there again."""
+    places = ("/etc/resolv.conf", "/etc/hosts")
+    mounts = " && ".join(f'touch "$1"{place} && mount --bind {place} "$1"{place}' for place in places)
+    return f'{mounts} && {command}; code=$?; umount "$1"{places[0]} "$1"{places[1]}; exit $code'
 
 
 def _archives(recipe: Recipe, mirror: Mirror) -> list[tuple[str, str]]:
@@ -146,7 +158,7 @@ def _stage(work: Path, order: Order, mirror: Mirror) -> None:
     files.mkdir(parents=True)
     early.mkdir()
     for file in order.recipe.files:
-        first = file.path.parts[:3] == ("etc", "dpkg", "dpkg.cfg.d") or file.path.parts[:2] == ("etc", "apt")
+        first = any(file.path.is_relative_to(place) for place in _EARLY)
         _write(early if first else files, str(file.path), file.content)
     for number, script in enumerate(order.recipe.scripts):
         (stage / f"setup-{number}").write_bytes(script)

@@ -223,6 +223,7 @@ def make_order(recipe: Recipe, authorities: tuple[Authority, ...]) -> Order:
         default_user=recipe.default_user,
         default_workdir=recipe.default_workdir,
         env=tuple(sorted(env.items())),
+        start=recipe.start,
     )
     return Order(recipe=recipe, template=template, digest=digest, authorities=authorities)
 

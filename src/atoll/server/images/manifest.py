@@ -1,5 +1,6 @@
 """template.json: what a built template says of itself."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 from atoll.server.domain.errors import FailedPreconditionError
 from atoll.server.domain.ids import TemplateId
 from atoll.server.domain.limits import Limits
-from atoll.server.domain.template import Template
+from atoll.server.domain.template import StartCommand, Template
 
 FILE = "template.json"
 ROOTFS = "rootfs"
@@ -20,7 +21,7 @@ _MOST_BYTES = 1 << 20
 
 def write_manifest(directory: Path, template: Template, digest: str) -> None:
     """Write a template's description into its directory, and wait until it is on disk."""
-    content = {
+    content: dict[str, object] = {
         "format": FORMAT,
         "id": template.id,
         "name": template.name,
@@ -36,6 +37,8 @@ def write_manifest(directory: Path, template: Template, digest: str) -> None:
         "default_workdir": template.default_workdir,
         "env": dict(template.env),
     }
+    if template.start is not None:
+        content["start"] = dataclasses.asdict(template.start)
     with (directory / FILE).open("w") as file:
         file.write(json.dumps(content, indent=1) + "\n")
         file.flush()
@@ -82,4 +85,11 @@ def _parse(data: Mapping[str, Any]) -> Template:
         default_user=str(data["default_user"]),
         default_workdir=str(data["default_workdir"]),
         env=tuple(sorted((str(key), str(value)) for key, value in data["env"].items())),
+        start=_start(data["start"]) if "start" in data else None,
+    )
+
+
+def _start(data: Mapping[str, Any]) -> StartCommand:
+    return StartCommand(
+        command=str(data["command"]), ready=str(data["ready"]), timeout_s=int(data["timeout_s"])
     )

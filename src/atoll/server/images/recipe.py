@@ -2,7 +2,8 @@
 Recipes: what a template is made from, as data.
 
 A recipe is a folder with recipe.toml, and may have files/ (laid over the root) and setup (a script for the
-new machine's shell, run as root inside). It may include other folders, whose files and script come first.
+new machine's shell, run as root inside). It may include other folders, whose packages, files and script come
+first; what else an included recipe.toml says is that recipe's own.
 Only reads and checks; what is done with it is builder.py's.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 import atoll
 from atoll.server.domain.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from atoll.server.domain.limits import Limits
+from atoll.server.domain.template import StartCommand
 
 MIB = 1024 * 1024
 # A recipe lays over settings, not data: more is a mistake, and everything is read to be hashed.
@@ -33,7 +35,14 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}(:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _VARIANTS = ("minbase", "apt", "essential", "required", "important", "standard", "debootstrap")
-_KEYS = {"description", "suite", "components", "variant", "packages", "include", "defaults", "limits", "env"}
+_KEYS = {
+    "description", "suite", "components", "variant", "packages", "include",
+    "defaults", "limits", "env", "start",
+}  # fmt: skip
+# What a template may take to be ready at most: clients give up on a create after 60 s.
+MOST_READY_S = 50
+# The longest command; a script belongs into a file.
+MOST_COMMAND = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +71,7 @@ class Recipe:
         default_workdir: where they run; empty: the user's home.
         limits: the size of sandboxes that name none.
         env: for every command inside.
+        start: what runs in every sandbox from its creation on, and when it is ready; None: nothing.
     """
 
     name: str
@@ -76,6 +86,7 @@ class Recipe:
     default_workdir: str
     limits: Limits
     env: tuple[tuple[str, str], ...]
+    start: StartCommand | None = None
 
     def digest(self, *more: str) -> str:
         """
@@ -84,7 +95,7 @@ class Recipe:
         Args:
             more: what else it depends on.
         """
-        parts = {
+        parts: dict[str, object] = {
             "recipe": [
                 self.name, self.suite, self.components, self.variant, sorted(self.packages),
                 self.default_user, self.default_workdir, self.env,
@@ -96,6 +107,8 @@ class Recipe:
             "scripts": [hashlib.sha256(script).hexdigest() for script in self.scripts],
             "more": more,
         }  # fmt: skip
+        if self.start is not None:
+            parts["start"] = [self.start.command, self.start.ready, self.start.timeout_s]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -158,14 +171,15 @@ def _parse(name: str, data: Mapping[str, Any], directory: Path) -> Recipe:
     variant = _text(data, "variant", "minbase")
     if variant not in _VARIANTS:
         raise _Wrong(f"variant must be one of {', '.join(_VARIANTS)}")
-    packages = _texts(data, "packages", _PACKAGE)
+    included = _texts(data, "include", _NAME)
+    packages = (*_packages_of(directory, included), *_texts(data, "packages", _PACKAGE))
     if len(packages) > MOST_PACKAGES:
         raise _Wrong(f"more than {MOST_PACKAGES} packages")
     defaults = _table(data, "defaults", {"user", "workdir"})
     workdir = _text(defaults, "workdir", "")
     if workdir and not workdir.startswith("/"):
         raise _Wrong("defaults.workdir must start with '/'")
-    layers = [directory / folder for folder in (*_texts(data, "include", _NAME), name)]
+    layers = [directory / folder for folder in (*included, name)]
     return Recipe(
         name=name,
         description=_text(data, "description", ""),
@@ -179,7 +193,36 @@ def _parse(name: str, data: Mapping[str, Any], directory: Path) -> Recipe:
         default_workdir=workdir,
         limits=_limits(_table(data, "limits", {"cpus", "memory_mib", "processes", "disk_mib"})),
         env=_env(_table(data, "env", None)),
+        start=_start(data),
     )
+
+
+def _packages_of(directory: Path, included: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the packages of the included folders that are recipes themselves."""
+    found: dict[str, None] = {}
+    for folder in included:
+        path = directory / folder / "recipe.toml"
+        if path.is_file():
+            try:
+                data = tomllib.loads(path.read_text())
+            except ValueError as exc:
+                raise _Wrong(f"include: {folder}/recipe.toml cannot be read: {exc}") from exc
+            found |= dict.fromkeys(_texts(data, "packages", _PACKAGE))
+    return tuple(found)
+
+
+def _start(data: Mapping[str, Any]) -> StartCommand | None:
+    if "start" not in data:
+        return None
+    table = _table(data, "start", {"command", "ready", "timeout_s"})
+    command, ready = _text(table, "command", ""), _text(table, "ready", "")
+    for key, value in (("command", command), ("ready", ready)):
+        if not value or len(value) > MOST_COMMAND or "\0" in value:
+            raise _Wrong(f"start.{key} must be a command of at most {MOST_COMMAND} letters")
+    timeout = table.get("timeout_s", 30)
+    if isinstance(timeout, bool) or not isinstance(timeout, int) or not 1 <= timeout <= MOST_READY_S:
+        raise _Wrong(f"start.timeout_s must be a whole number from 1 to {MOST_READY_S}")
+    return StartCommand(command=command, ready=ready, timeout_s=timeout)
 
 
 def _files(layers: list[Path]) -> tuple[RecipeFile, ...]:

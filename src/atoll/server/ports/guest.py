@@ -5,6 +5,7 @@ from typing import Protocol
 
 from atoll.server.domain.logs import Line
 from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
+from atoll.server.domain.template import StartCommand
 
 
 class Guest(Protocol):
@@ -29,6 +30,17 @@ class Guest(Protocol):
 
         Raises:
             UnavailableError: the guest did not answer in time, or refused.
+        """
+        ...
+
+    async def launch(self, machine: Machine, start: StartCommand) -> None:
+        """
+        Run a template's start command in a configured sandbox; return when its probe says that it is ready.
+
+        Raises:
+            FailedPreconditionError: the command ended with an error, or was not ready in time; details hold
+                the end of what it said.
+            UnavailableError: the guest did not answer, or refused.
         """
         ...
 

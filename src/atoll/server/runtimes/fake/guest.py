@@ -8,6 +8,7 @@ from atoll.server.domain.errors import UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.logs import Line
 from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
+from atoll.server.domain.template import StartCommand
 from atoll.server.ports.guest import Guest
 from atoll.server.runtimes.fake.faults import Faults
 
@@ -21,6 +22,7 @@ class FakeGuest(Guest):
         # What happened inside; given two lines at a time.
         self.journals: dict[SandboxId, list[Line]] = {}
         self.trusting: set[SandboxId] = set()
+        self.launched: dict[SandboxId, StartCommand] = {}
 
     @override
     async def configure(self, machine: Machine, configuration: GuestConfiguration) -> None:
@@ -34,6 +36,13 @@ class FakeGuest(Guest):
     async def trust_edge(self, machine: Machine) -> None:
         await self.faults.at("trust")
         self.trusting.add(machine.sandbox_id)
+
+    @override
+    async def launch(self, machine: Machine, start: StartCommand) -> None:
+        await self.faults.at("launch")
+        if machine.sandbox_id not in self.configurations:
+            raise UnavailableError("the sandbox has not been configured yet")
+        self.launched[machine.sandbox_id] = start
 
     @override
     async def kill_greediest(self, machine: Machine) -> KilledProcess:

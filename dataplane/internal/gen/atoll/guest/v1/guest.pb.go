@@ -606,6 +606,105 @@ func (x *ReadJournalResponse) GetMore() bool {
 	return false
 }
 
+type LaunchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For a login shell of the default user; it may run for ever, or end with 0.
+	Command string `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	// For the same shell, again and again until it ends with 0.
+	Ready string `protobuf:"bytes,2,opt,name=ready,proto3" json:"ready,omitempty"`
+	// How long all of that may take.
+	TimeoutSeconds uint32 `protobuf:"varint,3,opt,name=timeout_seconds,json=timeoutSeconds,proto3" json:"timeout_seconds,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *LaunchRequest) Reset() {
+	*x = LaunchRequest{}
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaunchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaunchRequest) ProtoMessage() {}
+
+func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaunchRequest.ProtoReflect.Descriptor instead.
+func (*LaunchRequest) Descriptor() ([]byte, []int) {
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LaunchRequest) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *LaunchRequest) GetReady() string {
+	if x != nil {
+		return x.Ready
+	}
+	return ""
+}
+
+func (x *LaunchRequest) GetTimeoutSeconds() uint32 {
+	if x != nil {
+		return x.TimeoutSeconds
+	}
+	return 0
+}
+
+type LaunchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaunchResponse) Reset() {
+	*x = LaunchResponse{}
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaunchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaunchResponse) ProtoMessage() {}
+
+func (x *LaunchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaunchResponse.ProtoReflect.Descriptor instead.
+func (*LaunchResponse) Descriptor() ([]byte, []int) {
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{10}
+}
+
 type KillGreediestRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -614,7 +713,7 @@ type KillGreediestRequest struct {
 
 func (x *KillGreediestRequest) Reset() {
 	*x = KillGreediestRequest{}
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[9]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +725,7 @@ func (x *KillGreediestRequest) String() string {
 func (*KillGreediestRequest) ProtoMessage() {}
 
 func (x *KillGreediestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[9]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +738,7 @@ func (x *KillGreediestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillGreediestRequest.ProtoReflect.Descriptor instead.
 func (*KillGreediestRequest) Descriptor() ([]byte, []int) {
-	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{9}
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{11}
 }
 
 type KillGreediestResponse struct {
@@ -654,7 +753,7 @@ type KillGreediestResponse struct {
 
 func (x *KillGreediestResponse) Reset() {
 	*x = KillGreediestResponse{}
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[10]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +765,7 @@ func (x *KillGreediestResponse) String() string {
 func (*KillGreediestResponse) ProtoMessage() {}
 
 func (x *KillGreediestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[10]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +778,7 @@ func (x *KillGreediestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillGreediestResponse.ProtoReflect.Descriptor instead.
 func (*KillGreediestResponse) Descriptor() ([]byte, []int) {
-	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{10}
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *KillGreediestResponse) GetPid() uint32 {
@@ -713,7 +812,7 @@ type TrustRequest struct {
 
 func (x *TrustRequest) Reset() {
 	*x = TrustRequest{}
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[11]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +824,7 @@ func (x *TrustRequest) String() string {
 func (*TrustRequest) ProtoMessage() {}
 
 func (x *TrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[11]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +837,7 @@ func (x *TrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustRequest.ProtoReflect.Descriptor instead.
 func (*TrustRequest) Descriptor() ([]byte, []int) {
-	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{11}
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TrustRequest) GetAuthorities() string {
@@ -756,7 +855,7 @@ type TrustResponse struct {
 
 func (x *TrustResponse) Reset() {
 	*x = TrustResponse{}
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[12]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +867,7 @@ func (x *TrustResponse) String() string {
 func (*TrustResponse) ProtoMessage() {}
 
 func (x *TrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[12]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +880,7 @@ func (x *TrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustResponse.ProtoReflect.Descriptor instead.
 func (*TrustResponse) Descriptor() ([]byte, []int) {
-	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{12}
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{14}
 }
 
 var File_atoll_guest_v1_guest_proto protoreflect.FileDescriptor
@@ -838,7 +937,12 @@ const file_atoll_guest_v1_guest_proto_rawDesc = "" +
 	"sandbox_id\x18\x02 \x01(\tR\tsandboxId\"?\n" +
 	"\x13ReadJournalResponse\x12\x14\n" +
 	"\x05lines\x18\x01 \x01(\fR\x05lines\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more\"\x16\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"h\n" +
+	"\rLaunchRequest\x12\x18\n" +
+	"\acommand\x18\x01 \x01(\tR\acommand\x12\x14\n" +
+	"\x05ready\x18\x02 \x01(\tR\x05ready\x12'\n" +
+	"\x0ftimeout_seconds\x18\x03 \x01(\rR\x0etimeoutSeconds\"\x10\n" +
+	"\x0eLaunchResponse\"\x16\n" +
 	"\x14KillGreediestRequest\"j\n" +
 	"\x15KillGreediestResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x18\n" +
@@ -846,9 +950,10 @@ const file_atoll_guest_v1_guest_proto_rawDesc = "" +
 	"\x0eresident_bytes\x18\x03 \x01(\x04R\rresidentBytes\"0\n" +
 	"\fTrustRequest\x12 \n" +
 	"\vauthorities\x18\x01 \x01(\tR\vauthorities\"\x0f\n" +
-	"\rTrustResponse2\xdc\x02\n" +
+	"\rTrustResponse2\xa5\x03\n" +
 	"\fGuestService\x12P\n" +
-	"\tConfigure\x12 .atoll.guest.v1.ConfigureRequest\x1a!.atoll.guest.v1.ConfigureResponse\x12\\\n" +
+	"\tConfigure\x12 .atoll.guest.v1.ConfigureRequest\x1a!.atoll.guest.v1.ConfigureResponse\x12G\n" +
+	"\x06Launch\x12\x1d.atoll.guest.v1.LaunchRequest\x1a\x1e.atoll.guest.v1.LaunchResponse\x12\\\n" +
 	"\rKillGreediest\x12$.atoll.guest.v1.KillGreediestRequest\x1a%.atoll.guest.v1.KillGreediestResponse\x12V\n" +
 	"\vReadJournal\x12\".atoll.guest.v1.ReadJournalRequest\x1a#.atoll.guest.v1.ReadJournalResponse\x12D\n" +
 	"\x05Trust\x12\x1c.atoll.guest.v1.TrustRequest\x1a\x1d.atoll.guest.v1.TrustResponseB9Z7atoll.dev/dataplane/internal/gen/atoll/guest/v1;guestv1b\x06proto3"
@@ -865,7 +970,7 @@ func file_atoll_guest_v1_guest_proto_rawDescGZIP() []byte {
 	return file_atoll_guest_v1_guest_proto_rawDescData
 }
 
-var file_atoll_guest_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_atoll_guest_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_atoll_guest_v1_guest_proto_goTypes = []any{
 	(*ConfigureRequest)(nil),      // 0: atoll.guest.v1.ConfigureRequest
 	(*ConfigureResponse)(nil),     // 1: atoll.guest.v1.ConfigureResponse
@@ -876,31 +981,35 @@ var file_atoll_guest_v1_guest_proto_goTypes = []any{
 	(*Volume)(nil),                // 6: atoll.guest.v1.Volume
 	(*ReadJournalRequest)(nil),    // 7: atoll.guest.v1.ReadJournalRequest
 	(*ReadJournalResponse)(nil),   // 8: atoll.guest.v1.ReadJournalResponse
-	(*KillGreediestRequest)(nil),  // 9: atoll.guest.v1.KillGreediestRequest
-	(*KillGreediestResponse)(nil), // 10: atoll.guest.v1.KillGreediestResponse
-	(*TrustRequest)(nil),          // 11: atoll.guest.v1.TrustRequest
-	(*TrustResponse)(nil),         // 12: atoll.guest.v1.TrustResponse
-	nil,                           // 13: atoll.guest.v1.Configuration.EnvEntry
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*LaunchRequest)(nil),         // 9: atoll.guest.v1.LaunchRequest
+	(*LaunchResponse)(nil),        // 10: atoll.guest.v1.LaunchResponse
+	(*KillGreediestRequest)(nil),  // 11: atoll.guest.v1.KillGreediestRequest
+	(*KillGreediestResponse)(nil), // 12: atoll.guest.v1.KillGreediestResponse
+	(*TrustRequest)(nil),          // 13: atoll.guest.v1.TrustRequest
+	(*TrustResponse)(nil),         // 14: atoll.guest.v1.TrustResponse
+	nil,                           // 15: atoll.guest.v1.Configuration.EnvEntry
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_atoll_guest_v1_guest_proto_depIdxs = []int32{
 	2,  // 0: atoll.guest.v1.ConfigureRequest.configuration:type_name -> atoll.guest.v1.Configuration
 	3,  // 1: atoll.guest.v1.Configuration.identity:type_name -> atoll.guest.v1.Identity
-	13, // 2: atoll.guest.v1.Configuration.env:type_name -> atoll.guest.v1.Configuration.EnvEntry
-	14, // 3: atoll.guest.v1.Configuration.time:type_name -> google.protobuf.Timestamp
+	15, // 2: atoll.guest.v1.Configuration.env:type_name -> atoll.guest.v1.Configuration.EnvEntry
+	16, // 3: atoll.guest.v1.Configuration.time:type_name -> google.protobuf.Timestamp
 	4,  // 4: atoll.guest.v1.Configuration.limits:type_name -> atoll.guest.v1.Limits
 	5,  // 5: atoll.guest.v1.Configuration.network:type_name -> atoll.guest.v1.Network
 	6,  // 6: atoll.guest.v1.Configuration.volumes:type_name -> atoll.guest.v1.Volume
 	0,  // 7: atoll.guest.v1.GuestService.Configure:input_type -> atoll.guest.v1.ConfigureRequest
-	9,  // 8: atoll.guest.v1.GuestService.KillGreediest:input_type -> atoll.guest.v1.KillGreediestRequest
-	7,  // 9: atoll.guest.v1.GuestService.ReadJournal:input_type -> atoll.guest.v1.ReadJournalRequest
-	11, // 10: atoll.guest.v1.GuestService.Trust:input_type -> atoll.guest.v1.TrustRequest
-	1,  // 11: atoll.guest.v1.GuestService.Configure:output_type -> atoll.guest.v1.ConfigureResponse
-	10, // 12: atoll.guest.v1.GuestService.KillGreediest:output_type -> atoll.guest.v1.KillGreediestResponse
-	8,  // 13: atoll.guest.v1.GuestService.ReadJournal:output_type -> atoll.guest.v1.ReadJournalResponse
-	12, // 14: atoll.guest.v1.GuestService.Trust:output_type -> atoll.guest.v1.TrustResponse
-	11, // [11:15] is the sub-list for method output_type
-	7,  // [7:11] is the sub-list for method input_type
+	9,  // 8: atoll.guest.v1.GuestService.Launch:input_type -> atoll.guest.v1.LaunchRequest
+	11, // 9: atoll.guest.v1.GuestService.KillGreediest:input_type -> atoll.guest.v1.KillGreediestRequest
+	7,  // 10: atoll.guest.v1.GuestService.ReadJournal:input_type -> atoll.guest.v1.ReadJournalRequest
+	13, // 11: atoll.guest.v1.GuestService.Trust:input_type -> atoll.guest.v1.TrustRequest
+	1,  // 12: atoll.guest.v1.GuestService.Configure:output_type -> atoll.guest.v1.ConfigureResponse
+	10, // 13: atoll.guest.v1.GuestService.Launch:output_type -> atoll.guest.v1.LaunchResponse
+	12, // 14: atoll.guest.v1.GuestService.KillGreediest:output_type -> atoll.guest.v1.KillGreediestResponse
+	8,  // 15: atoll.guest.v1.GuestService.ReadJournal:output_type -> atoll.guest.v1.ReadJournalResponse
+	14, // 16: atoll.guest.v1.GuestService.Trust:output_type -> atoll.guest.v1.TrustResponse
+	12, // [12:17] is the sub-list for method output_type
+	7,  // [7:12] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -917,7 +1026,7 @@ func file_atoll_guest_v1_guest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_atoll_guest_v1_guest_proto_rawDesc), len(file_atoll_guest_v1_guest_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

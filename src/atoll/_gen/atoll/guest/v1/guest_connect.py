@@ -16,7 +16,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import guest_pb
-from .guest_pb import ConfigureRequest, ConfigureResponse, KillGreediestRequest, KillGreediestResponse, ReadJournalRequest, ReadJournalResponse, TrustRequest, TrustResponse
+from .guest_pb import ConfigureRequest, ConfigureResponse, KillGreediestRequest, KillGreediestResponse, LaunchRequest, LaunchResponse, ReadJournalRequest, ReadJournalResponse, TrustRequest, TrustResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -34,6 +34,13 @@ class GuestService(Protocol):
         The same message serves a cold start, a claim from the pool and a fork.
         Until the first one, the daemon's public port answers "unavailable".
         A message with a generation that is not newer than the last is refused: failed_precondition.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def launch(self, request: LaunchRequest, ctx: RequestContext[LaunchRequest, LaunchResponse], /) -> LaunchResponse:
+        """
+        Run the template's start command, and answer when its probe says that it is ready.
+        Errors: failed_precondition (it ended with an error, or there is no configuration yet), deadline_exceeded.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -83,6 +90,16 @@ class GuestServiceASGIApplication(ConnectASGIApplication[GuestService]):
                         idempotency_level=IdempotencyLevel.UNKNOWN,
                     ),
                     function=svc.configure,
+                ),
+                "/atoll.guest.v1.GuestService/Launch": Endpoint.unary(
+                    method=MethodInfo(
+                        name="Launch",
+                        service_name="atoll.guest.v1.GuestService",
+                        input=LaunchRequest,
+                        output=LaunchResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                    ),
+                    function=svc.launch,
                 ),
                 "/atoll.guest.v1.GuestService/KillGreediest": Endpoint.unary(
                     method=MethodInfo(
@@ -148,6 +165,30 @@ class GuestServiceClient(ConnectClient):
                 service_name="atoll.guest.v1.GuestService",
                 input=ConfigureRequest,
                 output=ConfigureResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+
+    async def launch(
+        self,
+        request: LaunchRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> LaunchResponse:
+        """
+        Run the template's start command, and answer when its probe says that it is ready.
+        Errors: failed_precondition (it ended with an error, or there is no configuration yet), deadline_exceeded.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Launch",
+                service_name="atoll.guest.v1.GuestService",
+                input=LaunchRequest,
+                output=LaunchResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
             ),
             headers=headers,
@@ -234,6 +275,13 @@ class GuestServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def launch(self, request: LaunchRequest, ctx: RequestContext[LaunchRequest, LaunchResponse], /) -> LaunchResponse:
+        """
+        Run the template's start command, and answer when its probe says that it is ready.
+        Errors: failed_precondition (it ended with an error, or there is no configuration yet), deadline_exceeded.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def kill_greediest(self, request: KillGreediestRequest, ctx: RequestContext[KillGreediestRequest, KillGreediestResponse], /) -> KillGreediestResponse:
         """
         Kill the process that holds most memory, never guestd itself.
@@ -278,6 +326,16 @@ class GuestServiceWSGIApplication(ConnectWSGIApplication):
                         idempotency_level=IdempotencyLevel.UNKNOWN,
                     ),
                     function=service.configure,
+                ),
+                "/atoll.guest.v1.GuestService/Launch": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="Launch",
+                        service_name="atoll.guest.v1.GuestService",
+                        input=LaunchRequest,
+                        output=LaunchResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                    ),
+                    function=service.launch,
                 ),
                 "/atoll.guest.v1.GuestService/KillGreediest": EndpointSync.unary(
                     method=MethodInfo(
@@ -343,6 +401,29 @@ class GuestServiceClientSync(ConnectClientSync):
                 service_name="atoll.guest.v1.GuestService",
                 input=ConfigureRequest,
                 output=ConfigureResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def launch(
+        self,
+        request: LaunchRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> LaunchResponse:
+        """
+        Run the template's start command, and answer when its probe says that it is ready.
+        Errors: failed_precondition (it ended with an error, or there is no configuration yet), deadline_exceeded.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Launch",
+                service_name="atoll.guest.v1.GuestService",
+                input=LaunchRequest,
+                output=LaunchResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
             ),
             headers=headers,

@@ -38,6 +38,8 @@ const (
 const (
 	// GuestServiceConfigureProcedure is the fully-qualified name of the GuestService's Configure RPC.
 	GuestServiceConfigureProcedure = "/atoll.guest.v1.GuestService/Configure"
+	// GuestServiceLaunchProcedure is the fully-qualified name of the GuestService's Launch RPC.
+	GuestServiceLaunchProcedure = "/atoll.guest.v1.GuestService/Launch"
 	// GuestServiceKillGreediestProcedure is the fully-qualified name of the GuestService's
 	// KillGreediest RPC.
 	GuestServiceKillGreediestProcedure = "/atoll.guest.v1.GuestService/KillGreediest"
@@ -55,6 +57,9 @@ type GuestServiceClient interface {
 	// Until the first one, the daemon's public port answers "unavailable".
 	// A message with a generation that is not newer than the last is refused: failed_precondition.
 	Configure(context.Context, *connect.Request[v1.ConfigureRequest]) (*connect.Response[v1.ConfigureResponse], error)
+	// Run the template's start command, and answer when its probe says that it is ready.
+	// Errors: failed_precondition (it ended with an error, or there is no configuration yet), deadline_exceeded.
+	Launch(context.Context, *connect.Request[v1.LaunchRequest]) (*connect.Response[v1.LaunchResponse], error)
 	// Kill the process that holds most memory, never guestd itself.
 	KillGreediest(context.Context, *connect.Request[v1.KillGreediestRequest]) (*connect.Response[v1.KillGreediestResponse], error)
 	// Read what happened, for the sandbox's log: the host asks when somebody reads it, and before the sandbox's end.
@@ -81,6 +86,12 @@ func NewGuestServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(guestServiceMethods.ByName("Configure")),
 			connect.WithClientOptions(opts...),
 		),
+		launch: connect.NewClient[v1.LaunchRequest, v1.LaunchResponse](
+			httpClient,
+			baseURL+GuestServiceLaunchProcedure,
+			connect.WithSchema(guestServiceMethods.ByName("Launch")),
+			connect.WithClientOptions(opts...),
+		),
 		killGreediest: connect.NewClient[v1.KillGreediestRequest, v1.KillGreediestResponse](
 			httpClient,
 			baseURL+GuestServiceKillGreediestProcedure,
@@ -105,6 +116,7 @@ func NewGuestServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 // guestServiceClient implements GuestServiceClient.
 type guestServiceClient struct {
 	configure     *connect.Client[v1.ConfigureRequest, v1.ConfigureResponse]
+	launch        *connect.Client[v1.LaunchRequest, v1.LaunchResponse]
 	killGreediest *connect.Client[v1.KillGreediestRequest, v1.KillGreediestResponse]
 	readJournal   *connect.Client[v1.ReadJournalRequest, v1.ReadJournalResponse]
 	trust         *connect.Client[v1.TrustRequest, v1.TrustResponse]
@@ -113,6 +125,11 @@ type guestServiceClient struct {
 // Configure calls atoll.guest.v1.GuestService.Configure.
 func (c *guestServiceClient) Configure(ctx context.Context, req *connect.Request[v1.ConfigureRequest]) (*connect.Response[v1.ConfigureResponse], error) {
 	return c.configure.CallUnary(ctx, req)
+}
+
+// Launch calls atoll.guest.v1.GuestService.Launch.
+func (c *guestServiceClient) Launch(ctx context.Context, req *connect.Request[v1.LaunchRequest]) (*connect.Response[v1.LaunchResponse], error) {
+	return c.launch.CallUnary(ctx, req)
 }
 
 // KillGreediest calls atoll.guest.v1.GuestService.KillGreediest.
@@ -137,6 +154,9 @@ type GuestServiceHandler interface {
 	// Until the first one, the daemon's public port answers "unavailable".
 	// A message with a generation that is not newer than the last is refused: failed_precondition.
 	Configure(context.Context, *connect.Request[v1.ConfigureRequest]) (*connect.Response[v1.ConfigureResponse], error)
+	// Run the template's start command, and answer when its probe says that it is ready.
+	// Errors: failed_precondition (it ended with an error, or there is no configuration yet), deadline_exceeded.
+	Launch(context.Context, *connect.Request[v1.LaunchRequest]) (*connect.Response[v1.LaunchResponse], error)
 	// Kill the process that holds most memory, never guestd itself.
 	KillGreediest(context.Context, *connect.Request[v1.KillGreediestRequest]) (*connect.Response[v1.KillGreediestResponse], error)
 	// Read what happened, for the sandbox's log: the host asks when somebody reads it, and before the sandbox's end.
@@ -157,6 +177,12 @@ func NewGuestServiceHandler(svc GuestServiceHandler, opts ...connect.HandlerOpti
 		GuestServiceConfigureProcedure,
 		svc.Configure,
 		connect.WithSchema(guestServiceMethods.ByName("Configure")),
+		connect.WithHandlerOptions(opts...),
+	)
+	guestServiceLaunchHandler := connect.NewUnaryHandler(
+		GuestServiceLaunchProcedure,
+		svc.Launch,
+		connect.WithSchema(guestServiceMethods.ByName("Launch")),
 		connect.WithHandlerOptions(opts...),
 	)
 	guestServiceKillGreediestHandler := connect.NewUnaryHandler(
@@ -181,6 +207,8 @@ func NewGuestServiceHandler(svc GuestServiceHandler, opts ...connect.HandlerOpti
 		switch r.URL.Path {
 		case GuestServiceConfigureProcedure:
 			guestServiceConfigureHandler.ServeHTTP(w, r)
+		case GuestServiceLaunchProcedure:
+			guestServiceLaunchHandler.ServeHTTP(w, r)
 		case GuestServiceKillGreediestProcedure:
 			guestServiceKillGreediestHandler.ServeHTTP(w, r)
 		case GuestServiceReadJournalProcedure:
@@ -198,6 +226,10 @@ type UnimplementedGuestServiceHandler struct{}
 
 func (UnimplementedGuestServiceHandler) Configure(context.Context, *connect.Request[v1.ConfigureRequest]) (*connect.Response[v1.ConfigureResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("atoll.guest.v1.GuestService.Configure is not implemented"))
+}
+
+func (UnimplementedGuestServiceHandler) Launch(context.Context, *connect.Request[v1.LaunchRequest]) (*connect.Response[v1.LaunchResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("atoll.guest.v1.GuestService.Launch is not implemented"))
 }
 
 func (UnimplementedGuestServiceHandler) KillGreediest(context.Context, *connect.Request[v1.KillGreediestRequest]) (*connect.Response[v1.KillGreediestResponse], error) {
