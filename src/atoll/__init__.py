@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         TemplateInfo,
         Usage,
     )
+    from atoll.sdk.network import Network, Proxy, ProxyTLS
 
 __all__ = [
     "AbortedError",
@@ -82,10 +83,13 @@ __all__ = [
     "InternalError",
     "InvalidArgumentError",
     "Limits",
+    "Network",
     "NotFoundError",
     "Output",
     "PermissionDeniedError",
     "ProcessInfo",
+    "Proxy",
+    "ProxyTLS",
     "Pty",
     "ResourceExhaustedError",
     "Sandbox",
@@ -150,6 +154,7 @@ _MODULES = {
         "TemplateInfo",
         "Usage",
     ),
+    "atoll.sdk.network": ("Network", "Proxy", "ProxyTLS"),
 }
 
 

@@ -1,12 +1,14 @@
 """Requests get headers on their way that the sandbox never sees, and all of its TCP goes through a proxy."""
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from e2b import ALL_TRAFFIC, AsyncSandbox, Sandbox, SandboxException
-from support.home import LiveHome, fresh_home
+from support.home import ATOLL, LiveHome, fresh_home
 from support.web_world import PASSWORD, PROXY, RESOLVER, USER, WebWorld, web_world
 
 TOKEN = "Bearer t0p-s3cret"
@@ -267,3 +269,20 @@ def test_a_sandbox_may_not_trust_us(options: dict[str, Any]) -> None:
         sandbox.kill()
 
     assert sent(told, "authorization") == [TOKEN]
+
+
+def test_the_command_line_says_the_same(home: LiveHome) -> None:
+    words = ["--header", "allowed.example:Authorization=from-here", "--allow", "allowed.example", "--dns"]
+    env = {**os.environ, **home.env, **home.exports}
+    command = "curl -sS https://allowed.example/ && ! curl -sS -m 5 https://other.example/"
+    done = subprocess.run(
+        [ATOLL, "run", *words, RESOLVER, "--proxy", f"{USER}@{PROXY}:1080", "--", "bash", "-c", command],
+        env={**env, "ATOLL_PROXY_PASSWORD": PASSWORD},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (sent(told, "authorization"), told["from"]) == (["from-here"], PROXY)

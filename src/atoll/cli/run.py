@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from atoll import AsyncSandbox, AtollError, DeadlineExceededError
-from atoll.cli import options, output, streaming
+from atoll import AsyncSandbox, AtollError, DeadlineExceededError, Network
+from atoll.cli import network_options, options, output, streaming
 
 # Seconds that a program may take when nothing else is said: more than most, and an end for those that hang.
 _TIMEOUT = 3600
@@ -38,6 +38,7 @@ class _Run(click.Command):
     options_metavar="[OPTIONS]",
 )
 @options.creation
+@network_options.network
 @click.option("-c", "code", metavar="CODE", help="Run Python code.")
 @click.option(
     "--timeout",
@@ -106,6 +107,7 @@ async def _run(
     timeout: int,  # noqa: ASYNC109  the sandbox's daemon keeps it
     env: dict[str, str],
     no_internet: bool,
+    network: Network | None,
     cpus: float | None,
     memory_mb: int | None,
     user: str | None,
@@ -118,6 +120,7 @@ async def _run(
         env=env,
         metadata={"atoll": "run"},
         allow_internet_access=not no_internet,
+        network=network,
         cpus=cpus,
         memory_mb=memory_mb,
     )

@@ -5,8 +5,16 @@ from typing import Any
 
 import click
 
-from atoll import AsyncSandbox, AtollError, DeadlineExceededError, NotFoundError, Sandbox, SandboxInfo
-from atoll.cli import options, output, streaming
+from atoll import (
+    AsyncSandbox,
+    AtollError,
+    DeadlineExceededError,
+    Network,
+    NotFoundError,
+    Sandbox,
+    SandboxInfo,
+)
+from atoll.cli import network_options, options, output, streaming
 from atoll.sdk._synchronization import async_undo
 
 
@@ -17,6 +25,7 @@ def sandbox() -> None:
 
 @sandbox.command()
 @options.creation
+@network_options.network
 @click.option(
     "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until it is killed."
 )
@@ -28,6 +37,7 @@ def create(
     env: tuple[str, ...],
     metadata: tuple[str, ...],
     no_internet: bool,
+    network: Network | None,
     cpus: float | None,
     memory_mb: int | None,
     as_json: bool,
@@ -39,6 +49,7 @@ def create(
         env=options.environment(env),
         metadata=options.pairs(metadata, "--metadata"),
         allow_internet_access=not no_internet,
+        network=network,
         cpus=cpus,
         memory_mb=memory_mb,
     )

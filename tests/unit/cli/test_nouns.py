@@ -47,6 +47,45 @@ def test_create_list_info_kill(invoke: Invoke, sandbox_id: str) -> None:
     assert "ports      -" in ended
 
 
+def test_network_options_of_a_create(
+    invoke: Invoke, cloud: LiveCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATOLL_PROXY_PASSWORD", "hush")
+    words = (
+        "--allow a.example --allow 1.1.1.1 --dns 9.9.9.9 --proxy me@p:1080 --proxy-tls "
+        "--header a.example:X-A=b=c --header a.example:X-B=${e2b.secrets.d}"
+    )
+    made = invoke("sandbox", "create", "-t", "base", *words.split())
+    plain = invoke("sandbox", "create", "-t", "base", "--deny", "8.8.8.8")
+    first, second = (cloud.control.rows[done.stdout.strip()].egress for done in (made, plain))
+
+    assert (first.allow_out, first.deny_out) == (("a.example", "1.1.1.1"), ("0.0.0.0/0",))
+    assert first.dns_servers == ("9.9.9.9",)
+    assert [rule.headers for rule in first.rules] == [(("X-A", "b=c"), ("X-B", "${e2b.secrets.d}"))]
+    assert first.proxy is not None
+    assert (first.proxy.address, first.proxy.username, first.proxy.password) == ("p:1080", "me", "hush")
+    assert first.proxy.tls is not None
+    assert (second.allow_out, second.deny_out, second.proxy) == ((), ("8.8.8.8",), None)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--header", "X-A=hush"), "DOMAIN:NAME=VALUE"),
+        (("--header", "a.example:hush"), "DOMAIN:NAME=VALUE"),
+        (("--proxy", "me:hush@p:1080"), "ATOLL_PROXY_PASSWORD"),
+        (("--proxy-tls",), "needs --proxy"),
+        (("--allow", "a b"), "invalid allowed entry"),
+    ],
+)
+def test_wrong_network_options_are_said(invoke: Invoke, words: tuple[str, ...], says: str) -> None:
+    done = invoke("sandbox", "create", "-t", "base", *words)
+
+    assert done.exit_code != 0
+    assert says in done.output + done.stderr + str(done.exception)
+    assert "hush" not in done.output + done.stderr
+
+
 def test_list_filters(invoke: Invoke, sandbox_id: str) -> None:
     assert len(json.loads(invoke("sandbox", "list", "-m", "job=a b", "--json").stdout)) == 1
     assert json.loads(invoke("sandbox", "list", "-m", "job=other", "--json").stdout) == []

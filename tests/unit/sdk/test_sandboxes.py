@@ -9,11 +9,15 @@ from fakes.live_cloud import LiveCloud
 from atoll import (
     AsyncSandbox,
     InvalidArgumentError,
+    Network,
     NotFoundError,
+    Proxy,
+    ProxyTLS,
     UnauthenticatedError,
     UnavailableError,
 )
 from atoll.sdk._async.api import AsyncApi
+from atoll.server.domain.egress import EgressPolicy
 
 
 async def test_create_says_all_that_was_wished(sdk: Any, cloud: LiveCloud) -> None:
@@ -31,6 +35,35 @@ async def test_create_says_all_that_was_wished(sdk: Any, cloud: LiveCloud) -> No
     assert not wish.egress.internet
     assert wish.limits.memory_bytes == 256 * 1024 * 1024
     assert wish.limits.cpus is None
+
+
+async def test_network_rules_are_said_and_replaced(sdk: Any, cloud: LiveCloud) -> None:
+    network = Network(
+        allow_out=("a.example",),
+        deny_out=("0.0.0.0/0",),
+        dns_servers=("9.9.9.9",),
+        headers={"a.example": {"X-A": "s3cret"}},
+        proxy=Proxy(address="p:1080", username="u", password="hush", tls=ProxyTLS(server_name="q")),
+    )
+    async with await sdk.create(network=network, **cloud.options) as sandbox:
+        first = cloud.control.rows[sandbox.id].egress
+        await sandbox.set_network(Network(deny_out=("8.8.8.8",)))
+        second = cloud.control.rows[sandbox.id].egress
+        closed = await sandbox.set_network(allow_internet_access=False)
+        with pytest.raises(InvalidArgumentError, match="cannot be set"):
+            await sandbox.set_network(Network(headers={"a.example": {"Host": "x"}}))
+
+    assert (first.allow_out, first.deny_out, first.dns_servers) == (
+        ("a.example",), ("0.0.0.0/0",), ("9.9.9.9",),
+    )  # fmt: skip
+    assert [(rule.domain, rule.headers) for rule in first.rules] == [("a.example", (("X-A", "s3cret"),))]
+    assert first.proxy is not None
+    assert (first.proxy.address, first.proxy.password) == ("p:1080", "hush")
+    assert first.proxy.tls is not None
+    assert first.proxy.tls.server_name == "q"
+    assert second == EgressPolicy(deny_out=("8.8.8.8",))
+    assert not closed.internet
+    assert not any(word in repr(network) for word in ("hush", "s3cret"))
 
 
 async def test_leaving_the_context_kills(sdk: Any, cloud: LiveCloud) -> None:

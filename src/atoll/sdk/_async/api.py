@@ -46,6 +46,10 @@ class AsyncApi:
         body = {"timeout_seconds": seconds, "extend_only": extend_only}
         return wire.sandbox(await self._call("POST", _path(sandbox_id, "/timeout"), json=body))
 
+    async def set_network(self, sandbox_id: str, body: Mapping[str, Any]) -> wire.OwnedSandbox:
+        """Replace what a sandbox may reach."""
+        return wire.sandbox(await self._call("PUT", _path(sandbox_id, "/network"), json=body))
+
     async def usage(self, sandbox_id: str) -> Usage:
         """Read what a sandbox uses."""
         return wire.usage(await self._call("GET", _path(sandbox_id, "/usage")))

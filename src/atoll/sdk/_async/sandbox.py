@@ -15,6 +15,7 @@ from atoll.sdk._synchronization import async_undo, async_whole
 from atoll.sdk.connection import resolve
 from atoll.sdk.errors import InvalidArgumentError, NotFoundError
 from atoll.sdk.models import SandboxInfo, TemplateInfo, Usage
+from atoll.sdk.network import Network
 
 # Seconds until a sandbox is killed when nothing else is said.
 TIMEOUT = 300
@@ -67,6 +68,7 @@ class AsyncSandbox:
         env: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
         allow_internet_access: bool = True,
+        network: Network | None = None,
         cpus: float | None = None,
         memory_mb: int | None = None,
         disk_mb: int | None = None,
@@ -84,6 +86,7 @@ class AsyncSandbox:
             env: for every command inside.
             metadata: your own words about it; ``list`` can filter by them.
             allow_internet_access: whether it reaches the internet.
+            network: which parts of it, and on which way; None: all, straight.
             cpus: processor time, in cores; the template's size when not given, as for the next three.
             memory_mb: memory, in MiB.
             disk_mb: what may be written over the template, in MiB.
@@ -107,6 +110,7 @@ class AsyncSandbox:
             "env": dict(env or {}),
             "metadata": dict(metadata or {}),
             "internet": allow_internet_access,
+            "network": (network or Network()).plain(),
             "limits": {name: size for name, size in sizes.items() if size is not None},
         }
         api = AsyncApi(resolve(api_url, api_key, request_timeout))
@@ -210,6 +214,25 @@ class AsyncSandbox:
         except NotFoundError:
             return False
         return True
+
+    async def set_network(
+        self, network: Network | None = None, *, allow_internet_access: bool = True
+    ) -> SandboxInfo:
+        """
+        Replace what the sandbox may reach, as a whole; what it has open otherwise is cut.
+
+        Args:
+            network: which parts of the internet, and on which way; None: all, straight.
+            allow_internet_access: False is the same as to deny everything.
+
+        Raises:
+            InvalidArgumentError: no such rules are possible.
+            NotFoundError: it has ended.
+            UnavailableError: the rules are kept, and tried again until they apply.
+        """
+        body = {"internet": allow_internet_access, **(network or Network()).plain()}
+        self._info = (await self._api.set_network(self.id, body)).info
+        return self._info
 
     async def set_timeout(self, timeout: int) -> None:
         """

@@ -16,6 +16,7 @@ from atoll.sdk._synchronization import undo, whole
 from atoll.sdk.connection import resolve
 from atoll.sdk.errors import InvalidArgumentError, NotFoundError
 from atoll.sdk.models import SandboxInfo, TemplateInfo, Usage
+from atoll.sdk.network import Network
 
 # Seconds until a sandbox is killed when nothing else is said.
 TIMEOUT = 300
@@ -68,6 +69,7 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
         allow_internet_access: bool = True,
+        network: Network | None = None,
         cpus: float | None = None,
         memory_mb: int | None = None,
         disk_mb: int | None = None,
@@ -85,6 +87,7 @@ class Sandbox:
             env: for every command inside.
             metadata: your own words about it; ``list`` can filter by them.
             allow_internet_access: whether it reaches the internet.
+            network: which parts of it, and on which way; None: all, straight.
             cpus: processor time, in cores; the template's size when not given, as for the next three.
             memory_mb: memory, in MiB.
             disk_mb: what may be written over the template, in MiB.
@@ -108,6 +111,7 @@ class Sandbox:
             "env": dict(env or {}),
             "metadata": dict(metadata or {}),
             "internet": allow_internet_access,
+            "network": (network or Network()).plain(),
             "limits": {name: size for name, size in sizes.items() if size is not None},
         }
         api = Api(resolve(api_url, api_key, request_timeout))
@@ -211,6 +215,25 @@ class Sandbox:
         except NotFoundError:
             return False
         return True
+
+    def set_network(
+        self, network: Network | None = None, *, allow_internet_access: bool = True
+    ) -> SandboxInfo:
+        """
+        Replace what the sandbox may reach, as a whole; what it has open otherwise is cut.
+
+        Args:
+            network: which parts of the internet, and on which way; None: all, straight.
+            allow_internet_access: False is the same as to deny everything.
+
+        Raises:
+            InvalidArgumentError: no such rules are possible.
+            NotFoundError: it has ended.
+            UnavailableError: the rules are kept, and tried again until they apply.
+        """
+        body = {"internet": allow_internet_access, **(network or Network()).plain()}
+        self._info = (self._api.set_network(self.id, body)).info
+        return self._info
 
     def set_timeout(self, timeout: int) -> None:
         """
