@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"atoll.dev/dataplane/guestd/commands"
 	"atoll.dev/dataplane/internal/gen/process"
 	"atoll.dev/dataplane/internal/gen/process/processconnect"
 )
@@ -272,5 +274,67 @@ func waitForFile(t *testing.T, path string) {
 		if time.Now().After(end) {
 			t.Fatalf("%s does not appear", path)
 		}
+	}
+}
+
+// connectAgain re-attaches to a command and collects what comes up to its end.
+func connectAgain(t *testing.T, c *command, recent string) (output []byte, answer http.Header, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	req := connect.NewRequest(&process.ConnectRequest{Process: c.selector()})
+	req.Header().Set("X-Access-Token", token)
+	if recent != "" {
+		req.Header().Set(commands.RecentHeader, recent)
+	}
+	stream, err := c.client.Connect(ctx, req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = stream.Close() }()
+	for stream.Receive() {
+		output = append(output, stream.Msg().GetEvent().GetData().GetStdout()...)
+	}
+	return output, stream.ResponseHeader(), stream.Err()
+}
+
+func TestWhoComesBackGetsRecentOutputOnlyWhenAsked(t *testing.T) {
+	d := configured(t)
+	running := begin(t, d, shell("echo past; read line; echo future", true))
+	running.until("past")
+	_ = running.stream.Close()
+	type outcome struct {
+		output []byte
+		answer http.Header
+		err    error
+	}
+	plain, asked := make(chan outcome, 1), make(chan outcome, 1)
+	for recent, told := range map[string]chan outcome{"": plain, "true": asked} {
+		go func() {
+			output, answer, err := connectAgain(t, running, recent)
+			told <- outcome{output, answer, err}
+		}()
+	}
+	time.Sleep(300 * time.Millisecond) // Both are attached: one of them must not see the past.
+	input := connect.NewRequest(&process.SendInputRequest{
+		Process: running.selector(), Input: &process.ProcessInput{Input: &process.ProcessInput_Stdin{Stdin: []byte("\n")}},
+	})
+	input.Header().Set("X-Access-Token", token)
+	if _, err := running.client.SendInput(context.Background(), input); err != nil {
+		t.Fatal(err)
+	}
+
+	one, two := <-plain, <-asked
+	if one.err != nil || string(one.output) != "future\n" || one.answer.Get("Atoll-Recent-Bytes") != "" {
+		t.Fatalf("without asking: %q %v %v", one.output, one.answer, one.err)
+	}
+	if two.err != nil || string(two.output) != "past\nfuture\n" || two.answer.Get("Atoll-Recent-Bytes") != "5" || two.answer.Get("Atoll-Lost-Bytes") != "0" {
+		t.Fatalf("asking: %q %v %v", two.output, two.answer, two.err)
+	}
+	if output, _, err := connectAgain(t, running, "true"); err != nil || string(output) != "past\nfuture\n" {
+		t.Fatalf("after the end: %q %v", output, err)
+	}
+	if _, _, err := connectAgain(t, running, "perhaps"); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Fatalf("nonsense: %v", err)
 	}
 }

@@ -15,6 +15,7 @@ from support.home import LiveHome
 from atoll import (
     AsyncSandbox,
     CommandFailedError,
+    CommandHandle,
     DeadlineExceededError,
     FileChange,
     FileType,
@@ -249,3 +250,47 @@ async def test_cancelling_a_command_ends_it(options: dict[str, Any]) -> None:
                 await box.commands.run("sleep 4911", timeout=None)
 
         assert (await box.commands.run("pgrep -fx 'sleep 4911' || echo none")).stdout == "none\n"
+
+
+def test_who_comes_back_sees_the_past_only_when_it_is_asked_for(box: Sandbox) -> None:
+    first = box.commands.run("seq 1 1000; read line; seq 1001 2000", background=True, stdin=True)
+    seen = b""
+    for piece in first:
+        seen += piece.data
+        if b"\n1000\n" in seen:
+            break
+    first.disconnect()
+
+    plain = box.commands.connect(first.pid)
+    asked = box.commands.connect(first.pid, recent=True)
+    asked.send_stdin("\n")
+    whole, rest = asked.wait(), plain.wait()
+    again = box.commands.connect(first.pid, recent=True).wait()
+
+    assert whole.stdout.split() == [str(number) for number in range(1, 2001)]
+    assert rest.stdout.split() == [str(number) for number in range(1001, 2001)]
+    assert again == whole
+
+
+def test_nothing_is_missing_or_twice_for_those_who_come_back_while_it_prints(box: Sandbox) -> None:
+    # 15 lines of 100 bytes each millisecond or so, for some seconds; each says which one it is.
+    script = "i=0; while [ $i -lt 3000 ]; do printf '%099d\\n' $i; i=$((i+1)); done; read line"
+    one = box.commands.run(script, background=True, stdin=True)
+    handles = [box.commands.connect(one.pid, recent=True) for _ in range(12)]
+    until = b"%099d\n" % 2999
+
+    def collect(handle: CommandHandle) -> list[int]:
+        seen = b""
+        for piece in handle:
+            seen += piece.data
+            if seen.endswith(until):
+                break
+        handle.disconnect()
+        # The first line may have begun before what is kept.
+        return [int(line) for line in seen.split(b"\n")[1:-1]]
+
+    found = [collect(handle) for handle in handles]
+    one.kill()
+
+    for lines in found:
+        assert lines == list(range(lines[0], 3000))

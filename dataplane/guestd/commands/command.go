@@ -39,9 +39,9 @@ func (c *Command) PID() int { return c.pid }
 // Expired reports whether the command was ended by its timeout.
 func (c *Command) Expired() bool { return c.expired.Load() }
 
-// Subscribe adds a reader: start, what is printed from now on, the end.
-func (c *Command) Subscribe(onCut func()) (*Subscription, error) {
-	return c.outputs.subscribe(startEvent(c.pid), onCut)
+// Subscribe adds a reader: start, if it asks what was printed lately, what is printed from now on, the end.
+func (c *Command) Subscribe(again bool, onCut func()) (*Subscription, error) {
+	return c.outputs.subscribe(startEvent(c.pid), again, onCut)
 }
 
 // Kill ends the command with all its descendants.
@@ -126,7 +126,7 @@ func (c *Command) forward(f *os.File, chunk int, wrap func([]byte) *process.Proc
 	for {
 		n, err := f.Read(buffer)
 		if n > 0 {
-			c.outputs.publish(wrap(append([]byte(nil), buffer[:n]...)))
+			c.outputs.publish(wrap(append([]byte(nil), buffer[:n]...)), n)
 		}
 		if err != nil {
 			return err
@@ -153,7 +153,7 @@ func (c *Command) drain(f *os.File, chunk int, wrap func([]byte) *process.Proces
 		if err != nil || n <= 0 {
 			return
 		}
-		c.outputs.publish(wrap(append([]byte(nil), buffer[:n]...)))
+		c.outputs.publish(wrap(append([]byte(nil), buffer[:n]...)), n)
 		total += n
 	}
 }

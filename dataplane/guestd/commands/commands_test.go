@@ -16,7 +16,7 @@ import (
 
 func TestAReaderWhoLeavesHoldsNobodyUp(t *testing.T) {
 	var f fanout
-	s, err := f.subscribe(startEvent(1), nil)
+	s, err := f.subscribe(startEvent(1), false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func TestAReaderWhoLeavesHoldsNobodyUp(t *testing.T) {
 	go func() {
 		defer close(published)
 		for range 10 * limits.SubscriberQueue {
-			f.publish(stdoutEvent([]byte("x")))
+			f.publish(stdoutEvent([]byte("x")), 1)
 		}
 	}()
 
@@ -39,14 +39,14 @@ func TestAReaderWhoLeavesHoldsNobodyUp(t *testing.T) {
 
 func TestAReaderWhoReadsLosesNothing(t *testing.T) {
 	var f fanout
-	s, err := f.subscribe(startEvent(1), nil)
+	s, err := f.subscribe(startEvent(1), false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	const events = 20 * limits.SubscriberQueue
 	go func() {
 		for i := range events {
-			f.publish(stdoutEvent([]byte{byte(i)}))
+			f.publish(stdoutEvent([]byte{byte(i)}), 1)
 		}
 		f.finish(endEvent(0, nil))
 	}()
@@ -67,27 +67,27 @@ func TestReadersWhoAreStuckHoldACommandUpOnceAndNotOneAfterTheOther(t *testing.T
 		var f fanout
 		cut := 0
 		for range limits.Subscribers {
-			if _, err := f.subscribe(nil, func() { cut++ }); err != nil {
+			if _, err := f.subscribe(nil, false, func() { cut++ }); err != nil {
 				t.Fatal(err)
 			}
 		}
 		started := time.Now()
 		for range limits.SubscriberQueue {
-			f.publish(stdoutEvent([]byte("x")))
+			f.publish(stdoutEvent([]byte("x")), 1)
 		}
 		// One of them wakes up in time.
-		reads := f.readers()[10]
+		reads := f.readersLocked()[10]
 		go func() {
 			time.Sleep(limits.SubscriberStall / 2)
 			<-reads.Events()
 		}()
 
-		f.publish(stdoutEvent([]byte("x")))
+		f.publish(stdoutEvent([]byte("x")), 1)
 
 		if took := time.Since(started); took != limits.SubscriberStall {
 			t.Errorf("the command was held up for %s", took)
 		}
-		if left := f.readers(); cut != limits.Subscribers-1 || len(left) != 1 || left[0] != reads {
+		if left := f.readersLocked(); cut != limits.Subscribers-1 || len(left) != 1 || left[0] != reads {
 			t.Errorf("%d were cut off, %d are left", cut, len(left))
 		}
 	})
@@ -96,12 +96,12 @@ func TestReadersWhoAreStuckHoldACommandUpOnceAndNotOneAfterTheOther(t *testing.T
 func TestReadersAreBounded(t *testing.T) {
 	var f fanout
 	for range limits.Subscribers {
-		if _, err := f.subscribe(nil, nil); err != nil {
+		if _, err := f.subscribe(nil, false, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 
-	if _, err := f.subscribe(nil, nil); !errors.Is(err, errTooManyReaders) {
+	if _, err := f.subscribe(nil, false, nil); !errors.Is(err, errTooManyReaders) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -18,14 +18,23 @@ var errTooManyReaders = errors.New("too many readers of this command's output")
 // who keeps reading loses nothing. A reader whose queue stays full for limits.SubscriberStall is cut off, and the
 // command goes on. Without readers output is discarded. So memory is bounded by readers × queue × chunk, and no
 // reader, slow or vanished, holds a command up for ever.
+//
+// What was handed out last is held in recent, for readers who come back and ask for it.
 type fanout struct {
-	mu   sync.Mutex
-	subs []*Subscription
-	end  *process.ProcessEvent
+	mu      sync.Mutex
+	subs    []*Subscription
+	end     *process.ProcessEvent
+	recent  *recent // of all commands; nil: nothing is held
+	history history
 }
 
 // Subscription is one reader of a command's events.
 type Subscription struct {
+	// Backlog comes before all that Events yields; whoever reads owns it.
+	Backlog []*process.ProcessEvent
+	// Recent is how many bytes of output the backlog has, and Lost how many were printed before them.
+	Recent, Lost uint64
+
 	events chan *process.ProcessEvent
 	left   chan struct{}
 	leave  sync.Once
@@ -35,7 +44,7 @@ type Subscription struct {
 	owner  *fanout
 }
 
-// Events yields start, output and the end, in this order; it is never closed.
+// Events yields what the backlog does not have: start, output and the end, in this order; it is never closed.
 func (s *Subscription) Events() <-chan *process.ProcessEvent { return s.events }
 
 // Cut is closed when the reader was too slow.
@@ -52,9 +61,11 @@ func (s *Subscription) Leave() {
 	})
 }
 
-// subscribe adds a reader whose first event is start. onCut is called when it is cut off: it has to unblock a write
+// subscribe adds a reader whose first event is start; then comes what was printed lately, if it is asked for, and what is
+// printed from now on, without a gap and nothing twice: publish holds an event and finds its readers in one step, and
+// this is the other one. onCut is called when it is cut off: it has to unblock a write
 // that the reader's stream may hang in.
-func (f *fanout) subscribe(start *process.ProcessEvent, onCut func()) (*Subscription, error) {
+func (f *fanout) subscribe(start *process.ProcessEvent, again bool, onCut func()) (*Subscription, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.subs) >= limits.Subscribers {
@@ -67,7 +78,12 @@ func (f *fanout) subscribe(start *process.ProcessEvent, onCut func()) (*Subscrip
 		onCut:  onCut,
 		owner:  f,
 	}
-	if start != nil {
+	if again && f.recent != nil {
+		var events []*process.ProcessEvent
+		events, s.Recent, s.Lost = f.recent.of(&f.history)
+		s.Backlog = append(s.Backlog, start)
+		s.Backlog = append(s.Backlog, events...)
+	} else if start != nil {
 		s.events <- start
 	}
 	if f.end != nil {
@@ -95,16 +111,29 @@ func without(subs []*Subscription, s *Subscription) []*Subscription {
 	return kept
 }
 
-func (f *fanout) readers() []*Subscription {
+// hold keeps an event for readers to come, and returns those of now.
+func (f *fanout) hold(event *process.ProcessEvent, bytes int) []*Subscription {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.subs[:len(f.subs):len(f.subs)]
+	if f.recent != nil {
+		f.recent.add(&f.history, event, bytes)
+	}
+	return f.readersLocked()
 }
 
-// publish hands an event to every reader. It blocks for limits.SubscriberStall at most, however many are stuck:
+func (f *fanout) readersLocked() []*Subscription { return f.subs[:len(f.subs):len(f.subs)] }
+
+// forget lets go of what is held for readers to come.
+func (f *fanout) forget() {
+	if f.recent != nil {
+		f.recent.forget(&f.history)
+	}
+}
+
+// publish hands an event with so many bytes of output to every reader. It blocks for limits.SubscriberStall at most, however many are stuck:
 // they all have the same time to make room.
-func (f *fanout) publish(event *process.ProcessEvent) {
-	offer(f.readers(), event)
+func (f *fanout) publish(event *process.ProcessEvent, bytes int) {
+	offer(f.hold(event, bytes), event)
 }
 
 // finish hands out the last event; who subscribes later gets it at once.

@@ -25,6 +25,16 @@ const StartTimeoutHeader = "Atoll-Start-Timeout-Ms"
 
 const keepAliveHeader = "Keepalive-Ping-Interval"
 
+// RecentHeader asks Connect for what was printed lately, before what is printed from now on: "true". E2B's clients never
+// send it, and get what E2B gives: nothing of the past.
+const RecentHeader = "Atoll-Recent-Output"
+
+// What Connect's answer then says: how many bytes of output come from the past, and how many before them are lost.
+const (
+	recentBytesHeader = "Atoll-Recent-Bytes"
+	lostBytesHeader   = "Atoll-Lost-Bytes"
+)
+
 // Service serves process.Process.
 type Service struct {
 	processconnect.UnimplementedProcessHandler
@@ -60,7 +70,7 @@ func (s *Service) Start(ctx context.Context, req *connect.Request[process.StartR
 	return forward(ctx, command, sub, keepAlive(req.Header()), send)
 }
 
-// Connect streams the events of a command from now on.
+// Connect streams the events of a command from now on; before them, if the caller asks, what was printed lately.
 func (s *Service) Connect(ctx context.Context, req *connect.Request[process.ConnectRequest], stream *connect.ServerStream[process.ConnectResponse]) error {
 	matches, err := selector(req.Msg.GetProcess())
 	if err != nil {
@@ -70,11 +80,19 @@ func (s *Service) Connect(ctx context.Context, req *connect.Request[process.Conn
 	if command == nil {
 		return notFound(req.Msg.GetProcess())
 	}
-	sub, err := command.Subscribe(abort(ctx))
+	again, err := wantsRecent(req.Header())
+	if err != nil {
+		return err
+	}
+	sub, err := command.Subscribe(again, abort(ctx))
 	if err != nil {
 		return connect.NewError(connect.CodeResourceExhausted, err)
 	}
 	defer sub.Leave()
+	if again {
+		stream.ResponseHeader().Set(recentBytesHeader, strconv.FormatUint(sub.Recent, 10))
+		stream.ResponseHeader().Set(lostBytesHeader, strconv.FormatUint(sub.Lost, 10))
+	}
 	send := func(event *process.ProcessEvent) error {
 		return stream.Send(&process.ConnectResponse{Event: event})
 	}
@@ -83,6 +101,9 @@ func (s *Service) Connect(ctx context.Context, req *connect.Request[process.Conn
 
 // forward sends events until the end. owned is the command whose timeout is this stream's, nil for none.
 func forward(ctx context.Context, owned *Command, sub *Subscription, silence time.Duration, send func(*process.ProcessEvent) error) error {
+	if err := sendBacklog(ctx, sub, send); err != nil {
+		return err
+	}
 	timer := time.NewTimer(silence)
 	defer timer.Stop()
 	for {
@@ -110,6 +131,31 @@ func forward(ctx context.Context, owned *Command, sub *Subscription, silence tim
 		if event.GetEnd() != nil {
 			return nil
 		}
+	}
+}
+
+// sendBacklog sends what came before the subscription, unless the reader is cut off or goes away meanwhile.
+func sendBacklog(ctx context.Context, sub *Subscription, send func(*process.ProcessEvent) error) error {
+	for _, event := range sub.Backlog {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if err := send(event); err != nil {
+			return err
+		}
+	}
+	sub.Backlog = nil
+	return nil
+}
+
+func wantsRecent(header http.Header) (bool, error) {
+	switch text := header.Get(RecentHeader); text {
+	case "", "false":
+		return false, nil
+	case "true":
+		return true, nil
+	default:
+		return false, invalid("%s is neither true nor false", RecentHeader)
 	}
 }
 

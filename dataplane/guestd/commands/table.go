@@ -23,6 +23,7 @@ type Table struct {
 	reaper *Reaper
 	groups *Groups
 	events *journal.Journal
+	recent recent
 
 	mu       sync.Mutex
 	starting int
@@ -70,7 +71,7 @@ func (t *Table) Start(spec *Spec, onCut func()) (*Command, *Subscription, error)
 		return nil, nil, err
 	}
 	t.tellStarted(c, spec)
-	sub, err := c.Subscribe(onCut) // Before the pumps run: the first byte finds its reader.
+	sub, err := c.Subscribe(false, onCut) // Before the pumps run: the first byte finds its reader.
 	c.follow(spec, status, files, func(end *process.ProcessEvent_EndEvent) {
 		t.tellEnded(c, end)
 		t.retire(c)
@@ -112,7 +113,8 @@ func (t *Table) spawn(spec *Spec) (*Command, <-chan syscall.WaitStatus, *streams
 	}
 	files.closeChild()
 	c := &Command{
-		pid: pid, config: spec.Config, tag: spec.Tag, group: group, reaper: t.reaper,
+		outputs: fanout{recent: &t.recent},
+		pid:     pid, config: spec.Config, tag: spec.Tag, group: group, reaper: t.reaper,
 		input: newInput(files.input, files.tty != nil), tty: files.tty, exited: make(chan struct{}),
 		started: time.Now(),
 	}
@@ -149,13 +151,20 @@ func (t *Table) retire(c *Command) {
 	t.retained = append(t.retained, c)
 	t.expireLocked()
 	for len(t.retained) > limits.RetainedCommands {
+		t.retained[0].outputs.forget()
 		t.retained = slices.Delete(t.retained, 0, 1)
 	}
 }
 
 // expireLocked forgets who ended too long ago. It runs when somebody asks: an idle guest has no timer for it.
 func (t *Table) expireLocked() {
-	t.retained = slices.DeleteFunc(t.retained, func(c *Command) bool { return time.Since(c.ended) > limits.Retained })
+	t.retained = slices.DeleteFunc(t.retained, func(c *Command) bool {
+		over := time.Since(c.ended) > limits.Retained
+		if over {
+			c.outputs.forget()
+		}
+		return over
+	})
 }
 
 // List returns the commands that run.

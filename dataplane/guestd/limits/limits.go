@@ -126,6 +126,12 @@ const (
 	JournalLines = 1000
 	// JournalText bounds a line's message and each of its fields.
 	JournalText = 1 << 10
+	// RecentBytes bounds the output that is held of one command for who comes back: some screens of text.
+	RecentBytes = 128 << 10
+	// RecentTotal bounds that of all commands: it is the sandbox's memory, which may be 64 MiB.
+	RecentTotal = 4 << 20
+	// RecentOverhead is what an event takes beside its bytes, so that single characters are bounded too.
+	RecentOverhead = 256
 	// JournalRead bounds what the host reads at once; it reads no more anyway.
 	JournalRead = 48 << 10
 )

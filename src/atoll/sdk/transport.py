@@ -32,6 +32,8 @@ DAEMON_PORT = 49983
 KEEPALIVE = 30
 # Seconds without a byte, not even a keepalive: the connection is taken for lost.
 SILENCE = 3.0 * KEEPALIVE
+# Asks the daemon, of a connect to a command, for what was printed lately; E2B's clients never do.
+RECENT_OUTPUT = "Atoll-Recent-Output"
 # Largest message that is taken from a guest, who may be hostile. A list of 100,000 files has about 20 MB.
 MOST_MESSAGE_BYTES = 64 * 1024 * 1024
 # Bytes of an error's body that are read.

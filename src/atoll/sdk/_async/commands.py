@@ -125,19 +125,26 @@ class AsyncCommands:
         answer = await self._daemon.unary(self._daemon.process.list, ps.ListRequest())
         return [wire.process_info(one) for one in answer.processes]
 
-    async def connect(self, pid: int, *, timeout: float | None = None) -> AsyncCommandHandle:
+    async def connect(
+        self, pid: int, *, timeout: float | None = None, recent: bool = False
+    ) -> AsyncCommandHandle:
         """
-        Attach to a running command. Output from before is not repeated.
+        Attach to a running command, or to one that ended within the last minute.
 
         Args:
             timeout: seconds after which the connection ends; None: never.
+            recent: whether its last output from before comes first: up to 128 KiB, less where many commands
+                print much. Nothing is missing between that and what is printed from now on, and nothing
+                comes twice. Else, output from before is not repeated.
 
         Raises:
             NotFoundError: no such command.
         """
         request = ps.ConnectRequest(process=selector(pid))
         call = self._daemon.process_streams.connect
-        return await open_handle(self._daemon, self._daemon.stream(call, request, timeout=timeout))
+        return await open_handle(
+            self._daemon, self._daemon.stream(call, request, timeout=timeout, recent=recent)
+        )
 
     async def kill(self, pid: int) -> bool:
         """End a command with all its descendants; False when there is none."""

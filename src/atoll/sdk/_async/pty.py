@@ -47,15 +47,18 @@ class AsyncPty:
         events = self._daemon.stream(call, request, user, timeout)
         return await open_handle(self._daemon, events, pty=True)
 
-    async def connect(self, pid: int) -> AsyncCommandHandle:
+    async def connect(self, pid: int, *, recent: bool = False) -> AsyncCommandHandle:
         """
-        Attach to a terminal that is there. What it has shown before is not repeated.
+        Attach to a terminal that is there.
+
+        Args:
+            recent: whether what it has shown lately comes first, as with ``commands.connect``.
 
         Raises:
             NotFoundError: no such command.
         """
         request = ps.ConnectRequest(process=selector(pid))
-        events = self._daemon.stream(self._daemon.process_streams.connect, request)
+        events = self._daemon.stream(self._daemon.process_streams.connect, request, recent=recent)
         return await open_handle(self._daemon, events, pty=True)
 
     async def resize(self, pid: int, cols: int, rows: int) -> None:

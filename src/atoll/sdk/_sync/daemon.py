@@ -27,6 +27,7 @@ from atoll.sdk.transport import (
     KEEPALIVE,
     MOST_ERROR_BYTES,
     MOST_MESSAGE_BYTES,
+    RECENT_OUTPUT,
     error_from_response,
     map_connect_errors,
     map_http_errors,
@@ -75,7 +76,13 @@ class Daemon:
             )
 
     def stream(
-        self, call: Any, request: Any, user: str | None = None, timeout: float | None = None
+        self,
+        call: Any,
+        request: Any,
+        user: str | None = None,
+        timeout: float | None = None,
+        *,
+        recent: bool = False,
     ) -> Iterator[Any]:
         """
         Make one call of the stubs and yield what comes.
@@ -83,11 +90,14 @@ class Daemon:
         Args:
             timeout: seconds after which the daemon ends it; None or 0: never. It is the daemon that keeps it,
                 because a timer here would belong to whichever task reads first.
+            recent: whether to ask for output from before.
         """
         headers = sandbox_headers(self.sandbox_id, self._token, user)
         headers["Keepalive-Ping-Interval"] = str(KEEPALIVE)
         if timeout:
             headers["Connect-Timeout-Ms"] = str(wire.milliseconds(timeout))
+        if recent:
+            headers[RECENT_OUTPUT] = "true"
         with map_connect_errors(self.connection.api_url):
             messages = call(request, headers=headers)
             try:

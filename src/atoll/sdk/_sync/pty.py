@@ -48,15 +48,18 @@ class Pty:
         events = self._daemon.stream(call, request, user, timeout)
         return open_handle(self._daemon, events, pty=True)
 
-    def connect(self, pid: int) -> CommandHandle:
+    def connect(self, pid: int, *, recent: bool = False) -> CommandHandle:
         """
-        Attach to a terminal that is there. What it has shown before is not repeated.
+        Attach to a terminal that is there.
+
+        Args:
+            recent: whether what it has shown lately comes first, as with ``commands.connect``.
 
         Raises:
             NotFoundError: no such command.
         """
         request = ps.ConnectRequest(process=selector(pid))
-        events = self._daemon.stream(self._daemon.process_streams.connect, request)
+        events = self._daemon.stream(self._daemon.process_streams.connect, request, recent=recent)
         return open_handle(self._daemon, events, pty=True)
 
     def resize(self, pid: int, cols: int, rows: int) -> None:
