@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 from e2b import ALL_TRAFFIC, AsyncSandbox, Sandbox, SandboxException
 from support.home import ATOLL, LiveHome, fresh_home
@@ -255,6 +256,20 @@ def test_all_tcp_goes_through_the_proxy(home: LiveHome, outside: WebWorld, optio
 def test_wrong_proxies_are_refused(options: dict[str, Any], proxy: dict[str, Any], why: str) -> None:
     with pytest.raises(SandboxException, match=why):
         Sandbox.create("base", network={"egress_proxy": proxy}, **options)
+
+
+def test_rules_live_through_a_restart_of_the_server(home: LiveHome, sandbox: Sandbox) -> None:
+    # From here on the edge knows the rules.
+    curl(sandbox, "https://allowed.example/")
+    edge, server = home.edge_pid(), psutil.Process(home.server_pid())
+    server.kill()
+    server.wait(timeout=10)
+    carried = curl(sandbox, "https://allowed.example/")
+    home.start()
+    after = curl(sandbox, "https://allowed.example/")
+
+    assert sent(carried, "authorization") == sent(after, "authorization") == [TOKEN]
+    assert home.edge_pid() == edge
 
 
 def test_a_sandbox_may_not_trust_us(options: dict[str, Any]) -> None:

@@ -9,14 +9,16 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
-from atoll.server.domain.errors import UnavailableError
+from atoll.server.domain.errors import InvalidArgumentError, UnavailableError
 from atoll.server.domain.ids import new_sandbox_id
 from atoll.server.edge import EdgeLimits, EdgeOptions, EdgeProcess
+from atoll.server.edge.certificates import ensure_egress_authority
 from atoll.server.host.daemon import listener_of
 from atoll.server.host.pidfd import Pidfd
 
@@ -125,6 +127,50 @@ async def test_a_second_server_adopts_it(edge: EdgeProcess, options: EdgeOptions
     await second.close()
 
     assert (found.pid, found.started_at) == (first.pid, first.started_at)
+
+
+@pytest.fixture
+def reaching(options: EdgeOptions, tmp_path: Path) -> EdgeOptions:
+    """An edge that carries what sandboxes send to the world."""
+    authority = tmp_path / "egress.pem"
+    ensure_egress_authority(authority, "abc123", datetime.now(UTC))
+    return dataclasses.replace(
+        options,
+        dns_listen=f"127.0.0.1:{free_port()}",
+        egress_listen=f"127.0.0.1:{free_port()}",
+        egress_authority=authority,
+        server_roots=authority,
+        proxy_networks=("10.1.0.0/16", "fd00::/8"),
+    )
+
+
+async def test_one_that_reaches_the_world_is_adopted_too(reaching: EdgeOptions) -> None:
+    first, second = EdgeProcess(reaching, IMPATIENT), EdgeProcess(reaching, IMPATIENT)
+    try:
+        started, adopted = await first.ensure(), await second.ensure()
+    finally:
+        await first.stop()
+        await first.close()
+        await second.close()
+
+    assert adopted.pid == started.pid
+    assert started.flags == reaching.flags
+
+
+async def test_it_says_where_a_proxy_may_be(reaching: EdgeOptions) -> None:
+    edge = EdgeProcess(reaching, IMPATIENT)
+    await edge.ensure()
+    try:
+        for fine in ("10.1.2.3", "fd00::1", "203.0.113.1"):
+            await edge.check_proxy(fine)
+        for wrong in ("10.2.0.1", "127.0.0.1", "::1", "::ffff:10.2.0.1", "127.1", "", "a b", "x" * 300):
+            with pytest.raises(InvalidArgumentError, match="egressProxy: "):
+                await edge.check_proxy(wrong)
+    finally:
+        await edge.stop()
+        with pytest.raises(UnavailableError):
+            await edge.check_proxy("203.0.113.1")
+        await edge.close()
 
 
 async def test_one_with_other_flags_is_replaced(edge: EdgeProcess, options: EdgeOptions) -> None:

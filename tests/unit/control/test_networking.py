@@ -163,6 +163,15 @@ async def test_a_create_whose_guest_does_not_trust_the_edge_fails(world: World, 
     await world.assert_agreement()
 
 
+async def test_what_is_secret_goes_with_the_sandbox(world: World, control: Control) -> None:
+    for policy in (RULED, PROXIED):
+        sandbox = await control.create(ALICE, wish(egress=policy))
+        await control.kill(ALICE, sandbox.id)
+
+        ended = await control.get(ALICE, sandbox.id, ended=True)
+        assert ended.egress == policy.fenced()
+
+
 async def test_a_proxy_where_none_may_be_is_refused_before_anything_is_done(
     world: World, control: Control
 ) -> None:

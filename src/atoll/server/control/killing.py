@@ -183,7 +183,9 @@ class Killing:
             if row.status in FINAL:
                 return row
             status = Status.KILLED if row.end_reason in WANTED else Status.FAILED
-            return replace(row, status=status, ended_at=self._clock.now(), address=None)
+            # What was secret about its network served it alone.
+            egress = row.egress.fenced()
+            return replace(row, status=status, ended_at=self._clock.now(), address=None, egress=egress)
 
         try:
             row = await change(self._store, sandbox_id, final)
