@@ -62,6 +62,10 @@ def test_codes_say_how_it_ended(atoll: Atoll) -> None:
     assert atoll("run", "-t", "minimal", "--", "sh", "-c", "kill -9 $$").returncode == 137
     assert atoll("run", "-t", "minimal", "--timeout", "1", "--", "sleep", "30").returncode == 124
     assert atoll("run", "-t", "no-such-template", "--", "true").returncode == 125
+    assert atoll("run", "-t", "minimal", "--", "no-such-program").returncode == 127
+    assert atoll("run", "-t", "minimal", "--", "/no/such/program").returncode == 127
+    assert atoll("run", "-t", "minimal", "--", "/etc/passwd").returncode == 126
+    assert atoll("run", "-t", "minimal", "--", "/etc").returncode == 126
 
 
 def test_without_internet_there_is_none(atoll: Atoll) -> None:
@@ -162,3 +166,28 @@ def test_up_again_says_that_it_is_up(home: LiveHome) -> None:
     assert "ATOLL_API_KEY" in again.stdout
     assert elsewhere.returncode == 1
     assert "up already" in elsewhere.stderr
+
+
+def test_logs_metrics_and_kills_for_memory_are_shown_also_after_the_end(atoll: Atoll) -> None:
+    sandbox_id = atoll("sandbox", "create").stdout.decode().strip()
+    greedy = atoll("sandbox", "exec", sandbox_id, "--", "sh", "-c", "python3 -c \"b'x' * (3 << 30)\"; exit 5")
+    atoll("sandbox", "kill", sandbox_id)
+
+    text = atoll("sandbox", "logs", sandbox_id).stdout.decode()
+    last = json.loads(atoll("sandbox", "logs", sandbox_id, "--last", "1", "--json").stdout)
+    warned = atoll("sandbox", "logs", sandbox_id, "--level", "warn").stdout.decode().splitlines()
+    followed = atoll("sandbox", "logs", sandbox_id, "--follow", "--json").stdout.decode().splitlines()
+    metrics = atoll("sandbox", "metrics", sandbox_id)
+    info = atoll("sandbox", "info", sandbox_id).stdout.decode()
+    unknown = atoll("sandbox", "logs", "i" + "0" * 20)
+
+    assert greedy.returncode == 5
+    assert "sandbox created" in text
+    assert "exit_code=5" in text
+    assert last[0]["fields"] == {"logger": "sandbox", "reason": "killed"}
+    assert warned
+    assert all("out of memory" in line and "command=python3" in line for line in warned)
+    assert json.loads(followed[-1])["message"] == "sandbox ended"
+    assert metrics.returncode == 0
+    assert "killed     python3, pid" in info
+    assert unknown.returncode == 1

@@ -65,17 +65,23 @@ class FakeProcesses(Process):
         if not cwd.is_dir():
             raise ConnectError(Code.INVALID_ARGUMENT, f"cwd '{config.cwd}' does not exist")
         piped, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-        process = await asyncio.create_subprocess_exec(
-            config.cmd,
-            *config.args,
-            cwd=cwd,
-            # A home of its own: login shells read no profile of this machine.
-            env={**os.environ, "HOME": str(self.root), **config.envs},
-            stdin=piped if request.stdin or request.pty else nothing,
-            stdout=piped,
-            stderr=piped,
-            start_new_session=True,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                config.cmd,
+                *config.args,
+                cwd=cwd,
+                # A home of its own: login shells read no profile of this machine.
+                env={**os.environ, "HOME": str(self.root), **config.envs},
+                stdin=piped if request.stdin or request.pty else nothing,
+                stdout=piped,
+                stderr=piped,
+                start_new_session=True,
+            )
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise ConnectError(
+                Code.INVALID_ARGUMENT, f"error starting process '{config.cmd}': {reason}"
+            ) from error
         one = Running(config, process)
         self.running[process.pid] = one
         pump = asyncio.create_task(self._pump(one, pty=request.pty is not None))

@@ -53,6 +53,11 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
 
 
+def show_json_line(value: Any) -> None:
+    """Print data for programs that read line by line."""
+    click.echo(json.dumps(_plain(value), ensure_ascii=False))
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}

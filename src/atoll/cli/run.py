@@ -58,8 +58,8 @@ def run(ctx: click.Context, /, code: str | None, words: tuple[str, ...], **wishe
     FILE is uploaded first: .py is run by python3, .js by node, .sh by bash, others run themselves.
     Output, input and exit code are the program's. The sandbox is gone afterwards, also after Ctrl-C.
 
-    Exit codes: the program's; 128+n when signal n ended it; 124 when its time was over; 125 when Atoll
-    failed.
+    Exit codes: the program's; 128+n when signal n ended it; 124 when its time was over; 126 when it is
+    no program; 127 when it is not there; 125 when Atoll failed.
     """
     command = ctx.meta.get(_COMMAND)
     program = _program(code, words, command)
@@ -79,7 +79,7 @@ def run(ctx: click.Context, /, code: str | None, words: tuple[str, ...], **wishe
         return streaming.TIMED_OUT
     except AtollError as error:
         output.tell_error(error)
-        return streaming.FAILED
+        return streaming.code_of(error)
 
 
 def _program(

@@ -14,13 +14,17 @@ from atoll import (
     Sandbox,
     SandboxInfo,
 )
-from atoll.cli import network_options, options, output, streaming
+from atoll.cli import network_options, observing, options, output, streaming
 from atoll.sdk._synchronization import async_undo
 
 
 @click.group()
 def sandbox() -> None:
     """Work with sandboxes that stay."""
+
+
+sandbox.add_command(observing.logs)
+sandbox.add_command(observing.metrics)
 
 
 @sandbox.command()
@@ -91,11 +95,12 @@ def info(sandbox_id: str, as_json: bool) -> None:
     """Show all about a sandbox; works for some days after its end."""
     with closing(Sandbox.get(sandbox_id)) as named:
         found, usage = named.info(), None
+        kills = named.memory_kills()
         if found.ended_at is None:
             with suppress(NotFoundError):
                 usage = named.usage()
     if as_json:
-        output.show_json({"sandbox": found, "usage": usage})
+        output.show_json({"sandbox": found, "usage": usage, "memory_kills": kills})
         return
     limits = found.limits
     lines: list[tuple[str, object]] = [
@@ -119,6 +124,10 @@ def info(sandbox_id: str, as_json: bool) -> None:
         ("disk", _of(usage.disk_bytes if usage else None, limits.disk_bytes)),
         ("processes", f"at most {limits.processes}"),
         ("ports", "-" if found.ended_at else f"http://PORT-{found.id}.{found.domain}"),
+    ]
+    lines += [
+        ("killed", f"{kill.command}, pid {kill.pid}: out of memory, held {output.size(kill.resident_bytes)}")
+        for kill in kills
     ]
     for name, value in lines:
         click.echo(f"{name:10} {output.safe(value)}")
@@ -165,8 +174,8 @@ def exec_(sandbox_id: str, command: tuple[str, ...], env: tuple[str, ...], **wis
     """
     Run a command in a sandbox that is there: atoll sandbox exec ID -- CMD.
 
-    Exit codes: the command's; 128+n when signal n ended it; 124 when its time was over; 125 when Atoll
-    failed.
+    Exit codes: the command's; 128+n when signal n ended it; 124 when its time was over; 126 when it is
+    no program; 127 when it is not there; 125 when Atoll failed.
     """
     if wishes["tty"] and not streaming.has_terminal():
         raise click.UsageError("--tty needs a terminal on both ends")
@@ -186,7 +195,7 @@ def exec_(sandbox_id: str, command: tuple[str, ...], env: tuple[str, ...], **wis
         return streaming.TIMED_OUT
     except AtollError as error:
         output.tell_error(error)
-        return streaming.FAILED
+        return streaming.code_of(error)
 
 
 async def _exec(

@@ -21,6 +21,7 @@ from atoll import (
     AsyncSandbox,
     AtollError,
     InternalError,
+    InvalidArgumentError,
     NotFoundError,
     Stream,
     UnavailableError,
@@ -32,6 +33,19 @@ _READ_PIECE = 64 * 1024
 # What `timeout` and `docker run` end with.
 TIMED_OUT = 124
 FAILED = 125
+# What shells end with.
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
+# guestd's words about programs that could not be started.
+_NOT_STARTED = "error starting process "
+_MISSING = ("file does not exist", "no such file or directory")
+
+
+def code_of(error: AtollError) -> int:
+    """Return the exit code for an error: shells' own where the program is not there, or is none."""
+    if not isinstance(error, InvalidArgumentError) or not error.message.startswith(_NOT_STARTED):
+        return FAILED
+    return NOT_FOUND if any(text in error.message for text in _MISSING) else NOT_EXECUTABLE
 
 
 async def write_all(fd: int, data: bytes) -> None:

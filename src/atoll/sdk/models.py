@@ -65,6 +65,56 @@ class SandboxInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryKill:
+    """
+    A process inside that was killed, because the sandbox used more memory than it has.
+
+    Attributes:
+        resident_bytes: what it held.
+    """
+
+    pid: int
+    command: str
+    resident_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """
+    What a sandbox used up to a moment.
+
+    Attributes:
+        at: when it was read.
+        cores: processors that were busy with it, on average, since the metric before.
+        memory_bytes: resident, without page cache.
+        cache_bytes: page cache.
+        disk_bytes: written over the template.
+    """
+
+    at: datetime
+    cores: float
+    memory_bytes: int
+    cache_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLine:
+    """
+    A line of a sandbox's log. What its guest says comes from inside: do not trust it.
+
+    Attributes:
+        level: debug, info, warn or error.
+        fields: facts by name.
+    """
+
+    at: datetime
+    level: str
+    message: str
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Usage:
     """
     What a sandbox uses, read from outside, without waking it.

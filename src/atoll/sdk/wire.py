@@ -88,6 +88,66 @@ def usage(answer: Any) -> models.Usage:
         raise _strange(error) from error
 
 
+def period(start: datetime | None, end: datetime | None) -> dict[str, str]:
+    """
+    Write a time that is asked for.
+
+    Raises:
+        InvalidArgumentError: a moment has no time zone.
+    """
+    moments = {name: moment for name, moment in (("start", start), ("end", end)) if moment is not None}
+    for name, moment in moments.items():
+        if moment.tzinfo is None:
+            raise InvalidArgumentError(f"{name} must have a time zone: {moment}.")
+    return {name: moment.isoformat() for name, moment in moments.items()}
+
+
+def memory_kills(answer: Any) -> list[models.MemoryKill]:
+    """Read which processes were killed for memory."""
+    try:
+        return [
+            models.MemoryKill(
+                pid=int(one["pid"]), command=str(one["command"]), resident_bytes=int(one["resident_bytes"])
+            )
+            for one in answer
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _strange(error) from error
+
+
+def metrics(answer: Any) -> list[models.Metric]:
+    """Read what a sandbox used."""
+    try:
+        return [
+            models.Metric(
+                at=datetime.fromisoformat(one["at"]),
+                cores=float(one["cores"]),
+                memory_bytes=int(one["memory_bytes"]),
+                cache_bytes=int(one["cache_bytes"]),
+                disk_bytes=int(one["disk_bytes"]),
+            )
+            for one in answer
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _strange(error) from error
+
+
+def log_lines(answer: Any) -> list[models.LogLine]:
+    """Read a log."""
+    try:
+        return [
+            models.LogLine(
+                at=datetime.fromisoformat(one["at"]),
+                level=str(one["level"]),
+                message=str(one["message"]),
+                fields={str(name): str(value) for name, value in one["fields"].items()},
+            )
+            for one in answer
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _strange(error) from error
+
+
 def _limits(answer: Mapping[str, Any]) -> models.Limits:
     return models.Limits(
         cpus=float(answer["cpus"]),

@@ -188,7 +188,7 @@ def test_a_sandbox_that_ended_is_said_with_its_reason(atoll: Atoll) -> None:
 def test_a_program_that_is_not_there_is_a_failure_of_its_own_kind(atoll: Atoll) -> None:
     done = atoll("run", "--", "/no/such/program")
 
-    assert done.returncode == 125
+    assert done.returncode == 127
     assert done.stderr.startswith(b"atoll: ")
 
 

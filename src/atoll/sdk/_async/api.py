@@ -7,7 +7,7 @@ from atoll.sdk import wire
 from atoll.sdk._synchronization import async_http_client
 from atoll.sdk.connection import Connection
 from atoll.sdk.errors import InternalError
-from atoll.sdk.models import SandboxInfo, TemplateInfo, Usage
+from atoll.sdk.models import LogLine, MemoryKill, Metric, SandboxInfo, TemplateInfo, Usage
 from atoll.sdk.transport import error_from_response, map_http_errors
 
 # Rows that one call lists at most: the server's own bound.
@@ -53,6 +53,18 @@ class AsyncApi:
     async def usage(self, sandbox_id: str) -> Usage:
         """Read what a sandbox uses."""
         return wire.usage(await self._call("GET", _path(sandbox_id, "/usage")))
+
+    async def memory_kills(self, sandbox_id: str) -> list[MemoryKill]:
+        """List processes that were killed for memory."""
+        return wire.memory_kills(await self._call("GET", _path(sandbox_id, "/memory-kills")))
+
+    async def metrics(self, sandbox_id: str, query: Mapping[str, Any]) -> list[Metric]:
+        """List what a sandbox used."""
+        return wire.metrics(await self._call("GET", _path(sandbox_id, "/metrics"), params=query))
+
+    async def logs(self, sandbox_id: str, query: Mapping[str, Any]) -> list[LogLine]:
+        """Read a sandbox's log."""
+        return wire.log_lines(await self._call("GET", _path(sandbox_id, "/logs"), params=query))
 
     async def templates(self) -> list[TemplateInfo]:
         """List templates."""

@@ -1,6 +1,8 @@
 """The noun that users import: create a sandbox, work in it, end it."""
 
+import builtins
 from collections.abc import Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -14,7 +16,7 @@ from atoll.sdk._async.pty import AsyncPty
 from atoll.sdk._synchronization import async_undo, async_whole
 from atoll.sdk.connection import resolve
 from atoll.sdk.errors import InvalidArgumentError, NotFoundError
-from atoll.sdk.models import SandboxInfo, TemplateInfo, Usage
+from atoll.sdk.models import LogLine, MemoryKill, Metric, SandboxInfo, TemplateInfo, Usage
 from atoll.sdk.network import Network
 
 # Seconds until a sandbox is killed when nothing else is said.
@@ -252,6 +254,48 @@ class AsyncSandbox:
     async def usage(self) -> Usage:
         """Read what the sandbox uses, from outside, without waking it."""
         return await self._api.usage(self.id)
+
+    async def memory_kills(self) -> builtins.list[MemoryKill]:
+        """List the last processes inside that were killed for memory, oldest first; after its end, too."""
+        return await self._api.memory_kills(self.id)
+
+    async def metrics(
+        self, *, start: datetime | None = None, end: datetime | None = None
+    ) -> builtins.list[Metric]:
+        """
+        List what the sandbox used, a metric every 5 s; for two days after its end, too.
+
+        Where no server ran there are none. A long time is told in fewer, longer steps.
+
+        Args:
+            start: the first moment, with a time zone; None: the first that is kept.
+            end: the last one; None: now.
+        """
+        return await self._api.metrics(self.id, wire.period(start, end))
+
+    async def logs(
+        self,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        limit: int = 1000,
+        newest_first: bool = False,
+        level: str = "debug",
+        search: str = "",
+    ) -> builtins.list[LogLine]:
+        """
+        Read the sandbox's log: its life, commands that started and ended; for some days after its end, too.
+
+        Args:
+            start: the first moment, with a time zone.
+            end: the first moment that is too late.
+            limit: lines, at most 1000.
+            newest_first: else the oldest.
+            level: the least: debug, info, warn or error.
+            search: what message or fields contain, whatever its case.
+        """
+        query = {"limit": limit, "newest_first": newest_first, "level": level, "search": search}
+        return await self._api.logs(self.id, query | wire.period(start, end))
 
     def host(self, port: int) -> str:
         """Return the host name under which a port of the sandbox is reached, with the edge's own port."""

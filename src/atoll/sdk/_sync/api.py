@@ -8,7 +8,7 @@ from atoll.sdk import wire
 from atoll.sdk._synchronization import http_client
 from atoll.sdk.connection import Connection
 from atoll.sdk.errors import InternalError
-from atoll.sdk.models import SandboxInfo, TemplateInfo, Usage
+from atoll.sdk.models import LogLine, MemoryKill, Metric, SandboxInfo, TemplateInfo, Usage
 from atoll.sdk.transport import error_from_response, map_http_errors
 
 # Rows that one call lists at most: the server's own bound.
@@ -54,6 +54,18 @@ class Api:
     def usage(self, sandbox_id: str) -> Usage:
         """Read what a sandbox uses."""
         return wire.usage(self._call("GET", _path(sandbox_id, "/usage")))
+
+    def memory_kills(self, sandbox_id: str) -> list[MemoryKill]:
+        """List processes that were killed for memory."""
+        return wire.memory_kills(self._call("GET", _path(sandbox_id, "/memory-kills")))
+
+    def metrics(self, sandbox_id: str, query: Mapping[str, Any]) -> list[Metric]:
+        """List what a sandbox used."""
+        return wire.metrics(self._call("GET", _path(sandbox_id, "/metrics"), params=query))
+
+    def logs(self, sandbox_id: str, query: Mapping[str, Any]) -> list[LogLine]:
+        """Read a sandbox's log."""
+        return wire.log_lines(self._call("GET", _path(sandbox_id, "/logs"), params=query))
 
     def templates(self) -> list[TemplateInfo]:
         """List templates."""
