@@ -10,10 +10,12 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"atoll.dev/dataplane/egress"
+	"atoll.dev/dataplane/volumes"
 )
 
 var (
@@ -116,6 +118,34 @@ func (c *control) identify(ctx context.Context, shown *proof) (string, error) {
 		}
 		return parseID(body)
 	})
+}
+
+// volume asks for the directory of a volume, which the token opens.
+func (c *control) volume(ctx context.Context, id, token string) (string, error) {
+	question, err := json.Marshal(map[string]string{"token": token})
+	if err != nil {
+		return "", err
+	}
+	directory, err := patiently(ctx, c.limits, func() (string, error) {
+		body, err := c.ask(ctx, http.MethodPost, "/v1/volumes/"+id+"/directory", question)
+		if err != nil {
+			return "", err
+		}
+		var found struct {
+			Directory string `json:"directory"`
+		}
+		if err := json.Unmarshal(body, &found); err != nil || !filepath.IsAbs(found.Directory) {
+			return "", fmt.Errorf("the server's answer about a volume is none: %w", err)
+		}
+		return found.Directory, nil
+	})
+	if errors.Is(err, errNotFound) {
+		return "", volumes.ErrNotFound
+	}
+	if errors.Is(err, errServerAway) {
+		return "", fmt.Errorf("%w: %w", volumes.ErrAway, err)
+	}
+	return directory, err
 }
 
 // patiently asks again while the server does not answer, for a bounded time: questions change nothing, so they may be

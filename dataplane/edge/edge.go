@@ -15,11 +15,13 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"atoll.dev/dataplane/egress"
+	"atoll.dev/dataplane/volumes"
 )
 
 // Config is what an edge is told when it starts.
@@ -73,6 +75,7 @@ type Edge struct {
 	prover    *prover
 	forward   *forwarder
 	api       *apiForwarder
+	volumes   *volumes.Handler
 	public    *http.Server
 	secure    *http.Server
 	admin     *http.Server
@@ -105,6 +108,7 @@ func Start(ctx context.Context, config Config) (*Edge, error) {
 	e.forward = newForwarder(e.routes, limits, config.Log)
 	e.newcomers = newNewcomers(e.routes, limits)
 	e.api = newAPIForwarder(config.API, limits, e.newcomers, config.Log)
+	e.volumes = volumes.NewHandler(control.volume, volumes.DefaultLimits())
 	e.public = e.publicServer()
 	e.secure = e.secureServer()
 	e.admin = e.adminServer()
@@ -329,6 +333,8 @@ func (e *Edge) dispatch(w http.ResponseWriter, r *http.Request) {
 		writeAPIError(w, refused.status, refused.message)
 	case !to.isAPI():
 		e.forward.serve(w, r, to)
+	case strings.HasPrefix(r.URL.Path, volumes.Prefix):
+		e.volumes.ServeHTTP(w, r)
 	default:
 		if shown := findProof(r); shown != nil {
 			e.serveProven(w, r, shown)

@@ -32,6 +32,7 @@ from atoll.server.runtimes.gvisor.places import Places
 from atoll.server.runtimes.gvisor.record import Record
 from atoll.server.runtimes.gvisor.release import RunscRelease
 from atoll.server.runtimes.gvisor.runtime import GVisorRuntime
+from atoll.server.volumes.images import VolumeImages
 
 # Shared with other tests, so that templates and runsc are made once.
 CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
@@ -108,6 +109,7 @@ class _SlottedRuntime(GVisorRuntime):
             templates=TemplateLibrary(CACHE / "templates"),
             slots=self._slots,
             guest=self._guest,
+            volumes=VolumeImages(places.sandboxes.parent / "volumes"),
             options=options,
         )
 

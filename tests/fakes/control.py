@@ -9,6 +9,7 @@ from atoll.server.control import checking
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
 from atoll.server.control.service import Control
+from atoll.server.control.volumes import Volumes
 from atoll.server.domain import ingress
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError, NotFoundError, UnauthenticatedError
@@ -18,6 +19,7 @@ from atoll.server.domain.machine import ProcessKilledForMemory, Usage
 from atoll.server.domain.sandbox import FINAL, EndReason, Sandbox, Status, Target
 from atoll.server.domain.template import Template
 from atoll.server.ports.store import Page, SandboxFilter
+from fakes.volumes import memory_volumes
 
 KEY = "e2b_" + "a1" * 20
 OTHER_KEY = "e2b_" + "b2" * 20
@@ -62,6 +64,12 @@ class FakeControl(Control):
     # Raised by the next verb, once.
     failure: Exception | None = None
     wishes: list[CreateSandbox] = field(default_factory=list)
+
+    memory_volumes: Volumes = field(default_factory=memory_volumes)
+
+    @property
+    def volumes(self) -> Volumes:
+        return self.memory_volumes
 
     def _fail(self) -> None:
         failure, self.failure = self.failure, None

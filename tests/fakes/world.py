@@ -15,6 +15,7 @@ from atoll.server.control.observing import MetricsLimits, Observing
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.service import Control, Ports
 from atoll.server.control.verbs import Verbs
+from atoll.server.control.volumes import VolumeLimits, Volumes
 from atoll.server.domain.errors import AtollError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import Sandbox, Status
@@ -27,11 +28,13 @@ from atoll.server.runtimes.fake.faults import Faults
 from atoll.server.runtimes.fake.guest import FakeGuest
 from atoll.server.runtimes.fake.runtime import FakeRuntime
 from atoll.server.runtimes.fake.templates import FakeTemplates
+from atoll.server.runtimes.fake.volumes import FakeVolumes
 from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database
 from atoll.server.stores.lines import FileLines
 from atoll.server.stores.samples import FileSamples
 from atoll.server.stores.sandboxes import SqliteSandboxes
+from atoll.server.stores.volumes import SqliteVolumes
 from fakes.secrets import no_secrets
 
 ALICE = Actor(team_id=DEFAULT_TEAM, key_name="alice")
@@ -83,6 +86,7 @@ class World:
             guest=self.guest,
             edge=self.edge,
             templates=self.templates,
+            volumes=self.volumes(),
             clock=self.clock,
             parting=self.logbook().part,
         )
@@ -115,6 +119,16 @@ class World:
         """Put together what a server offers."""
         return Verbs(
             control=control, observing=self.observing(), logbook=self.logbook(), secrets=no_secrets()
+        )
+
+    def volumes(self) -> Volumes:
+        """Make a server's verbs of volumes."""
+        return Volumes(
+            store=SqliteVolumes(self.database),
+            files=FakeVolumes(self.directory / "volumes", faults=self.faults),
+            clock=self.clock,
+            secret=SECRET,
+            limits=VolumeLimits(),
         )
 
     @asynccontextmanager

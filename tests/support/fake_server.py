@@ -22,6 +22,7 @@ from atoll.server.runtimes.fake.faults import Faults
 from atoll.server.runtimes.fake.guest import FakeGuest
 from atoll.server.runtimes.fake.runtime import FakeRuntime
 from atoll.server.runtimes.fake.templates import FakeTemplates
+from atoll.server.runtimes.fake.volumes import FakeVolumes
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home, open_home
 
@@ -54,6 +55,7 @@ def fake_host(place: str | None) -> serving.HostFactory:
             guest=FakeGuest(faults=faults),
             edge=FakeEdge(faults=faults),
             templates=FakeTemplates(),
+            volumes=FakeVolumes(home.volumes, faults=faults),
             dns_servers=("169.254.1.1",),
             watch=asyncio.Event().wait,
             take_down=take_down,

@@ -44,6 +44,7 @@ from atoll.server.runtimes.gvisor.places import Places
 from atoll.server.runtimes.gvisor.record import Record
 from atoll.server.runtimes.gvisor.release import RunscRelease
 from atoll.server.runtimes.gvisor.runtime import GVisorRuntime
+from atoll.server.volumes.images import VolumeImages
 
 CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
 GUESTD = Path(sys.executable).parent / "atoll-guestd"
@@ -86,6 +87,7 @@ class Host:
             templates=self.templates,
             slots=self.slots,
             guest=self.guest,
+            volumes=VolumeImages(self.path / "volumes"),
             options=self.options,
         )
 

@@ -92,9 +92,12 @@ def lines(home: Path) -> list[str]:
     ours = {"ATOLL_API_URL": url, "ATOLL_API_KEY": key, "E2B_API_KEY": key}
     domain = tls_domain(status)
     if domain is None:
-        return _exported({**ours, "E2B_API_URL": url, "E2B_SANDBOX_URL": url})
+        return _exported({**ours, "E2B_API_URL": url, "E2B_SANDBOX_URL": url, "E2B_VOLUME_API_URL": url})
     # An address that was exported before would win over the domain.
-    return ["unset E2B_API_URL E2B_SANDBOX_URL", *_exported({**ours, "E2B_DOMAIN": domain, **_trust(home)})]
+    return [
+        "unset E2B_API_URL E2B_SANDBOX_URL E2B_VOLUME_API_URL",
+        *_exported({**ours, "E2B_DOMAIN": domain, **_trust(home)}),
+    ]
 
 
 def _trust(home: Path) -> dict[str, str]:

@@ -89,7 +89,6 @@ async def test_what_released_clients_send_by_default_works(
         ({"autoResume": {"enabled": True}}, "autoPause"),
         ({"mcp": {"github": {}}}, "mcp"),
         ({"iam": {"tokens": {"aws": {"audience": "x", "tokenType": "JWT-SVID"}}}}, "iam"),
-        ({"volumeMounts": [{"name": "v", "path": "/v"}]}, "volumeMounts"),
         ({"network": {"somethingOfTomorrow": True}}, "network.somethingOfTomorrow"),
         (
             {"network": {"rules": {"a.b": [{"transform": {"headers": {"A": "${e2b.identity.tokens.x}"}}}]}}},

@@ -23,6 +23,7 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.tasks import Job, Tasks
+from atoll.server.control.volumes import Volumes
 from atoll.server.domain import ingress
 from atoll.server.domain.errors import (
     AbortedError,
@@ -75,6 +76,7 @@ class Creating:
         runtime: Runtime,
         guest: Guest,
         edge: Edge,
+        volumes: Volumes,
         clock: Clock,
         limits: ControlLimits,
         locks: Locks,
@@ -88,6 +90,7 @@ class Creating:
         self._runtime = runtime
         self._guest = guest
         self._edge = edge
+        self._volumes = volumes
         self._clock = clock
         self._limits = limits
         self._locks = locks
@@ -113,6 +116,7 @@ class Creating:
         policy = checking.check_egress(wish.egress, self._limits)
         if policy.proxy is not None:
             await self._edge.check_proxy(policy.proxy.host)
+        volumes = await self._volumes.mounts(actor, wish.volumes)
         now = self._clock.now()
         row = Sandbox(
             id=new_sandbox_id(),
@@ -130,6 +134,7 @@ class Creating:
             deadline=now + wish.timeout,
             runtime=self._runtime.name,
             secured=wish.secured,
+            volumes=volumes,
             request=repeating.named(wish),
         )
         return await self._run(row, wish.timeout, template)
@@ -207,6 +212,7 @@ class Creating:
             hostname=row.id,
             limits=row.limits,
             egress=row.egress.fenced(),
+            volumes=row.volumes,
         )
         creation.step = "start"
         machine = await _within(self._limits.start_timeout, "start", self._runtime.start(spec))

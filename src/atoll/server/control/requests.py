@@ -40,6 +40,20 @@ class LimitsOverride:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MountWish:
+    """
+    A volume that a sandbox is to have.
+
+    Attributes:
+        name: the volume's.
+        path: where it is inside.
+    """
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class CreateSandbox:
     """
     The wish for a sandbox.
@@ -53,6 +67,7 @@ class CreateSandbox:
         ingress: who may reach it.
         secured: whether callers of the daemon must show the access token.
         limits: where it differs from the template.
+        volumes: what it sees that outlives it.
         request_key: the caller's name for this call: sent again, it gets the same sandbox; None: no name.
     """
 
@@ -64,6 +79,7 @@ class CreateSandbox:
     ingress: IngressPolicy = field(default_factory=IngressPolicy)
     secured: bool = True
     limits: LimitsOverride = field(default_factory=LimitsOverride)
+    volumes: tuple[MountWish, ...] = ()
     request_key: str | None = None
 
 

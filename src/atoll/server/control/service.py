@@ -27,6 +27,7 @@ from atoll.server.control.reading import PRESENT, Reading, not_there
 from atoll.server.control.reconciling import Reconciling
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
 from atoll.server.control.tasks import Tasks
+from atoll.server.control.volumes import Volumes
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
@@ -66,6 +67,7 @@ class Ports:
     guest: Guest
     edge: Edge
     templates: Templates
+    volumes: Volumes
     clock: Clock
     parting: Parting | None = None
 
@@ -112,6 +114,7 @@ class Control:
             runtime=ports.runtime,
             guest=ports.guest,
             edge=ports.edge,
+            volumes=ports.volumes,
             clock=ports.clock,
             limits=limits,
             locks=locks,
@@ -213,6 +216,11 @@ class Control:
             raise UnavailableError(
                 f"{len(left)} sandboxes would not go", details=", ".join(left[:10])
             ) from error
+
+    @property
+    def volumes(self) -> Volumes:
+        """The verbs of volumes."""
+        return self._ports.volumes
 
     async def authenticate(self, untrusted_key: str | None) -> Actor:
         """

@@ -13,6 +13,7 @@ from atoll.server.domain.errors import InvalidArgumentError
 SandboxId = NewType("SandboxId", str)
 TemplateId = NewType("TemplateId", str)
 TeamId = NewType("TeamId", str)
+VolumeId = NewType("VolumeId", str)
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -22,9 +23,12 @@ _SANDBOX_ID = re.compile(r"i[a-z0-9]{20}")
 _SANDBOX_ID_LENGTH = 21
 
 
+_VOLUME_ID = re.compile(r"v[a-z0-9]{20}")
+
+
 def new_sandbox_id() -> SandboxId:
     """Make an id that no other sandbox has."""
-    return SandboxId("i" + "".join(secrets.choice(_ALPHABET) for _ in range(20)))
+    return SandboxId("i" + _random())
 
 
 def parse_sandbox_id(untrusted: str) -> SandboxId:
@@ -43,3 +47,26 @@ def parse_sandbox_id(untrusted: str) -> SandboxId:
             details=f"{untrusted[:64]!r} is not 'i' and {_SANDBOX_ID_LENGTH - 1} of [a-z0-9]",
         )
     return SandboxId(head)
+
+
+def new_volume_id() -> VolumeId:
+    """Make an id that no other volume has."""
+    return VolumeId("v" + _random())
+
+
+def parse_volume_id(untrusted: str) -> VolumeId:
+    """
+    Check the form of a volume's id.
+
+    Raises:
+        InvalidArgumentError: it has another form.
+    """
+    if not _VOLUME_ID.fullmatch(untrusted):
+        raise InvalidArgumentError(
+            "Invalid volume ID", details=f"{untrusted[:64]!r} is not 'v' and 20 of [a-z0-9]"
+        )
+    return VolumeId(untrusted)
+
+
+def _random() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(20))

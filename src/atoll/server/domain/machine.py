@@ -10,6 +10,7 @@ from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, TemplateId
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.sandbox import EndReason
+from atoll.server.domain.volume import VolumeMount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class MachineSpec:
     hostname: str
     limits: Limits
     egress: EgressPolicy
+    volumes: tuple[VolumeMount, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

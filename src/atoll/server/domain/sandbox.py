@@ -13,6 +13,7 @@ from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.limits import Limits
+from atoll.server.domain.volume import VolumeMount
 
 
 class Target(StrEnum):
@@ -106,6 +107,7 @@ class Sandbox:
         address: where it is reached from the host, IPv4; None when nowhere.
         runtime: the runtime's name, "gvisor".
         secured: whether callers of the daemon must show an access token.
+        volumes: what it sees that outlives it, and where.
         request: the create that it answers, if its caller named it; None: not named.
     """
 
@@ -130,4 +132,5 @@ class Sandbox:
     address: str | None = None
     runtime: str
     secured: bool = True
+    volumes: tuple[VolumeMount, ...] = ()
     request: NamedRequest | None = None

@@ -32,6 +32,7 @@ from atoll.server.runtimes.gvisor.release import RunscRelease
 from atoll.server.runtimes.gvisor.runtime import GVisorRuntime
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home
+from atoll.server.volumes.images import VolumeImages
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +99,7 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
         if purpose is Purpose.SERVE:
             await edge.ensure()
         templates = _library(home, settings)
+        volumes = VolumeImages(home.volumes)
         runtime = GVisorRuntime(
             places=Places(
                 home_id=home.id,
@@ -109,6 +111,7 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
             templates=templates,
             slots=slots,
             guest=guest,
+            volumes=volumes,
             options=settings.gvisor,
         )
 
@@ -120,6 +123,7 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
         async def take_down() -> None:
             await slots.close()
             await doors.take_down()
+            await volumes.let_go()
             await asyncio.to_thread(runtime.remove_shared)
             await asyncio.to_thread(
                 home_network.teardown, home.id, slots_dir=home.slots, run_dir=home_network.RUN_DIR
@@ -130,6 +134,7 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
             guest=guest,
             edge=edge if purpose is Purpose.SERVE else _EndedEdge(),
             templates=templates,
+            volumes=volumes,
             dns_servers=(str(GATEWAY),),
             watch=watch,
             take_down=take_down,

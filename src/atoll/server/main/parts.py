@@ -10,6 +10,7 @@ from atoll.server.ports.edge import Edge
 from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.templates import Templates
+from atoll.server.ports.volumes import VolumeFiles
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home
 
@@ -32,6 +33,7 @@ class HostParts:
         guest: calls guestd.
         edge: running, when made to serve.
         templates: that are built.
+        volumes: files that outlive sandboxes.
         dns_servers: of sandboxes, as seen from inside.
         watch: keeps what outlives the server running, until cancelled.
         take_down: removes what is left on the machine when no sandbox is.
@@ -41,6 +43,7 @@ class HostParts:
     guest: Guest
     edge: Edge
     templates: Templates
+    volumes: VolumeFiles
     dns_servers: tuple[str, ...]
     watch: Callable[[], Coroutine[Any, Any, None]]
     take_down: Callable[[], Awaitable[None]]

@@ -22,6 +22,7 @@ from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control, Ports
 from atoll.server.control.verbs import Verbs
+from atoll.server.control.volumes import Volumes
 from atoll.server.main import doors
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
 from atoll.server.settings import Settings
@@ -32,6 +33,7 @@ from atoll.server.stores.lines import FileLines
 from atoll.server.stores.samples import FileSamples
 from atoll.server.stores.sandboxes import SqliteSandboxes
 from atoll.server.stores.secrets import SqliteSecrets
+from atoll.server.stores.volumes import SqliteVolumes
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +61,7 @@ async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Cal
             async with host(home, settings, Purpose.SERVE) as parts:
                 verbs = make_verbs(home, settings, database, parts)
                 async with verbs.control:
+                    await verbs.control.volumes.open()
                     await _serve_until(stop, home, settings, verbs, parts, ready)
     log.info("server stopped")
 
@@ -94,6 +97,14 @@ def make_control(
     home: Home, settings: Settings, database: Database, parts: HostParts, *, parting: Parting | None = None
 ) -> Control:
     """Put control together; not open yet."""
+    clock = SystemClock()
+    volumes = Volumes(
+        store=SqliteVolumes(database),
+        files=parts.volumes,
+        clock=clock,
+        secret=home.secret(),
+        limits=settings.volumes,
+    )
     ports = Ports(
         store=SqliteSandboxes(database),
         api_keys=SqliteApiKeys(database),
@@ -101,7 +112,8 @@ def make_control(
         guest=parts.guest,
         edge=parts.edge,
         templates=parts.templates,
-        clock=SystemClock(),
+        volumes=volumes,
+        clock=clock,
         parting=parting,
     )
     return Control(ports, secret=home.secret(), dns_servers=parts.dns_servers, limits=settings.sandboxes)

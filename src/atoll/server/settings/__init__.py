@@ -13,6 +13,7 @@ from atoll.server.api.limits import ApiLimits
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.logbook import LogLimits
 from atoll.server.control.observing import MetricsLimits
+from atoll.server.control.volumes import VolumeLimits
 from atoll.server.edge.process import EdgeLimits
 from atoll.server.guests.client import GuestLimits
 from atoll.server.network.ruleset import MOST_CONNECTIONS
@@ -124,6 +125,7 @@ class Settings:
     server: ServerSettings = field(default_factory=ServerSettings)
     tls: TLSSettings = field(default_factory=TLSSettings)
     sandboxes: ControlLimits = field(default_factory=ControlLimits)
+    volumes: VolumeLimits = field(default_factory=VolumeLimits)
     gvisor: GVisorOptions = field(default_factory=GVisorOptions)
     guests: GuestLimits = field(default_factory=GuestLimits)
     network: NetworkSettings = field(default_factory=NetworkSettings)

@@ -125,6 +125,11 @@ class Home:
         return self.path / "sandboxes"
 
     @property
+    def volumes(self) -> Path:
+        """What outlives sandboxes."""
+        return self.path / "volumes"
+
+    @property
     def samples(self) -> Path:
         """What sandboxes used: a file for each."""
         return self.path / "metrics"

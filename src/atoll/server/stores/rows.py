@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from atoll.server.domain import egress, ingress
+from atoll.server.domain import egress, ingress, volume
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory
@@ -41,6 +41,7 @@ def sandbox_to_row(sandbox: Sandbox) -> dict[str, Any]:
         "address": sandbox.address,
         "runtime": sandbox.runtime,
         "secured": sandbox.secured,
+        "volumes": volume.to_plain(sandbox.volumes),
         "request_key": sandbox.request.key if sandbox.request else None,
         "request_fingerprint": sandbox.request.fingerprint if sandbox.request else None,
     }
@@ -81,6 +82,7 @@ def sandbox_from_row(row: RowMapping) -> Sandbox:
             address=row["address"],
             runtime=row["runtime"],
             secured=row["secured"],
+            volumes=volume.from_plain(row["volumes"]),
             request=_request(row),
         )
     except (ValueError, TypeError) as error:

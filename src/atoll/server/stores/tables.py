@@ -22,6 +22,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    text,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -81,6 +82,7 @@ sandboxes = Table(
     Column("address", String),
     Column("runtime", String, nullable=False),
     Column("secured", Boolean, nullable=False),
+    Column("volumes", JSON, nullable=False, server_default=text("'[]'")),
     Column("request_key", String),
     Column("request_fingerprint", String),
     # Lists: a team's rows in the order of their making; most rows are of ended sandboxes,
@@ -139,4 +141,16 @@ secrets = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Index("secrets_by_name", "team_id", "name", unique=True),
+)
+
+# Where their files are, the host knows.
+volumes = Table(
+    "volumes",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("team_id", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("volumes_by_name", "team_id", "name", unique=True),
 )

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, FastAPI, Response
 
 from atoll.server.api.dialect import add_error_forms, route_class
-from atoll.server.api.e2b import logs, metrics, sandboxes, templates, unavailable
+from atoll.server.api.e2b import logs, metrics, sandboxes, templates, unavailable, volumes
 from atoll.server.api.e2b import secrets as secret_routes
 from atoll.server.api.e2b.form import render
 from atoll.server.api.e2b.translate import Reach
@@ -27,6 +27,7 @@ def build(verbs: Verbs, reach: Reach) -> Dialect:
     # Before templates: its paths are the narrower ones.
     app.include_router(unavailable.router())
     app.include_router(templates.router(verbs.control))
+    app.include_router(volumes.router(verbs.control.volumes))
     return Dialect(app=app, open_paths=frozenset({"/health"}), render=render)
 
 

@@ -1,7 +1,7 @@
 """Requests and answers of the E2B dialect, as they are on the wire."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
@@ -81,6 +81,13 @@ class NetworkUpdate(OutgoingRules):
     allow_internet_access: Flag | None = None
 
 
+class VolumeMount(BaseModel):
+    """A volume, by name, and where it is inside."""
+
+    name: Text
+    path: Text
+
+
 class NewSandbox(BaseModel):
     """The body of both creates; fields that are not named here are refused."""
 
@@ -96,6 +103,7 @@ class NewSandbox(BaseModel):
     autoPause: Flag | None = None
     autoPauseMemory: Flag | None = None
     autoResume: AutoResume | None = None
+    volumeMounts: list[VolumeMount] | None = None
 
 
 class NewTimeout(BaseModel):
@@ -151,7 +159,7 @@ class ListedSandbox(BaseModel):
     state: Literal["running", "paused"]
     envdVersion: str
     metadata: dict[str, str]
-    volumeMounts: list[Any] = Field(default_factory=list)
+    volumeMounts: list[VolumeMount] = Field(default_factory=list)
 
 
 class Lifecycle(BaseModel):

@@ -8,7 +8,7 @@ from typing import Any
 
 from atoll.server.api.e2b import models
 from atoll.server.api.e2b.egress import from_proxy, from_rules, to_egress
-from atoll.server.control.requests import CreateSandbox
+from atoll.server.control.requests import CreateSandbox, MountWish
 from atoll.server.domain.egress import ALL_TRAFFIC, EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError, UnimplementedError
 from atoll.server.domain.ingress import IngressPolicy
@@ -72,6 +72,7 @@ def to_wish(body: models.NewSandbox, *, version: int) -> CreateSandbox:
         egress=_first_egress(body.allow_internet_access, body.network),
         ingress=ingress,
         secured=secured,
+        volumes=tuple(MountWish(name=one.name, path=one.path) for one in body.volumeMounts or ()),
     )
 
 
@@ -175,6 +176,7 @@ def _described(sandbox: Sandbox) -> dict[str, Any]:
         "state": "running",
         "envdVersion": ENVD_VERSION,
         "metadata": dict(sandbox.metadata),
+        "volumeMounts": [models.VolumeMount(name=one.name, path=one.path) for one in sandbox.volumes],
     }
 
 

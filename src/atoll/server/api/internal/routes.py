@@ -89,6 +89,18 @@ class SecretValues(BaseModel):
     values: dict[str, str]
 
 
+class VolumeToken(BaseModel):
+    """What the client of a volume's contents showed."""
+
+    token: str
+
+
+class VolumeDirectory(BaseModel):
+    """Where a volume's files are on this host."""
+
+    directory: str
+
+
 class Token(BaseModel):
     """What the client of a sandbox showed."""
 
@@ -181,6 +193,10 @@ def build(control: Control, secrets: Secrets) -> Dialect:
     @routes.post("/v1/routes/by-signature")
     async def by_signature(body: Signed) -> Route:
         return told(await control.route_by_signature(SignedFile(**body.model_dump())))
+
+    @routes.post("/v1/volumes/{volume_id}/directory")
+    async def volume(volume_id: str, body: VolumeToken) -> VolumeDirectory:
+        return VolumeDirectory(directory=str(await control.volumes.directory(volume_id, body.token)))
 
     app.include_router(routes)
     return Dialect(app=app, open_prefixes=("/",), render=render)

@@ -34,6 +34,7 @@ from atoll.server.host.runsc import RunOptions, Runsc, RunscError, RunscTimeoutE
 from atoll.server.host.threads import both, finish_in_thread
 from atoll.server.ports.slots import Slots
 from atoll.server.ports.templates import Templates
+from atoll.server.ports.volumes import VolumeFiles
 from atoll.server.runtimes.gvisor.options import GVisorOptions
 from atoll.server.runtimes.gvisor.places import Directory, Places
 from atoll.server.runtimes.gvisor.record import Record, boot_id
@@ -69,12 +70,20 @@ class Launcher:
     """Starts machines."""
 
     def __init__(
-        self, *, places: Places, runsc: Runsc, templates: Templates, slots: Slots, options: GVisorOptions
+        self,
+        *,
+        places: Places,
+        runsc: Runsc,
+        templates: Templates,
+        slots: Slots,
+        volumes: VolumeFiles,
+        options: GVisorOptions,
     ) -> None:
         self._places = places
         self._runsc = runsc
         self._templates = templates
         self._slots = slots
+        self._volumes = volumes
         self._options = options
         self._quick_moves = QuickMoves()
 
@@ -84,6 +93,7 @@ class Launcher:
         began = time.monotonic()
         with _translated(self._options):
             self._check_room()
+            volumes = [(await self._volumes.directory(mount.volume_id), mount.path) for mount in spec.volumes]
             directory = self._places.directory(spec.sandbox_id)
             record = self._write_down(spec, directory)
             cgroup = self._places.cgroup(spec.sandbox_id)
@@ -92,7 +102,7 @@ class Launcher:
                 finish_in_thread(self._make_cgroup, spec, cgroup),
             )
             record = replace(record, address=slot.address)
-            self._describe(spec, directory, cgroup, rootfs, slot.netns)
+            self._describe(spec, directory, cgroup, rootfs, slot.netns, tuple(volumes))
             prepared = time.monotonic()
             # Not earlier: the first quick move would have the making of the group wait for 10 ms.
             with self._quick_moves.wanted():
@@ -151,7 +161,13 @@ class Launcher:
         )
 
     def _describe(
-        self, spec: MachineSpec, directory: Directory, cgroup: Cgroup, rootfs: Path, netns: str
+        self,
+        spec: MachineSpec,
+        directory: Directory,
+        cgroup: Cgroup,
+        rootfs: Path,
+        netns: str,
+        volumes: tuple[tuple[Path, str], ...],
     ) -> None:
         description = bundle(
             BundleSpec(
@@ -161,6 +177,7 @@ class Launcher:
                 netns=netns,
                 cgroup=cgroup.path,
                 memory_bytes=spec.limits.memory_bytes,
+                volumes=volumes,
             ),
             self._options,
         )

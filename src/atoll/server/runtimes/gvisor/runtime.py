@@ -25,6 +25,7 @@ from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.slots import Slots
 from atoll.server.ports.templates import Templates
+from atoll.server.ports.volumes import VolumeFiles
 from atoll.server.runtimes.events import EventQueue
 from atoll.server.runtimes.gvisor.ending import EndWatch
 from atoll.server.runtimes.gvisor.flags import FLAGS
@@ -49,6 +50,7 @@ class GVisorRuntime(Runtime):
         templates: Templates,
         slots: Slots,
         guest: Guest,
+        volumes: VolumeFiles,
         options: GVisorOptions | None = None,
     ) -> None:
         """
@@ -57,6 +59,7 @@ class GVisorRuntime(Runtime):
             templates: where root file systems are.
             slots: network namespaces.
             guest: told to kill processes for memory.
+            volumes: where those of sandboxes are on this host.
             options: limits and patience.
         """
         self._places = places
@@ -64,7 +67,12 @@ class GVisorRuntime(Runtime):
         self._slots = slots
         self._runsc = Runsc(places.runsc, places.runsc_state, flags=FLAGS)
         self._launcher = Launcher(
-            places=places, runsc=self._runsc, templates=templates, slots=slots, options=self._options
+            places=places,
+            runsc=self._runsc,
+            templates=templates,
+            slots=slots,
+            volumes=volumes,
+            options=self._options,
         )
         self._remover = Remover(places=places, runsc=self._runsc, slots=slots, options=self._options)
         self._events = EventQueue(self._options.events)

@@ -41,6 +41,7 @@ class BundleSpec:
         cgroup: the control group's path; it exists, and its memory limit is what the sandbox shows as its
             memory.
         memory_bytes: the promise.
+        volumes: directories of the host, and where they are inside; others may have them too.
     """
 
     rootfs: Path
@@ -49,6 +50,7 @@ class BundleSpec:
     netns: str
     cgroup: str
     memory_bytes: int
+    volumes: tuple[tuple[Path, str], ...] = ()
 
 
 def bundle(spec: BundleSpec, options: GVisorOptions) -> dict[str, Any]:
@@ -127,4 +129,13 @@ def _mounts(spec: BundleSpec, options: GVisorOptions) -> list[dict[str, Any]]:
             "source": str(spec.guestd),
             "options": ["bind", "ro", "nosuid", "nodev"],
         },
+        *(
+            {
+                "destination": path,
+                "type": "bind",
+                "source": str(directory),
+                "options": ["bind", "rw", "nosuid", "nodev"],
+            }
+            for directory, path in spec.volumes
+        ),
     ]

@@ -1,0 +1,1 @@
+"""Volumes' files on this host."""
