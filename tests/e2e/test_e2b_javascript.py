@@ -37,7 +37,9 @@ def test_the_javascript_client_is_content(node: str, file: Path, client_options:
 
 
 def test_every_test_file_is_tried() -> None:
-    assert {file.name for file in TESTS} == {"commands.test.mjs", "files.test.mjs", "lifecycle.test.mjs"}
+    assert {file.name for file in TESTS} == {
+        "commands.test.mjs", "files.test.mjs", "lifecycle.test.mjs", "volumes.test.mjs",
+    }  # fmt: skip
 
 
 def test_the_lock_names_versions_and_sums_and_no_place_but_the_public_registry() -> None:

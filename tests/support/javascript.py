@@ -22,6 +22,7 @@ def environment(client_options: dict[str, Any]) -> dict[str, str]:
         "E2B_API_KEY": client_options["api_key"],
         "E2B_API_URL": client_options["api_url"],
         "E2B_SANDBOX_URL": client_options["sandbox_url"],
+        "E2B_VOLUME_API_URL": client_options["api_url"],
         "NO_COLOR": "1",
     }
 
