@@ -1,6 +1,7 @@
 """The released clients keep secrets, and requests of sandboxes carry what they stand for."""
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 import pytest
 from e2b import AsyncSecret, Sandbox, Secret
 from e2b.exceptions import RateLimitException, SandboxException, SecretException, SecretNotFoundException
+from support import javascript
 from support.home import LiveHome, fresh_home
-from support.web_world import RESOLVER, WebWorld, web_world
+from support.web_world import PASSWORD, PROXY, RESOLVER, SERVERS, USER, WebWorld, web_world
 
 VALUE = "sk-live-t0ps3cret"
 
@@ -141,3 +143,20 @@ def test_workload_identity_is_refused_by_name(options: dict[str, Any]) -> None:
     token = Secret.iam_token(audience="sts.example", token_type="JWT-SVID")
     with pytest.raises(SandboxException, match="iam is not available"):
         Sandbox.create("base", iam={"tokens": {"aws": token}}, **options)
+
+
+def test_the_javascript_client_does_the_same(home: LiveHome) -> None:
+    node = javascript.node()
+    javascript.install()
+    world = {"SERVER": SERVERS, "PROXY": PROXY, "PROXY_USER": USER, "PROXY_PASSWORD": PASSWORD}
+    done = subprocess.run(
+        [node, "--test", "--test-reporter=tap", "--test-timeout=120000", "network.mjs"],
+        cwd=javascript.FOLDER,
+        env=javascript.environment(home.client_options) | world,
+        capture_output=True,
+        text=True,
+        timeout=290,
+    )
+
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "# pass 3" in done.stdout
