@@ -124,3 +124,28 @@ async def test_a_log_is_for_the_owner_and_pages_are_bounded(world: World) -> Non
         for most in (0, 1001):
             with pytest.raises(InvalidArgumentError):
                 await logbook.read(ALICE, sandbox.id, LogQuery(most=most))
+
+
+async def test_a_guest_that_hangs_holds_neither_a_reader_nor_a_kill_up_for_long(world: World) -> None:
+    async with world.server() as control:
+        sandbox = await control.create(ALICE, wish())
+        world.guest.journals[sandbox.id] = [said(world, 1)]
+        await messages(world, sandbox.id)
+        world.faults.hang("read_journal", times=2)
+
+        async with asyncio.timeout(8):
+            assert "line 1" in await messages(world, sandbox.id)
+            await control.kill(ALICE, sandbox.id)
+
+        assert sandbox.id not in world.runtime.running()
+
+
+async def test_lines_that_were_kept_twice_are_shown_once(world: World) -> None:
+    async with world.server() as control:
+        sandbox = await control.create(ALICE, wish())
+        for _ in range(2):
+            await world.lines.add(sandbox.id, [said(world, 1), said(world, 2)])
+
+        found = await messages(world, sandbox.id)
+
+    assert [one for one in found if one.startswith("line")] == ["line 1", "line 2"]

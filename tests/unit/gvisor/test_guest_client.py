@@ -289,3 +289,36 @@ async def test_a_guest_that_never_says_ready_is_given_up() -> None:
     async with guest_that(silent) as guest:
         with pytest.raises(UnavailableError):
             await guest.launch(MACHINE, START_COMMAND)
+
+
+async def test_the_journal_is_read_as_far_as_it_makes_sense() -> None:
+    seen: list[tuple[str, bytes]] = []
+    lines = b'{"n":4,"t":1000,"level":"info","message":"old","fields":{}}\nnonsense\n' + (
+        b'{"n":6,"t":1000,"level":"warn","message":"a\\u001b[31mb","fields":{"pid":7}}\n'
+    )
+    body = guest_pb.ReadJournalResponse(lines=lines, more=True).to_binary()
+    async with guest_that(answering(body, seen=seen)) as guest:
+        [line], more = await guest.read_journal(MACHINE, after=5)
+
+    request = guest_pb.ReadJournalRequest.from_binary(seen[0][1])
+    assert (request.after, request.sandbox_id) == (5, MACHINE.sandbox_id)
+    assert (line.number, line.message, dict(line.fields), more) == (6, "a [31mb", {"pid": "7"}, True)
+
+
+@pytest.mark.parametrize("body", [b"\x1b" * 60_000, b"\x0a\xff\xff\xff\xff\x0f"])
+async def test_a_journal_that_is_none_is_an_error(body: bytes) -> None:
+    async with guest_that(answering(body)) as guest:
+        with pytest.raises(UnavailableError):
+            await guest.read_journal(MACHINE, after=0)
+
+
+async def test_a_journal_without_end_or_that_never_comes_is_given_up() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    for handler in (answering(b"\x0a" + b"x" * 200_000), silent):
+        async with guest_that(handler) as guest:
+            began = time.monotonic()
+            with pytest.raises(UnavailableError):
+                await guest.read_journal(MACHINE, after=0)
+            assert time.monotonic() - began < 5

@@ -6,7 +6,7 @@ and now and then from those that are busy: an idle guest is left asleep.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -51,6 +51,8 @@ class LogLimits:
         fetches_at_once: sandboxes that are asked at the same time.
         reads_at_once: answers of 48 KiB that are read from one sandbox in a row: all that guestd holds of
             commands with a kilobyte each.
+        fetch_timeout: for all that is read from one sandbox in a row; it takes milliseconds. A kill waits for
+            it, so a guest that answers slowly must not stretch it.
         page: lines of one answer at most.
     """
 
@@ -62,6 +64,7 @@ class LogLimits:
     busy_cpu_seconds: float = 0.02
     fetches_at_once: int = 4
     reads_at_once: int = 24
+    fetch_timeout: timedelta = timedelta(seconds=1)
     page: int = 1000
 
 
@@ -116,14 +119,15 @@ class Logbook:
             raise InvalidArgumentError(f"limit must be between 1 and {self._limits.page}")
         row = await self._reading.get(actor, parse_sandbox_id(untrusted_id), statuses=_ANY)
         await self._fetch_of(row)
-        return select([*life(row), *await self._lines.read(row.id)], query)
+        return select([*life(row), *_once(await self._lines.read(row.id))], query)
 
     async def part(self, sandbox_id: SandboxId) -> None:
         """Fetch the last lines of a sandbox that is about to go; what fails is no reason to keep it."""
         try:
-            row = await self._store.get_sandbox(sandbox_id)
-            await self._fetch_of(row)
-        except AtollError:
+            # Its turn may be long in coming, too.
+            async with asyncio.timeout(2 * self._limits.fetch_timeout.total_seconds()):
+                await self._fetch_of(await self._store.get_sandbox(sandbox_id))
+        except (AtollError, TimeoutError):
             pass
         finally:
             self._fetched.pop(sandbox_id, None)
@@ -145,9 +149,11 @@ class Logbook:
         # Two at once would keep lines twice.
         async with self._at_once, fetched.turn:
             try:
-                await self._fetch_lines(machine, fetched)
-            except AtollError as error:
+                async with asyncio.timeout(self._limits.fetch_timeout.total_seconds()):
+                    await self._fetch_lines(machine, fetched)
+            except (AtollError, TimeoutError) as error:
                 log.debug("log not fetched", sandbox_id=machine.sandbox_id, error=str(error))
+                fetched.last = None  # What is kept says how far it came.
 
     async def _fetch_lines(self, machine: Machine, fetched: _Fetched) -> None:
         if fetched.last is None:
@@ -204,6 +210,15 @@ class Logbook:
                 if forgotten:
                     log.info("old logs forgotten", sandboxes=forgotten)
             await self._clock.sleep_until(self._clock.now() + pause)
+
+
+def _once(lines: Iterable[Line]) -> Iterator[Line]:
+    """Leave out lines that were kept twice, because a fetch was cut off while it wrote them."""
+    last = 0
+    for line in lines:
+        if line.number > last:
+            last = line.number
+            yield line
 
 
 def _credible(lines: Sequence[Line], last: int, newest: datetime | None, now: datetime) -> Sequence[Line]:
