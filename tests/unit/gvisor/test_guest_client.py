@@ -293,7 +293,9 @@ async def test_a_guest_that_never_says_ready_is_given_up() -> None:
 
 async def test_the_journal_is_read_as_far_as_it_makes_sense() -> None:
     seen: list[tuple[str, bytes]] = []
-    lines = b'{"n":4,"t":1000,"level":"info","message":"old","fields":{}}\nnonsense\n' + (
+    lines = (
+        b'{"n":4,"t":1000,"level":"info","message":"old","fields":{}}\n'
+        b"nonsense\n"
         b'{"n":6,"t":1000,"level":"warn","message":"a\\u001b[31mb","fields":{"pid":7}}\n'
     )
     body = guest_pb.ReadJournalResponse(lines=lines, more=True).to_binary()
