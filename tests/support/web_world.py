@@ -31,6 +31,7 @@ NAMES = {"allowed.example": SERVERS, "other.example": SERVERS, "api.wild.example
          "inner.example": INNER}
 class Tell(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     def do_GET(self):
         if self.path == "/redirect":
             self.send_response(302)
