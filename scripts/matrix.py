@@ -11,10 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SIGNS = {"works": "✓", "refused": "refused", "untried": "-"}
-HEAD = """# Which calls of E2B's client work
+HEAD = """# Which calls of E2B's clients work
 
 Written by `scripts/matrix.py` from what the tests in tests/e2e saw: every public method of PyPI
-`e2b` {version}, sync and async, against a real server.
+`e2b` {version}, sync and async, then of the JavaScript client and the command line, against a real server.
 
 - ✓: a test that passed made the call, and it returned.
 - refused: the server answers that it does not have this yet, with status 501.
@@ -37,6 +37,9 @@ def main() -> int:
     text = HEAD.format(version=seen["e2b"])
     for noun, rows in nouns.items():
         text += "\n".join([f"\n## {noun}\n", "| call | sync | async |", "|---|---|---|", *rows, ""])
+    for client, calls in seen["others"].items():
+        text += f"\n# {client}\n\n| call | |\n|---|---|\n"
+        text += "".join(f"| `{call}` | {SIGNS[verdict]} |\n" for call, verdict in calls.items())
     (ROOT / "docs" / "compatibility.md").write_text(text)
     return 0
 

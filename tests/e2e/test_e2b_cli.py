@@ -3,15 +3,16 @@
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from e2b import Sandbox
-from support import javascript
+from support import javascript, matrix
 
 E2B = javascript.FOLDER / "node_modules" / "@e2b" / "cli" / "dist" / "index.js"
 
@@ -19,15 +20,37 @@ E2B = javascript.FOLDER / "node_modules" / "@e2b" / "cli" / "dist" / "index.js"
 class Cli:
     """Runs it."""
 
-    def __init__(self, node: str, client_options: dict[str, Any]) -> None:
+    def __init__(self, node: str, client_options: dict[str, Any], recorder: matrix.Recorder) -> None:
         self._command = [node, str(E2B)]
         self._env = javascript.environment(client_options)
+        self._recorder = recorder
+        self._client = f"@e2b/cli {javascript.version('@e2b/cli')}"
+        recorder.knows(self._client, self._verbs())
+
+    def _verbs(self) -> Iterator[str]:
+        """Read what there is from the help of each group."""
+        for group in ("auth", "template", "sandbox", "sandbox snapshot"):
+            told = subprocess.run(
+                [*self._command, *group.split(), "--help"], capture_output=True, text=True, timeout=60
+            ).stdout
+            for verb in re.findall(r"^  ([a-z-]+)(?:\|[a-z]+)? ", told.partition("Commands:")[2], re.M):
+                if verb not in ("help", "snapshot"):
+                    yield f"{group} {verb}"
+
+    def _saw(self, words: Sequence[str], code: int, told: str) -> None:
+        named = " ".join(words[: 3 if words[1:2] == ("snapshot",) else 2])
+        if code == 0:
+            self._recorder.saw(self._client, named, matrix.WORKS)
+        elif "501" in told and "not available" in told:
+            self._recorder.saw(self._client, named, matrix.REFUSED)
 
     def run(self, *words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         command = [*self._command, *words]
-        return subprocess.run(
+        done = subprocess.run(
             command, env=self._env, input=stdin, capture_output=True, text=True, timeout=120
         )
+        self._saw(words, done.returncode, done.stdout + done.stderr)
+        return done
 
     def in_terminal(self, *words: str, type: bytes, until: bytes) -> tuple[bytes, int]:
         """Run it in a terminal, type, and return what it showed and how it ended."""
@@ -47,17 +70,19 @@ class Cli:
                 if not typed and until in seen:
                     os.write(outer, type)
                     typed = True
-            return seen, process.wait(timeout=30)
+            code = process.wait(timeout=30)
+            self._saw(words, code, "")
+            return seen, code
         finally:
             process.kill()
             os.close(outer)
 
 
 @pytest.fixture(scope="module")
-def cli(client_options: dict[str, Any]) -> Cli:
+def cli(client_options: dict[str, Any], recorder: matrix.Recorder) -> Cli:
     node = javascript.node()
     javascript.install()
-    return Cli(node, client_options)
+    return Cli(node, client_options, recorder)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import javascript
+from support import javascript, matrix
 
 TESTS = sorted(javascript.FOLDER.glob("*.test.mjs"))
 
@@ -20,11 +20,17 @@ def node() -> str:
 
 
 @pytest.mark.parametrize("file", TESTS, ids=lambda path: path.name)
-def test_the_javascript_client_is_content(node: str, file: Path, client_options: dict[str, Any]) -> None:
+def test_the_javascript_client_is_content(
+    node: str, file: Path, client_options: dict[str, Any], tmp_path: Path, recorder: matrix.Recorder
+) -> None:
+    watching = {
+        "NODE_OPTIONS": f"--import={javascript.FOLDER / 'record.mjs'}",
+        "ATOLL_CALLS": str(tmp_path / "calls"),
+    }
     done = subprocess.run(
         [node, "--test", "--test-reporter=tap", "--test-timeout=120000", file],
         cwd=javascript.FOLDER,
-        env=javascript.environment(client_options),
+        env=javascript.environment(client_options) | watching,
         capture_output=True,
         text=True,
         timeout=290,
@@ -34,6 +40,12 @@ def test_the_javascript_client_is_content(node: str, file: Path, client_options:
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert counts["pass"] == counts["tests"] >= 8
     assert counts["skipped"] == 0
+    client = f"npm e2b {javascript.version('e2b')}"
+    for told in tmp_path.glob("calls.*"):
+        calls = json.loads(told.read_text())
+        recorder.knows(client, calls["all"])
+        for call, outcome in calls["seen"].items():
+            recorder.saw(client, call, outcome)
 
 
 def test_every_test_file_is_tried() -> None:

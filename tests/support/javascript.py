@@ -1,6 +1,7 @@
 """The released JavaScript clients, installed by the tests as their lock file says."""
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -51,3 +52,9 @@ def install() -> None:
         result = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=280)
         assert result.returncode == 0, f"npm ci failed\n{result.stdout}\n{result.stderr}"
         done.write_bytes(wanted)
+
+
+def version(package: str) -> str:
+    """Read which version of a client is installed."""
+    found: str = json.loads((FOLDER / "node_modules" / package / "package.json").read_text())["version"]
+    return found

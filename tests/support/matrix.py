@@ -9,7 +9,7 @@ import functools
 import inspect
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ class Recorder:
         self._seen: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._now: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._restore: list[tuple[type[Any], str, Any, bool]] = []
+        self._others: dict[str, set[str]] = defaultdict(set)
 
     def install(self) -> None:
         """Wrap the clients' methods."""
@@ -93,6 +94,14 @@ class Recorder:
                 self._seen[call] |= outcomes
         self._now.clear()
 
+    def knows(self, client: str, calls: Iterable[str]) -> None:
+        """Note what calls a client of another language has."""
+        self._others[client].update(calls)
+
+    def saw(self, client: str, call: str, outcome: str) -> None:
+        """Note how a call of such a client ended in the test that runs."""
+        self._now[client, call].add(outcome)
+
     def _ended(self, client: str, call: str, error: BaseException | None) -> None:
         if error is None:
             self._now[client, call].add(WORKS)
@@ -110,8 +119,12 @@ class Recorder:
             for noun, owner in SYNC.items()
             for name in calls(owner)
         }
+        others = {
+            client: {call: _verdict(self._seen.get((client, call), set())) for call in sorted(calls)}
+            for client, calls in sorted(self._others.items())
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"e2b": version("e2b"), "calls": rows}))
+        path.write_text(json.dumps({"e2b": version("e2b"), "calls": rows, "others": others}))
 
 
 def _verdict(outcomes: set[str]) -> str:
