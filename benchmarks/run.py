@@ -13,6 +13,7 @@ from pathlib import Path
 import cold
 import crowd
 import door
+import interpreter
 import rates
 import stats
 import template_build
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "files": transfer.up_and_down,
     "idle": rates.idle_costs,
     "api": rates.api_requests,
+    "interpreter": interpreter.warm_cell,
     "edge": door.edge_and_direct,
     "watch": watching.events,
     "streams": crowd.streams,

@@ -151,6 +151,14 @@ def test_everything_that_matters_changes_the_hash(recipes: Path) -> None:
     assert len(set(seen)) == len(seen)
 
 
+def test_what_python_leaves_beside_its_files_is_no_part_of_a_recipe(recipes: Path) -> None:
+    before = load_recipe(recipes, "tiny").digest()
+    (recipes / "tiny" / "files" / "__pycache__").mkdir()
+    (recipes / "tiny" / "files" / "__pycache__" / "a.pyc").write_bytes(b"x")
+
+    assert load_recipe(recipes, "tiny").digest() == before
+
+
 def test_what_does_not_matter_leaves_the_hash_alone(recipes: Path) -> None:
     first = load_recipe(recipes, "tiny").digest()
     (recipes / "tiny" / "recipe.toml").write_text("# a remark\n" + GOOD)

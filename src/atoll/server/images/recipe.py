@@ -236,7 +236,7 @@ def _files(layers: list[Path]) -> tuple[RecipeFile, ...]:
             if path.is_symlink():
                 # A wheel cannot hold them.
                 raise _Wrong(f"{path} is a link; make it in the script 'setup'")
-            if path.is_dir():
+            if path.is_dir() or "__pycache__" in path.parts:
                 continue
             if not path.is_file():
                 raise _Wrong(f"{path} is not a file")

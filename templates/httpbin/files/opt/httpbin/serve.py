@@ -1,11 +1,11 @@
-"""Serves httpbin on port 8080, each connection in a thread of its own; nothing here wakes up while nobody asks."""
+"""Serves httpbin on port 8080, a thread for each connection; nothing wakes up while nobody asks."""
 
 import sys
 
 sys.path.insert(0, "/opt/httpbin/lib")
 
-from httpbin import app  # noqa: E402
-from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: E402
+from httpbin import app
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 
 class Handler(WSGIRequestHandler):
@@ -19,4 +19,5 @@ class Handler(WSGIRequestHandler):
         """Say nothing: nobody reads it."""
 
 
-make_server("0.0.0.0", 8080, app, threaded=True, request_handler=Handler).serve_forever(poll_interval=None)
+HOST = "0.0.0.0"  # noqa: S104  the doors of a sandbox are the host's
+make_server(HOST, 8080, app, threaded=True, request_handler=Handler).serve_forever(poll_interval=None)

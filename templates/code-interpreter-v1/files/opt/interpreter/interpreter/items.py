@@ -1,0 +1,71 @@
+"""Translates a kernel's messages into the items of E2B's stream."""
+
+import time
+from typing import Any
+
+Item = dict[str, Any]
+
+_TYPES = {
+    "text/plain": "text",
+    "text/html": "html",
+    "text/markdown": "markdown",
+    "image/svg+xml": "svg",
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "application/pdf": "pdf",
+    "text/latex": "latex",
+    "application/json": "json",
+    "application/javascript": "javascript",
+    "e2b/data": "data",
+    "e2b/chart": "chart",
+}
+KEEPALIVE: Item = {"type": "keepalive"}
+END: Item = {"type": "end_of_execution"}
+
+
+def output(name: str, text: str) -> Item:
+    """Make the item of what was written to "stdout" or "stderr"; times are nanoseconds since 1970."""
+    return {"type": name, "text": text, "timestamp": time.time_ns()}
+
+
+def error(name: str, value: str, traceback: str = "") -> Item:
+    """Make the item of an execution that failed."""
+    return {"type": "error", "name": name, "value": value, "traceback": traceback or f"{name}: {value}"}
+
+
+def translate(kind: str, content: dict[str, Any]) -> Item | None:
+    """Translate a message of the kernel; None for what clients are not told."""
+    if kind == "stream":
+        return output("stderr" if content.get("name") == "stderr" else "stdout", str(content.get("text", "")))
+    if kind in ("execute_result", "display_data"):
+        return _result(content.get("data") or {}, is_main=kind == "execute_result")
+    if kind == "error":
+        lines = [str(line) for line in content.get("traceback") or []]
+        return error(str(content.get("ename", "")), str(content.get("evalue", "")), "\n".join(lines))
+    if kind == "execute_input":
+        return {"type": "number_of_executions", "execution_count": content.get("execution_count")}
+    return None
+
+
+def _result(data: dict[str, Any], *, is_main: bool) -> Item:
+    item: Item = {"type": "result", "is_main_result": is_main}
+    extra: dict[str, Any] = {}
+    for mime, value in data.items():
+        if mime not in _TYPES:
+            extra[mime] = value
+        elif value or mime not in ("e2b/data", "e2b/chart"):
+            item[_TYPES[mime]] = _unquoted(value) if mime == "text/plain" else value
+    item["extra"] = extra
+    return item
+
+
+def _unquoted(text: Any) -> Any:
+    """Take the quotes off a string's representation, as clients expect."""
+    if isinstance(text, str) and len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    return text
+
+
+def size(item: Item) -> int:
+    """Estimate what an item weighs on its way, from what can be large in it."""
+    return 64 + sum(len(value) for value in item.values() if isinstance(value, str))

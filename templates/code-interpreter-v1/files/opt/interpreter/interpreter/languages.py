@@ -1,0 +1,89 @@
+"""The languages: which kernel speaks them, and how it sets and resets a variable of its environment."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+_ALIASES = {"js": "javascript", "ts": "typescript", "py": "python", "python3": "python", "sh": "bash"}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,255}")
+
+
+def _quoted(value: str) -> str:
+    """Quote for Python, JavaScript, R and Java: JSON's strings are strings there."""
+    return json.dumps(value)
+
+
+def _bash(value: str) -> str:
+    return "'" + value.replace("'", "'\\''") + "'"
+
+
+@dataclass(frozen=True)
+class Language:
+    """A language's kernel, and its two statements about a variable."""
+
+    name: str
+    kernel: str
+    set_variable: Callable[[str, str], str]
+    unset_variable: Callable[[str], str]
+
+    def environment(self, changes: Mapping[str, str | None]) -> str:
+        """Write code that sets variables, and unsets those that are None."""
+        lines = [
+            self.unset_variable(key) if value is None else self.set_variable(key, value)
+            for key, value in changes.items()
+        ]
+        return "\n".join(lines)
+
+
+def _deno(name: str) -> Language:
+    return Language(
+        name,
+        "deno",
+        lambda key, value: f"Deno.env.set({_quoted(key)}, {_quoted(value)});",
+        lambda key: f"Deno.env.delete({_quoted(key)});",
+    )
+
+
+_LANGUAGES = {
+    language.name: language
+    for language in (
+        Language(
+            "python",
+            # jupyter_client means this by "python", whatever is called so.
+            "python3",
+            lambda key, value: f"__import__('os').environ[{_quoted(key)}] = {_quoted(value)}",
+            lambda key: f"__import__('os').environ.pop({_quoted(key)}, None)",
+        ),
+        _deno("javascript"),
+        _deno("typescript"),
+        Language(
+            "bash", "bash", lambda key, value: f"export {key}={_bash(value)}", lambda key: f"unset {key}"
+        ),
+        Language(
+            "r",
+            "r",
+            lambda key, value: f"invisible(Sys.setenv({key}={_quoted(value)}))",
+            lambda key: f"invisible(Sys.unsetenv({_quoted(key)}))",
+        ),
+        # A Java program cannot change its environment; properties are what it has instead.
+        Language(
+            "java",
+            "java",
+            lambda key, value: f"System.setProperty({_quoted(key)}, {_quoted(value)});",
+            lambda key: f"System.clearProperty({_quoted(key)});",
+        ),
+    )
+}
+NAMES = tuple(_LANGUAGES)
+
+
+def find(name: str) -> Language | None:
+    """Find a language by its name, or by what people call it."""
+    plain = name.strip().lower()
+    return _LANGUAGES.get(_ALIASES.get(plain, plain))
+
+
+def is_variable(name: str) -> bool:
+    """Say whether this can be set in every language."""
+    return _NAME.fullmatch(name) is not None

@@ -1,0 +1,238 @@
+"""The released code interpreter client against our template: what its users do, and what goes wrong."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from e2b_code_interpreter import AsyncSandbox, Sandbox
+from e2b_code_interpreter.charts import LineChart
+from support import javascript
+from support.home import CACHE
+
+from atoll.server.domain.template import Template
+
+
+@pytest.fixture(scope="module")
+def interpreter(interpreter_template: Template, client_options: dict[str, Any]) -> Iterator[Sandbox]:
+    live = Sandbox.create(timeout=1800, envs={"GIVEN": "by create"}, **client_options)
+    yield live
+    live.kill()
+
+
+def test_a_cell_has_a_result_output_and_a_number(interpreter: Sandbox) -> None:
+    first = interpreter.run_code("x = 41; print('out'); import sys; print('err', file=sys.stderr); 'text'")
+    second = interpreter.run_code("x + 1")
+
+    assert (first.text, first.logs.stdout, first.logs.stderr) == ("text", ["out\n"], ["err\n"])
+    assert (second.text, second.error) == ("42", None)
+    assert first.execution_count is not None
+    assert second.execution_count == first.execution_count + 1
+
+
+def test_callbacks_hear_of_output_while_it_comes(interpreter: Sandbox) -> None:
+    heard: list[tuple[str, float]] = []
+    results: list[Any] = []
+    execution = interpreter.run_code(
+        "import time\nprint('a', flush=True)\ntime.sleep(1.5)\nprint('b')\n1 / 0",
+        on_stdout=lambda message: heard.append((message.line, time.monotonic())),
+        on_result=results.append,
+        on_error=results.append,
+    )
+
+    assert [line for line, _ in heard] == ["a\n", "b\n"]
+    assert heard[1][1] - heard[0][1] > 1
+    assert execution.error is not None
+    assert results == [execution.error]
+
+
+def test_an_error_has_a_name_a_value_and_a_traceback(interpreter: Sandbox) -> None:
+    error = interpreter.run_code("def f():\n    raise ValueError('no')\nf()").error
+
+    assert error is not None
+    assert (error.name, error.value) == ("ValueError", "no")
+    assert "line 2" in error.traceback
+    assert interpreter.run_code("raise SystemExit(3)").error is not None
+    assert interpreter.run_code("1+1").text == "2"
+
+
+def test_variables_of_the_sandbox_are_there_and_those_of_one_cell_only_in_it(interpreter: Sandbox) -> None:
+    show = "import os; [os.environ.get('GIVEN'), os.environ.get('MINE')]"
+
+    assert interpreter.run_code(show).text == "['by create', None]"
+    with_ours = interpreter.run_code(show, envs={"MINE": "a 'quoted'\n$x", "GIVEN": "else"})
+    assert with_ours.text == repr(["else", "a 'quoted'\n$x"])
+    assert interpreter.run_code(show).text == "['by create', None]"
+
+
+def test_contexts_are_apart(interpreter: Sandbox) -> None:
+    interpreter.commands.run("mkdir -p /tmp/elsewhere")
+    context = interpreter.create_code_context(cwd="/tmp/elsewhere")
+
+    interpreter.run_code("mine = 1")
+    assert interpreter.run_code("import os; os.getcwd()", context=context).text == "/tmp/elsewhere"
+    missing = interpreter.run_code("mine", context=context).error
+    assert missing is not None
+    assert missing.name == "NameError"
+    assert context.id in {one.id for one in interpreter.list_code_contexts()}
+    interpreter.run_code("theirs = 1", context=context)
+    interpreter.restart_code_context(context)
+    assert interpreter.run_code("'theirs' in globals()", context=context).text == "False"
+    interpreter.remove_code_context(context)
+    with pytest.raises(Exception, match=f"Context {context.id} not found"):
+        interpreter.run_code("1", context=context)
+    with pytest.raises(Exception, match="is not a directory"):
+        interpreter.create_code_context(cwd="/nowhere")
+    with pytest.raises(Exception, match="is not one of"):
+        interpreter.create_code_context(language="cobol")
+
+
+def test_a_plot_is_a_picture_and_data(interpreter: Sandbox) -> None:
+    execution = interpreter.run_code(
+        "import matplotlib.pyplot as plt\n"
+        "plt.plot([1, 2, 3], [4, 5, 6], label='up')\nplt.title('T')\nplt.xlabel('X (s)')\nplt.show()"
+    )
+
+    (result,) = execution.results
+    assert result.png is not None
+    assert result.png.startswith("iVBOR")
+    assert isinstance(result.chart, LineChart)
+    assert (result.chart.title, result.chart.x_label) == ("T", "X (s)")
+    (line,) = result.chart.elements
+    assert [tuple(point) for point in line.points] == [(1, 4), (2, 5), (3, 6)]
+
+
+def test_a_data_frame_is_data(interpreter: Sandbox) -> None:
+    execution = interpreter.run_code(
+        "import pandas as pd\n"
+        "pd.DataFrame({'n': [1, 2], 's': ['a', None], 't': pd.to_datetime(['2026-01-02', '2026-01-03'])})"
+    )
+
+    (result,) = execution.results
+    assert result.data == {
+        "n": [1, 2],
+        "s": ["a", None],
+        "t": ["2026-01-02T00:00:00", "2026-01-03T00:00:00"],
+    }
+    assert result.html is not None
+    assert "<table" in result.html
+
+
+def test_a_timeout_interrupts_the_cell_and_keeps_the_kernel(interpreter: Sandbox) -> None:
+    interpreter.run_code("kept = 7")
+    with pytest.raises(Exception, match=r"(?i)timeout|timed out"):
+        interpreter.run_code("import time\nwhile True: time.sleep(0.1)", timeout=1)
+
+    begun = time.monotonic()
+    assert interpreter.run_code("kept").text == "7"
+    assert time.monotonic() - begun < 8
+
+
+def test_a_kernel_that_takes_no_interrupt_is_replaced_and_the_next_cell_hears_of_it(
+    interpreter: Sandbox,
+) -> None:
+    context = interpreter.create_code_context()
+    deaf = "import time\nwhile True:\n  try: time.sleep(1)\n  except KeyboardInterrupt: pass"
+    with pytest.raises(Exception, match=r"(?i)timeout|timed out"):
+        interpreter.run_code(deaf, context=context, timeout=1)
+
+    execution = interpreter.run_code("1 + 1", context=context)
+
+    assert execution.text == "2"
+    assert "restarted" in "".join(execution.logs.stderr)
+    interpreter.remove_code_context(context)
+
+
+def test_output_without_end_is_ended(interpreter: Sandbox) -> None:
+    context = interpreter.create_code_context()
+    error = interpreter.run_code("while True: print('x' * 1_000_000)", context=context).error
+
+    assert error is not None
+    assert error.name == "OutputLimitExceeded"
+    assert interpreter.run_code("1 + 1", context=context).text == "2"
+    interpreter.remove_code_context(context)
+
+
+@pytest.mark.heavy
+def test_a_kernel_that_uses_too_much_memory_says_so(interpreter: Sandbox) -> None:
+    error = interpreter.run_code("held = []\nwhile True: held.append(bytearray(50 << 20))").error
+
+    assert error is not None
+    assert "memory" in error.value
+    assert interpreter.run_code("1 + 1").text == "2"
+
+
+@pytest.mark.parametrize("death", ["import os; os._exit(3)", "import os; os.kill(os.getpid(), 9)"])
+def test_a_kernel_that_dies_is_restarted_and_says_so(interpreter: Sandbox, death: str) -> None:
+    context = interpreter.create_code_context()
+    error = interpreter.run_code(death, context=context).error
+
+    assert error is not None
+    assert error.name == "KernelEnded"
+    assert "restarted" in error.value
+    assert interpreter.run_code("1 + 1", context=context).text == "2"
+    interpreter.remove_code_context(context)
+
+
+def test_bash_is_spoken(interpreter: Sandbox) -> None:
+    execution = interpreter.run_code("echo $((6 * 7)) $MINE", language="bash", envs={"MINE": "it's"})
+
+    assert "".join(execution.logs.stdout).strip() == "42 it's"
+
+
+def test_javascript_and_typescript_are_spoken(interpreter: Sandbox) -> None:
+    assert interpreter.run_code("const n: number = 6; n * 7", language="ts").text == "42"
+    execution = interpreter.run_code("console.log(Deno.env.get('GIVEN')); 6 * 7", language="js")
+
+    assert execution.text == "42"
+    assert execution.logs.stdout == ["by create\n"]
+
+
+@pytest.mark.heavy
+def test_r_and_java_are_spoken(interpreter: Sandbox) -> None:
+    r = interpreter.run_code("cat(6 * 7, Sys.getenv('MINE'))", language="r", envs={"MINE": "r"})
+    java = interpreter.run_code("int n = 6; n * 7", language="java")
+    wrong = interpreter.run_code("stop('no')", language="r").error
+
+    assert "".join(r.logs.stdout) == "42 r"
+    assert java.text == "42"
+    assert wrong is not None
+
+
+async def test_the_async_client_is_content(interpreter: Sandbox, client_options: dict[str, Any]) -> None:
+    live = await AsyncSandbox.connect(interpreter.sandbox_id, **client_options)
+    heard: list[str] = []
+
+    execution = await live.run_code(
+        "print('hi'); 2 + 2", on_stdout=lambda message: heard.append(message.line)
+    )
+
+    assert (execution.text, heard) == ("4", ["hi\n"])
+    assert (await live.run_code("1 / 0")).error is not None
+
+
+def test_the_javascript_client_is_content(
+    interpreter_template: Template, client_options: dict[str, Any]
+) -> None:
+    node = javascript.node()
+    javascript.install()
+    done = subprocess.run(
+        [node, "--test", "--test-reporter=tap", "--test-timeout=120000", "code-interpreter.spec.mjs"],
+        cwd=javascript.FOLDER,
+        env=javascript.environment(client_options),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "# pass 7" in done.stdout
+    assert "# skipped 0" in done.stdout
+
+
+def test_the_template_is_of_a_bearable_size(interpreter_template: Template) -> None:
+    rootfs = CACHE / "templates" / interpreter_template.id
+    told = subprocess.run(["du", "-sm", rootfs], capture_output=True, text=True, check=True, timeout=60)
+
+    assert int(told.stdout.split()[0]) < 3000

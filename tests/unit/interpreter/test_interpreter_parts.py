@@ -1,0 +1,98 @@
+"""The interpreter's parts that need no kernel: items for clients, and code that sets variables."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SOURCE = Path(__file__).parents[3] / "templates/code-interpreter-v1/files/opt/interpreter"
+NASTY = 'it\'s "quoted" $HOME `id` \\n\n\té {x} #'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _importable() -> Iterator[None]:
+    sys.path.insert(0, str(SOURCE))
+    yield
+    sys.path.remove(str(SOURCE))
+
+
+def part(name: str) -> Any:
+    return import_module(f"interpreter.{name}")
+
+
+def test_a_result_has_its_types_by_short_names_and_the_rest_as_extras() -> None:
+    data = {"text/plain": "'x'", "image/png": "iVBOR", "application/json": {"a": 1}, "text/x-mine": "m"}
+
+    item = part("items").translate("execute_result", {"data": data})
+
+    assert item == {
+        "type": "result",
+        "is_main_result": True,
+        "text": "x",
+        "png": "iVBOR",
+        "json": {"a": 1},
+        "extra": {"text/x-mine": "m"},
+    }
+    assert part("items").translate("display_data", {"data": {}})["is_main_result"] is False
+
+
+@pytest.mark.parametrize(
+    ("plain", "text"), [("'x'", "x"), ('"x"', "x"), ("'x", "'x"), ("'", "'"), ("", ""), ("[1]", "[1]")]
+)
+def test_only_a_string_s_own_quotes_are_taken_off(plain: str, text: str) -> None:
+    assert part("items").translate("execute_result", {"data": {"text/plain": plain}})["text"] == text
+
+
+def test_a_message_of_another_kind_or_with_odd_content_breaks_nothing() -> None:
+    translate = part("items").translate
+
+    assert translate("comm_open", {}) is None
+    assert translate("execute_result", {})["extra"] == {}
+    assert translate("error", {}) == {"type": "error", "name": "", "value": "", "traceback": ": "}
+    assert translate("stream", {"name": "odd"})["type"] == "stdout"
+
+
+def test_a_value_reaches_bash_and_python_as_it_is() -> None:
+    languages = part("languages")
+    bash = languages.find("sh").environment({"A": NASTY, "B": None})
+    python = languages.find("python").environment({"A": NASTY, "B": None})
+    show = "import os, json; print(json.dumps([os.environ['A'], 'B' in os.environ]))"
+    env = {"B": "there", "PATH": "/usr/bin:/bin"}
+
+    by_bash = subprocess.run(
+        ["bash", "-c", f'{bash}\n{sys.executable} -c "$1"', "-", show],
+        env=env,
+        capture_output=True,
+        check=True,
+    )
+    by_python = subprocess.run(
+        [sys.executable, "-c", f"{python}\n{show}"], env=env, capture_output=True, check=True
+    )
+
+    assert json.loads(by_bash.stdout) == json.loads(by_python.stdout) == [NASTY, False]
+
+
+def test_languages_are_found_by_what_people_call_them() -> None:
+    languages = part("languages")
+
+    assert {languages.find(name).name for name in ("js", "JavaScript", " js ")} == {"javascript"}
+    assert languages.find("ts").name == "typescript"
+    assert languages.find("cobol") is None
+
+
+@pytest.mark.parametrize("name", ["", "1A", "A=B", "A B", "A;id", "A\n", "é"])
+def test_a_name_that_would_be_code_is_no_variable(name: str) -> None:
+    assert not part("languages").is_variable(name)
+
+
+def test_every_language_has_a_kernel_that_takes_a_connection() -> None:
+    for name in part("languages").NAMES:
+        kernel = part("languages").find(name).kernel
+        spec = json.loads((SOURCE / "kernels" / kernel / "kernel.json").read_text())
+        assert "{connection_file}" in " ".join(spec["argv"])
+        assert Path(spec["argv"][0]).is_absolute()
