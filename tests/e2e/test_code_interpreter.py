@@ -144,6 +144,8 @@ def test_a_kernel_that_takes_no_interrupt_is_replaced_and_the_next_cell_hears_of
     interpreter.remove_code_context(context)
 
 
+# A flood of prints, each a megabyte, takes gigabytes on its way: the server may be what is killed for it.
+@pytest.mark.heavy
 def test_output_without_end_is_ended(interpreter: Sandbox) -> None:
     context = interpreter.create_code_context()
     error = interpreter.run_code("while True: print('x' * 1_000_000)", context=context).error
@@ -212,6 +214,7 @@ async def test_the_async_client_is_content(interpreter: Sandbox, client_options:
     assert (await live.run_code("1 / 0")).error is not None
 
 
+@pytest.mark.heavy
 def test_the_javascript_client_is_content(
     interpreter_template: Template, client_options: dict[str, Any]
 ) -> None:
