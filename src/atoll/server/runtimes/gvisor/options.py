@@ -12,7 +12,10 @@ class GVisorOptions:
 
     Attributes:
         memory_reserve_bytes: the host's wall stands so much above the promised memory. It holds the sentry
-            itself (some 30 MB), and what programs take until one is killed: 10 to 30 MB on a quiet machine.
+            itself (some 30 MB), and what programs take until one is killed: 10 to 30 MB when one of them is
+            greedy, 300 MB when ten are at once on two cores. A sentry that needs a thread while it stands at
+            the wall ends, and the machine with it (with 128 MiB in three of eight such storms, with 640 MiB
+            in one of 28), so the wall keeps out of the way of what guestd can end.
         memory_wall_step_bytes: on cgroup v1 programs wait at the wall until it is set so much higher, and one
             of them is killed. They take 1.5 GB in each second that a busy host lets the server wait for the
             processor, so the wall alone would fall under load.
@@ -47,9 +50,9 @@ class GVisorOptions:
             machines are looked at instead.
     """
 
-    memory_reserve_bytes: int = 128 * MIB
+    memory_reserve_bytes: int = 640 * MIB
     memory_wall_step_bytes: int = 16 * MIB
-    memory_wall_steps: int = 24
+    memory_wall_steps: int = 8
     outer_processes_factor: int = 4
     outer_processes_base: int = 256
     shm_bytes: int = 64 * MIB
