@@ -10,9 +10,10 @@ from fakes.world import ALICE, World, turns, wish
 
 from atoll.server.control.observing import Observing
 from atoll.server.control.requests import Actor
-from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
+from atoll.server.domain.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
 from atoll.server.domain.ids import TeamId, new_sandbox_id
 from atoll.server.runtimes.fake.faults import Faults
+from atoll.server.stores.samples import FileSamples
 
 BOB = Actor(team_id=TeamId("bobs"), key_name="bob")
 ROUND = timedelta(seconds=5)
@@ -86,14 +87,19 @@ async def test_a_sandbox_younger_than_a_round_has_a_point_too(world: World) -> N
     assert before == []
 
 
-async def test_a_round_that_fails_is_a_gap_and_the_next_one_is_taken(world: World) -> None:
+async def test_a_round_that_fails_is_a_gap_and_the_next_one_is_taken(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(samples: FileSamples, taken: object) -> None:
+        raise ResourceExhaustedError("The server's disk is full")
+
     async with world.server() as control, sampling(world) as observing:
         sandbox = await control.create(ALICE, wish())
-        (world.directory / "metrics").write_text("in the way")
-        await rounds(world, 1)
-        async with asyncio.timeout(10):
-            await world.clock.slept_until(world.clock.now() + ROUND)
-        (world.directory / "metrics").unlink()
+        with monkeypatch.context() as disk:
+            disk.setattr(FileSamples, "add", full)
+            await rounds(world, 1)
+            async with asyncio.timeout(10):
+                await world.clock.slept_until(world.clock.now() + ROUND)
         await rounds(world, 1)
         async with asyncio.timeout(10):
             await world.clock.slept_until(world.clock.now() + ROUND)
