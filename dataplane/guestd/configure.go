@@ -204,18 +204,19 @@ func checkVolumes(volumes []*guestv1.Volume) error {
 	return nil
 }
 
-// KillGreediest kills the process that holds most memory.
-func (g *guestService) KillGreediest(context.Context, *connect.Request[guestv1.KillGreediestRequest]) (*connect.Response[guestv1.KillGreediestResponse], error) {
-	victim, err := g.server.table.KillGreediest()
-	if errors.Is(err, commands.ErrNothingToKill) {
-		return connect.NewResponse(&guestv1.KillGreediestResponse{}), nil
-	}
-	if err != nil {
+// KillGreediest kills the processes that hold most memory.
+func (g *guestService) KillGreediest(_ context.Context, req *connect.Request[guestv1.KillGreediestRequest]) (*connect.Response[guestv1.KillGreediestResponse], error) {
+	victims, err := g.server.table.KillGreediest(req.Msg.GetExcessBytes())
+	if err != nil && len(victims) == 0 {
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}
-	return connect.NewResponse(&guestv1.KillGreediestResponse{
-		Pid: uint32(victim.PID), Command: victim.Command, ResidentBytes: victim.Resident,
-	}), nil
+	answer := &guestv1.KillGreediestResponse{}
+	for _, victim := range victims {
+		answer.Killed = append(answer.Killed, &guestv1.KilledProcess{
+			Pid: uint32(victim.PID), Command: victim.Command, ResidentBytes: victim.Resident,
+		})
+	}
+	return connect.NewResponse(answer), nil
 }
 
 // ReadJournal returns what happened since a line.

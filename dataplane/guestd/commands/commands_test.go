@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"atoll.dev/dataplane/guestd/journal"
 	"atoll.dev/dataplane/guestd/limits"
 )
 
@@ -121,10 +123,52 @@ func TestTheGreediestIsFoundAndNeverOurselves(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	victim, err := greediest(proc, 7)
+	found, err := greediest(proc, 7)
 
-	if err != nil || victim.PID != 21 || victim.Resident != 500*uint64(os.Getpagesize()) {
-		t.Errorf("%v %v", victim, err)
+	if err != nil || len(found) != 3 || found[0].PID != 21 || found[0].Resident != 500*uint64(os.Getpagesize()) || found[2].PID != 20 {
+		t.Errorf("%v %v", found, err)
+	}
+}
+
+func TestAKilledProcessThatStillHoldsMemoryIsNotKilledAgainButCounts(t *testing.T) {
+	var d dying
+	d.add(21)
+	d.killed[22] = time.Now().Add(-2 * dyingFor) // The number is another's by now.
+
+	alive, held := d.sort([]*Victim{{PID: 21, Resident: 5}, {PID: 22, Resident: 4}, {PID: 23, Resident: 3}})
+
+	if held != 5 || len(alive) != 2 || alive[0].PID != 22 || alive[1].PID != 23 {
+		t.Errorf("%v %v", alive, held)
+	}
+}
+
+func TestAsManyAreKilledAsHoldTheExcess(t *testing.T) {
+	var commands []*exec.Cmd
+	for range 4 {
+		command := exec.Command("sleep", "60")
+		if err := command.Start(); err != nil {
+			t.Fatal(err)
+		}
+		commands = append(commands, command)
+		t.Cleanup(func() { _ = command.Process.Kill(); _ = command.Wait() })
+	}
+	table := NewTable(nil, &Groups{path: "/nobody"}, &journal.Journal{})
+	var victims []*Victim
+	for _, command := range commands {
+		bytes := uint64(0)
+		for bytes == 0 { // It has its memory when it has been executed.
+			bytes, _ = resident("/proc", command.Process.Pid)
+		}
+		victims = append(victims, &Victim{PID: command.Process.Pid, Resident: 100})
+	}
+
+	killed, err := table.killUntil(victims, 250)
+
+	if err != nil || len(killed) != 3 {
+		t.Errorf("%v %v", killed, err)
+	}
+	if killed, err = table.killUntil(victims, 250); err != nil || len(killed) != 0 {
+		t.Errorf("killed again: %v %v", killed, err)
 	}
 }
 

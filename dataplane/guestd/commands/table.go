@@ -24,6 +24,7 @@ type Table struct {
 	groups *Groups
 	events *journal.Journal
 	recent recent
+	dying  dying
 
 	mu       sync.Mutex
 	starting int

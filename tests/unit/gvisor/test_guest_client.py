@@ -100,41 +100,50 @@ async def test_a_configuration_arrives_whole() -> None:
     }
 
 
-async def test_the_killed_process_is_told_with_a_name_that_drives_no_terminal() -> None:
-    body = guest_pb.KillGreediestResponse(
-        pid=9, command="\x1b[31mred\n" + "x" * 500, resident_bytes=123
-    ).to_binary()
-    async with guest_that(answering(body)) as guest:
-        killed = await guest.kill_greediest(MACHINE)
+def killing(*killed: guest_pb.KilledProcess) -> bytes:
+    return guest_pb.KillGreediestResponse(killed=list(killed)).to_binary()
 
-    assert killed == KilledProcess(pid=9, command="?[31mred?" + "x" * 191, resident_bytes=123)
+
+async def test_the_killed_process_is_told_with_a_name_that_drives_no_terminal() -> None:
+    body = killing(guest_pb.KilledProcess(pid=9, command="\x1b[31mred\n" + "x" * 500, resident_bytes=123))
+    async with guest_that(answering(body)) as guest:
+        killed = await guest.kill_greediest(MACHINE, excess_bytes=1)
+
+    assert killed == [KilledProcess(pid=9, command="?[31mred?" + "x" * 191, resident_bytes=123)]
 
 
 async def test_no_claim_about_memory_is_larger_than_a_row_holds() -> None:
-    body = guest_pb.KillGreediestResponse(pid=2**32 - 1, command="x", resident_bytes=2**64 - 1).to_binary()
+    body = killing(guest_pb.KilledProcess(pid=2**32 - 1, command="x", resident_bytes=2**64 - 1))
 
     async with guest_that(answering(body)) as guest:
-        killed = await guest.kill_greediest(MACHINE)
+        killed = await guest.kill_greediest(MACHINE, excess_bytes=1)
 
-    assert killed == KilledProcess(pid=2**32 - 1, command="x", resident_bytes=2**63 - 1)
+    assert killed == [KilledProcess(pid=2**32 - 1, command="x", resident_bytes=2**63 - 1)]
 
 
-async def test_nothing_to_kill_is_pid_0() -> None:
+async def test_no_more_killed_processes_are_read_than_guestd_kills() -> None:
+    body = killing(*(guest_pb.KilledProcess(pid=pid) for pid in range(1, 100)))
+
+    async with guest_that(answering(body)) as guest:
+        assert len(await guest.kill_greediest(MACHINE, excess_bytes=1)) == 64
+
+
+async def test_nothing_to_kill_is_an_empty_answer() -> None:
     async with guest_that(answering(b"")) as guest:
-        assert (await guest.kill_greediest(MACHINE)).pid == 0
+        assert await guest.kill_greediest(MACHINE, excess_bytes=1) == []
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        b"{}", b"\x00", b"\x08", b"\x12\x06short", b"\x12\x02\xff\xfe", b"\x0d\x01", b"\x08" + b"\xff" * 11,
-        b"\x12\xff\xff\xff\xff\x0f", b"\x13" * 500, b"\x0b\x0b\x0b", b"\xff" * 500,
+        b"{}", b"\x00", b"\x08", b"\x12\x06short", b"\x0a\x04\x12\x02\xff\xfe", b"\x0d\x01",
+        b"\x08" + b"\xff" * 11, b"\x12\xff\xff\xff\xff\x0f", b"\x13" * 500, b"\x0b\x0b\x0b", b"\xff" * 500,
     ],
 )  # fmt: skip
 async def test_an_answer_that_is_none_is_an_error(body: bytes) -> None:
     async with guest_that(answering(body)) as guest:
         with pytest.raises(UnavailableError):
-            await guest.kill_greediest(MACHINE)
+            await guest.kill_greediest(MACHINE, excess_bytes=1)
 
 
 async def test_a_refusal_is_an_error_with_its_words() -> None:
@@ -161,7 +170,7 @@ async def test_an_answer_without_end_is_given_up_early() -> None:
 
     async with guest_that(flood) as guest:
         with pytest.raises(UnavailableError, match="1024 bytes"):
-            await guest.kill_greediest(MACHINE)
+            await guest.kill_greediest(MACHINE, excess_bytes=1)
 
     # What the sockets hold, and no more.
     assert sent < 20_000_000
@@ -176,7 +185,7 @@ async def test_headers_without_end_are_given_up() -> None:
 
     async with guest_that(flood) as guest:
         with pytest.raises(UnavailableError):
-            await guest.kill_greediest(MACHINE)
+            await guest.kill_greediest(MACHINE, excess_bytes=1)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +206,7 @@ async def test_what_comes_before_the_body_and_between_its_chunks_counts(flood: b
     async with guest_that(send) as guest:
         began = time.process_time()
         with pytest.raises(UnavailableError, match="1024 bytes"):
-            await guest.kill_greediest(MACHINE)
+            await guest.kill_greediest(MACHINE, excess_bytes=1)
 
     # All sandboxes wait while the server reads this; what was read without end took 100 ms at a time.
     assert time.process_time() - began < 0.1
@@ -209,7 +218,7 @@ async def test_silence_is_given_up_in_time() -> None:
 
     async with guest_that(silent) as guest:
         with pytest.raises(UnavailableError, match=r"no answer in 0\.3 s"):
-            await guest.kill_greediest(MACHINE)
+            await guest.kill_greediest(MACHINE, excess_bytes=1)
 
 
 async def test_drops_are_given_up_in_time() -> None:
@@ -222,7 +231,7 @@ async def test_drops_are_given_up_in_time() -> None:
 
     async with guest_that(drip) as guest:
         with pytest.raises(UnavailableError, match=r"no answer in 0\.3 s"):
-            await guest.kill_greediest(MACHINE)
+            await guest.kill_greediest(MACHINE, excess_bytes=1)
 
 
 async def test_a_redirect_is_not_followed() -> None:

@@ -49,7 +49,7 @@ class RefusingGuest(Guest):
     async def configure(self, machine: Machine, configuration: GuestConfiguration) -> None:
         raise AssertionError("not asked for")
 
-    async def kill_greediest(self, machine: Machine) -> KilledProcess:
+    async def kill_greediest(self, machine: Machine, *, excess_bytes: int) -> list[KilledProcess]:
         self.asked += 1
         raise UnavailableError("the sandbox does not answer")
 

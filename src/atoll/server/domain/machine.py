@@ -126,7 +126,7 @@ class GuestConfiguration:
 
 @dataclass(frozen=True, kw_only=True)
 class KilledProcess:
-    """The process that a guest killed to get memory back; pid 0 when there was none."""
+    """A process that a guest killed to get memory back."""
 
     pid: int
     command: str

@@ -44,6 +44,8 @@ _MOST_TEXT = 200
 _MOST_LAUNCH_TEXT = 1500
 # And no more bytes than this.
 _MOST_BYTES = 2**63 - 1
+# No more are read of one answer: guestd kills as many at most.
+_MOST_KILLED = 64
 
 _HEADERS = (
     ("accept-encoding", "identity"),
@@ -143,21 +145,24 @@ class HttpGuest(Guest):
                 resolution="see what the command said, and mend the template",
             )
 
-    async def kill_greediest(self, machine: Machine) -> KilledProcess:
-        """Have the process killed that holds most memory."""
+    async def kill_greediest(self, machine: Machine, *, excess_bytes: int) -> Sequence[KilledProcess]:
+        """Have the processes killed that hold most memory."""
         answer = await self._call(
             machine,
             "KillGreediest",
-            guest_pb.KillGreediestRequest(),
+            guest_pb.KillGreediestRequest(excess_bytes=excess_bytes),
             guest_pb.KillGreediestResponse,
             self._limits.kill_timeout_s,
         )
-        return KilledProcess(
-            pid=answer.pid,
-            command=_clean(answer.command),
-            # A guest can claim what it wants, up to 64 bits; rows hold 63.
-            resident_bytes=min(answer.resident_bytes, _MOST_BYTES),
-        )
+        return [
+            KilledProcess(
+                pid=killed.pid,
+                command=_clean(killed.command),
+                # A guest can claim what it wants, up to 64 bits; rows hold 63.
+                resident_bytes=min(killed.resident_bytes, _MOST_BYTES),
+            )
+            for killed in answer.killed[:_MOST_KILLED]
+        ]
 
     async def read_journal(self, machine: Machine, *, after: int) -> tuple[Sequence[Line], bool]:
         """Read what happened inside."""

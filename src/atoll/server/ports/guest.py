@@ -44,9 +44,11 @@ class Guest(Protocol):
         """
         ...
 
-    async def kill_greediest(self, machine: Machine) -> KilledProcess:
+    async def kill_greediest(self, machine: Machine, *, excess_bytes: int) -> Sequence[KilledProcess]:
         """
-        Have the process killed that holds most memory.
+        Have the process killed that holds most memory, then the next, until they held ``excess_bytes``.
+
+        Returns those that were killed, none when there was nothing to kill.
 
         Raises:
             UnavailableError: the guest did not answer in time, or refused.

@@ -45,9 +45,9 @@ class FakeGuest(Guest):
         self.launched[machine.sandbox_id] = start
 
     @override
-    async def kill_greediest(self, machine: Machine) -> KilledProcess:
+    async def kill_greediest(self, machine: Machine, *, excess_bytes: int) -> Sequence[KilledProcess]:
         await self.faults.at("kill_greediest")
-        return KilledProcess(pid=42, command="greedy", resident_bytes=1_000_000_000)
+        return [KilledProcess(pid=42, command="greedy", resident_bytes=1_000_000_000)]
 
     @override
     async def read_journal(self, machine: Machine, *, after: int) -> tuple[Sequence[Line], bool]:

@@ -1,8 +1,8 @@
 """
 Keeps machines within the memory that they were promised.
 
-The host's wall ends a whole machine, so it stands above the promise, and between the two a process inside is
-killed: the greediest, again and again until use is below.
+The host's wall ends a whole machine, so it stands above the promise, and between the two processes inside are
+killed: as many of the greediest as hold what is too much, again and again until use is below.
 The kernel says when use comes near the promise; from there on a machine is looked at before it could have
 reached it. Since the kernel says so only at a crossing (a big file in the cache can hold the use above for
 good), all machines are looked at now and then.
@@ -217,12 +217,15 @@ class MemoryWatch:
                         await self._set_wall_back(watched)
                     return
                 self._hold_back(watched)
-                victim = await self._guest.kill_greediest(watched.machine)
-                if victim.pid == 0:
+                victims = await self._guest.kill_greediest(
+                    watched.machine, excess_bytes=before - watched.promise
+                )
+                if not victims:
                     log.info("memory is above the promise, and nothing to kill", **_facts(watched, before))
                     await self._freed(watched)
                     return
-                self._tell(watched, victim, before)
+                for victim in victims:
+                    self._tell(watched, victim, before)
                 await self._freed(watched)
         except AtollError as error:
             log.warning("a guest does not free memory", **_facts(watched, None), error=str(error))

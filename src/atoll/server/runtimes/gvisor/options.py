@@ -40,7 +40,7 @@ class GVisorOptions:
         memory_look_s: the shortest pause between looks at one sandbox. A look takes 50 µs, so one that stays
             right below its promise costs 1 % of a core.
         memory_survey_s: pause between looks at all sandboxes, the longest for each.
-        memory_kills_a_look: processes killed one after another before use is looked at from the start again;
+        memory_kills_a_look: how often processes are killed before use is looked at from the start again;
             beyond, the guest does not get its memory down, and the wall decides.
         memory_kill_pause_s: how long a killed process may take to give its memory back before the next is
             killed, unless memory grows meanwhile; 20-70 ms were seen on a quiet machine.

@@ -706,7 +706,9 @@ func (*LaunchResponse) Descriptor() ([]byte, []int) {
 }
 
 type KillGreediestRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What those killed before still hold counts, so it may be that none is killed.
+	ExcessBytes   uint64 `protobuf:"varint,1,opt,name=excess_bytes,json=excessBytes,proto3" json:"excess_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -741,12 +743,17 @@ func (*KillGreediestRequest) Descriptor() ([]byte, []int) {
 	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{11}
 }
 
+func (x *KillGreediestRequest) GetExcessBytes() uint64 {
+	if x != nil {
+		return x.ExcessBytes
+	}
+	return 0
+}
+
 type KillGreediestResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 0 when there was nothing to kill.
-	Pid           uint32 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
-	Command       string `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
-	ResidentBytes uint64 `protobuf:"varint,3,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`
+	// Empty when there was nothing to kill, or those killed before hold as much.
+	Killed        []*KilledProcess `protobuf:"bytes,1,rep,name=killed,proto3" json:"killed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -781,21 +788,67 @@ func (*KillGreediestResponse) Descriptor() ([]byte, []int) {
 	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *KillGreediestResponse) GetPid() uint32 {
+func (x *KillGreediestResponse) GetKilled() []*KilledProcess {
+	if x != nil {
+		return x.Killed
+	}
+	return nil
+}
+
+type KilledProcess struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pid           uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	Command       string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	ResidentBytes uint64                 `protobuf:"varint,3,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KilledProcess) Reset() {
+	*x = KilledProcess{}
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KilledProcess) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KilledProcess) ProtoMessage() {}
+
+func (x *KilledProcess) ProtoReflect() protoreflect.Message {
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KilledProcess.ProtoReflect.Descriptor instead.
+func (*KilledProcess) Descriptor() ([]byte, []int) {
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *KilledProcess) GetPid() uint32 {
 	if x != nil {
 		return x.Pid
 	}
 	return 0
 }
 
-func (x *KillGreediestResponse) GetCommand() string {
+func (x *KilledProcess) GetCommand() string {
 	if x != nil {
 		return x.Command
 	}
 	return ""
 }
 
-func (x *KillGreediestResponse) GetResidentBytes() uint64 {
+func (x *KilledProcess) GetResidentBytes() uint64 {
 	if x != nil {
 		return x.ResidentBytes
 	}
@@ -812,7 +865,7 @@ type TrustRequest struct {
 
 func (x *TrustRequest) Reset() {
 	*x = TrustRequest{}
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[13]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +877,7 @@ func (x *TrustRequest) String() string {
 func (*TrustRequest) ProtoMessage() {}
 
 func (x *TrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[13]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +890,7 @@ func (x *TrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustRequest.ProtoReflect.Descriptor instead.
 func (*TrustRequest) Descriptor() ([]byte, []int) {
-	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{13}
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TrustRequest) GetAuthorities() string {
@@ -855,7 +908,7 @@ type TrustResponse struct {
 
 func (x *TrustResponse) Reset() {
 	*x = TrustResponse{}
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[14]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +920,7 @@ func (x *TrustResponse) String() string {
 func (*TrustResponse) ProtoMessage() {}
 
 func (x *TrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_atoll_guest_v1_guest_proto_msgTypes[14]
+	mi := &file_atoll_guest_v1_guest_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +933,7 @@ func (x *TrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustResponse.ProtoReflect.Descriptor instead.
 func (*TrustResponse) Descriptor() ([]byte, []int) {
-	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{14}
+	return file_atoll_guest_v1_guest_proto_rawDescGZIP(), []int{15}
 }
 
 var File_atoll_guest_v1_guest_proto protoreflect.FileDescriptor
@@ -942,9 +995,12 @@ const file_atoll_guest_v1_guest_proto_rawDesc = "" +
 	"\acommand\x18\x01 \x01(\tR\acommand\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\tR\x05ready\x12'\n" +
 	"\x0ftimeout_seconds\x18\x03 \x01(\rR\x0etimeoutSeconds\"\x10\n" +
-	"\x0eLaunchResponse\"\x16\n" +
-	"\x14KillGreediestRequest\"j\n" +
-	"\x15KillGreediestResponse\x12\x10\n" +
+	"\x0eLaunchResponse\"9\n" +
+	"\x14KillGreediestRequest\x12!\n" +
+	"\fexcess_bytes\x18\x01 \x01(\x04R\vexcessBytes\"N\n" +
+	"\x15KillGreediestResponse\x125\n" +
+	"\x06killed\x18\x01 \x03(\v2\x1d.atoll.guest.v1.KilledProcessR\x06killed\"b\n" +
+	"\rKilledProcess\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\tR\acommand\x12%\n" +
 	"\x0eresident_bytes\x18\x03 \x01(\x04R\rresidentBytes\"0\n" +
@@ -970,7 +1026,7 @@ func file_atoll_guest_v1_guest_proto_rawDescGZIP() []byte {
 	return file_atoll_guest_v1_guest_proto_rawDescData
 }
 
-var file_atoll_guest_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_atoll_guest_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_atoll_guest_v1_guest_proto_goTypes = []any{
 	(*ConfigureRequest)(nil),      // 0: atoll.guest.v1.ConfigureRequest
 	(*ConfigureResponse)(nil),     // 1: atoll.guest.v1.ConfigureResponse
@@ -985,34 +1041,36 @@ var file_atoll_guest_v1_guest_proto_goTypes = []any{
 	(*LaunchResponse)(nil),        // 10: atoll.guest.v1.LaunchResponse
 	(*KillGreediestRequest)(nil),  // 11: atoll.guest.v1.KillGreediestRequest
 	(*KillGreediestResponse)(nil), // 12: atoll.guest.v1.KillGreediestResponse
-	(*TrustRequest)(nil),          // 13: atoll.guest.v1.TrustRequest
-	(*TrustResponse)(nil),         // 14: atoll.guest.v1.TrustResponse
-	nil,                           // 15: atoll.guest.v1.Configuration.EnvEntry
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*KilledProcess)(nil),         // 13: atoll.guest.v1.KilledProcess
+	(*TrustRequest)(nil),          // 14: atoll.guest.v1.TrustRequest
+	(*TrustResponse)(nil),         // 15: atoll.guest.v1.TrustResponse
+	nil,                           // 16: atoll.guest.v1.Configuration.EnvEntry
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_atoll_guest_v1_guest_proto_depIdxs = []int32{
 	2,  // 0: atoll.guest.v1.ConfigureRequest.configuration:type_name -> atoll.guest.v1.Configuration
 	3,  // 1: atoll.guest.v1.Configuration.identity:type_name -> atoll.guest.v1.Identity
-	15, // 2: atoll.guest.v1.Configuration.env:type_name -> atoll.guest.v1.Configuration.EnvEntry
-	16, // 3: atoll.guest.v1.Configuration.time:type_name -> google.protobuf.Timestamp
+	16, // 2: atoll.guest.v1.Configuration.env:type_name -> atoll.guest.v1.Configuration.EnvEntry
+	17, // 3: atoll.guest.v1.Configuration.time:type_name -> google.protobuf.Timestamp
 	4,  // 4: atoll.guest.v1.Configuration.limits:type_name -> atoll.guest.v1.Limits
 	5,  // 5: atoll.guest.v1.Configuration.network:type_name -> atoll.guest.v1.Network
 	6,  // 6: atoll.guest.v1.Configuration.volumes:type_name -> atoll.guest.v1.Volume
-	0,  // 7: atoll.guest.v1.GuestService.Configure:input_type -> atoll.guest.v1.ConfigureRequest
-	9,  // 8: atoll.guest.v1.GuestService.Launch:input_type -> atoll.guest.v1.LaunchRequest
-	11, // 9: atoll.guest.v1.GuestService.KillGreediest:input_type -> atoll.guest.v1.KillGreediestRequest
-	7,  // 10: atoll.guest.v1.GuestService.ReadJournal:input_type -> atoll.guest.v1.ReadJournalRequest
-	13, // 11: atoll.guest.v1.GuestService.Trust:input_type -> atoll.guest.v1.TrustRequest
-	1,  // 12: atoll.guest.v1.GuestService.Configure:output_type -> atoll.guest.v1.ConfigureResponse
-	10, // 13: atoll.guest.v1.GuestService.Launch:output_type -> atoll.guest.v1.LaunchResponse
-	12, // 14: atoll.guest.v1.GuestService.KillGreediest:output_type -> atoll.guest.v1.KillGreediestResponse
-	8,  // 15: atoll.guest.v1.GuestService.ReadJournal:output_type -> atoll.guest.v1.ReadJournalResponse
-	14, // 16: atoll.guest.v1.GuestService.Trust:output_type -> atoll.guest.v1.TrustResponse
-	12, // [12:17] is the sub-list for method output_type
-	7,  // [7:12] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	13, // 7: atoll.guest.v1.KillGreediestResponse.killed:type_name -> atoll.guest.v1.KilledProcess
+	0,  // 8: atoll.guest.v1.GuestService.Configure:input_type -> atoll.guest.v1.ConfigureRequest
+	9,  // 9: atoll.guest.v1.GuestService.Launch:input_type -> atoll.guest.v1.LaunchRequest
+	11, // 10: atoll.guest.v1.GuestService.KillGreediest:input_type -> atoll.guest.v1.KillGreediestRequest
+	7,  // 11: atoll.guest.v1.GuestService.ReadJournal:input_type -> atoll.guest.v1.ReadJournalRequest
+	14, // 12: atoll.guest.v1.GuestService.Trust:input_type -> atoll.guest.v1.TrustRequest
+	1,  // 13: atoll.guest.v1.GuestService.Configure:output_type -> atoll.guest.v1.ConfigureResponse
+	10, // 14: atoll.guest.v1.GuestService.Launch:output_type -> atoll.guest.v1.LaunchResponse
+	12, // 15: atoll.guest.v1.GuestService.KillGreediest:output_type -> atoll.guest.v1.KillGreediestResponse
+	8,  // 16: atoll.guest.v1.GuestService.ReadJournal:output_type -> atoll.guest.v1.ReadJournalResponse
+	15, // 17: atoll.guest.v1.GuestService.Trust:output_type -> atoll.guest.v1.TrustResponse
+	13, // [13:18] is the sub-list for method output_type
+	8,  // [8:13] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_atoll_guest_v1_guest_proto_init() }
@@ -1026,7 +1084,7 @@ func file_atoll_guest_v1_guest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_atoll_guest_v1_guest_proto_rawDesc), len(file_atoll_guest_v1_guest_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -46,7 +46,8 @@ class GuestService(Protocol):
 
     async def kill_greediest(self, request: KillGreediestRequest, ctx: RequestContext[KillGreediestRequest, KillGreediestResponse], /) -> KillGreediestResponse:
         """
-        Kill the process that holds most memory, never guestd itself.
+        Kill the processes that hold most memory, never guestd itself: the greediest, then the next, until those killed
+        held as much as is asked for.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -203,7 +204,8 @@ class GuestServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> KillGreediestResponse:
         """
-        Kill the process that holds most memory, never guestd itself.
+        Kill the processes that hold most memory, never guestd itself: the greediest, then the next, until those killed
+        held as much as is asked for.
         """
         return await self.execute_unary(
             request=request,
@@ -284,7 +286,8 @@ class GuestServiceSync(Protocol):
 
     def kill_greediest(self, request: KillGreediestRequest, ctx: RequestContext[KillGreediestRequest, KillGreediestResponse], /) -> KillGreediestResponse:
         """
-        Kill the process that holds most memory, never guestd itself.
+        Kill the processes that hold most memory, never guestd itself: the greediest, then the next, until those killed
+        held as much as is asked for.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -437,7 +440,8 @@ class GuestServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> KillGreediestResponse:
         """
-        Kill the process that holds most memory, never guestd itself.
+        Kill the processes that hold most memory, never guestd itself: the greediest, then the next, until those killed
+        held as much as is asked for.
         """
         return self.execute_unary(
             request=request,

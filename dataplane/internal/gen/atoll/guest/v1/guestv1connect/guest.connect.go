@@ -60,7 +60,8 @@ type GuestServiceClient interface {
 	// Run the template's start command, and answer when its probe says that it is ready.
 	// Errors: failed_precondition (it ended with an error, or there is no configuration yet), deadline_exceeded.
 	Launch(context.Context, *connect.Request[v1.LaunchRequest]) (*connect.Response[v1.LaunchResponse], error)
-	// Kill the process that holds most memory, never guestd itself.
+	// Kill the processes that hold most memory, never guestd itself: the greediest, then the next, until those killed
+	// held as much as is asked for.
 	KillGreediest(context.Context, *connect.Request[v1.KillGreediestRequest]) (*connect.Response[v1.KillGreediestResponse], error)
 	// Read what happened, for the sandbox's log: the host asks when somebody reads it, and before the sandbox's end.
 	ReadJournal(context.Context, *connect.Request[v1.ReadJournalRequest]) (*connect.Response[v1.ReadJournalResponse], error)
@@ -157,7 +158,8 @@ type GuestServiceHandler interface {
 	// Run the template's start command, and answer when its probe says that it is ready.
 	// Errors: failed_precondition (it ended with an error, or there is no configuration yet), deadline_exceeded.
 	Launch(context.Context, *connect.Request[v1.LaunchRequest]) (*connect.Response[v1.LaunchResponse], error)
-	// Kill the process that holds most memory, never guestd itself.
+	// Kill the processes that hold most memory, never guestd itself: the greediest, then the next, until those killed
+	// held as much as is asked for.
 	KillGreediest(context.Context, *connect.Request[v1.KillGreediestRequest]) (*connect.Response[v1.KillGreediestResponse], error)
 	// Read what happened, for the sandbox's log: the host asks when somebody reads it, and before the sandbox's end.
 	ReadJournal(context.Context, *connect.Request[v1.ReadJournalRequest]) (*connect.Response[v1.ReadJournalResponse], error)
