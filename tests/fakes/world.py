@@ -103,7 +103,7 @@ class World:
             metrics=MetricsLimits(),
         )
 
-    def logbook(self) -> Logbook:
+    def logbook(self, logs: LogLimits | None = None) -> Logbook:
         """Make a server's logbook; not running yet."""
         return Logbook(
             store=self.store,
@@ -112,7 +112,7 @@ class World:
             lines=self.lines,
             clock=self.clock,
             limits=self.limits,
-            logs=LogLimits(),
+            logs=logs or LogLimits(),
         )
 
     def verbs(self, control: Control) -> Verbs:

@@ -104,7 +104,7 @@ async def test_it_serves_once_it_was_ensured(edge: EdgeProcess, options: EdgeOpt
 
 async def test_it_is_a_session_of_its_own_and_holds_nothing_of_ours(edge: EdgeProcess) -> None:
     with Path(os.devnull).open() as ours:
-        os.set_inheritable(ours.fileno(), False)
+        os.set_inheritable(ours.fileno(), True)
         pid = (await edge.ensure()).pid
 
     assert os.getsid(pid) == pid

@@ -98,8 +98,11 @@ class LiveHome:
 
     def server_pid(self) -> int:
         """Find the server's process."""
-        (server,) = self.processes("atoll.server.main")
-        return server.pid
+        found = self.processes("atoll.server.main")
+        # A child of it looks the same until it has become another program.
+        children = {process.pid for process in found if _parent(process) in {other.pid for other in found}}
+        (server,) = [process.pid for process in found if process.pid not in children]
+        return server
 
     def edge_pid(self) -> int:
         """Find the edge's process."""
@@ -125,6 +128,13 @@ class LiveHome:
             last = running
             time.sleep(0.5)
         raise AssertionError(f"rows and directories still differ: {running ^ directories}")
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return process.ppid()
+    except psutil.NoSuchProcess:
+        return 0
 
 
 @contextmanager

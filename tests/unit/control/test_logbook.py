@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from fakes.world import ALICE, World, turns, wish
 
+from atoll.server.control.logbook import LogLimits
 from atoll.server.control.requests import Actor
 from atoll.server.domain.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import TeamId, new_sandbox_id
@@ -111,6 +112,25 @@ async def test_busy_sandboxes_are_asked_now_and_then_and_idle_ones_left_asleep(w
             task.cancel()
 
     assert [line.message for line in kept] == ["line 1"]
+
+
+async def test_a_sandbox_that_was_only_started_is_left_asleep(world: World) -> None:
+    async with world.server() as control:
+        sandbox = await control.create(ALICE, wish(timeout=timedelta(hours=1)))
+        world.guest.journals[sandbox.id] = [said(world, 1)]
+        started = (await world.runtime.usage(sandbox.id)).cpu_seconds
+        logbook = world.logbook(LogLimits(start_cpu_seconds=started))
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(logbook.run())
+            async with asyncio.timeout(10):
+                await world.clock.slept_until(world.clock.now() + timedelta(seconds=30))
+            world.clock.advance(timedelta(seconds=30))
+            await turns()
+            async with asyncio.timeout(10):
+                await world.clock.slept_until(world.clock.now() + timedelta(seconds=30))
+            task.cancel()
+
+        assert await world.lines.read(sandbox.id) == []
 
 
 async def test_a_log_is_for_the_owner_and_pages_are_bounded(world: World) -> None:

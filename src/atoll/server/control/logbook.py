@@ -48,6 +48,8 @@ class LogLimits:
             themselves. guestd holds 1,000 lines.
         busy_cpu_seconds: time of processors that a sandbox used meanwhile to be one of them; being asked
             costs it some milliseconds.
+        start_cpu_seconds: what the start of a sandbox takes of that, 0.12 s were seen: who was only started is not
+            busy.
         fetches_at_once: sandboxes that are asked at the same time.
         reads_at_once: answers of 48 KiB that are read from one sandbox in a row: all that guestd holds of
             commands with a kilobyte each.
@@ -62,6 +64,7 @@ class LogLimits:
     forget_every: timedelta = timedelta(minutes=10)
     fetch_every: timedelta = timedelta(seconds=30)
     busy_cpu_seconds: float = 0.02
+    start_cpu_seconds: float = 0.15
     fetches_at_once: int = 4
     reads_at_once: int = 24
     fetch_timeout: timedelta = timedelta(seconds=1)
@@ -185,7 +188,7 @@ class Logbook:
         busy = {
             sandbox_id
             for sandbox_id, usage in usages.items()
-            if usage.cpu_seconds - used.get(sandbox_id, 0.0) >= self._limits.busy_cpu_seconds
+            if usage.cpu_seconds - used.get(sandbox_id, self._limits.start_cpu_seconds) >= self._limits.busy_cpu_seconds
         }
         for gone in self._fetched.keys() - usages.keys():
             del self._fetched[gone]
@@ -193,7 +196,7 @@ class Logbook:
         await self._fetch([machine for machine in machines if machine.sandbox_id in busy])
         # Those that were not busy go on counting, so that what is done a little at a time comes up too.
         return {
-            sandbox_id: usage.cpu_seconds if sandbox_id in busy else used.get(sandbox_id, 0.0)
+            sandbox_id: usage.cpu_seconds if sandbox_id in busy else used.get(sandbox_id, self._limits.start_cpu_seconds)
             for sandbox_id, usage in usages.items()
         }
 

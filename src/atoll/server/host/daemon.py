@@ -118,6 +118,7 @@ def _spawn(argv: Sequence[str], *, stdout: int, stderr: int) -> Pidfd:
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, stdout, 1),
             (os.POSIX_SPAWN_DUP2, stderr, 2),
+            *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited()),
         ],
         setsid=True,
         # Python ignores SIGPIPE, and what is ignored stays so in children.
@@ -126,6 +127,18 @@ def _spawn(argv: Sequence[str], *, stdout: int, stderr: int) -> Pidfd:
     )
     # A child that nobody has waited for keeps its number.
     return Pidfd.open(pid)
+
+
+def _inherited() -> list[int]:
+    """List what whoever started us left open, a lock perhaps: a daemon that outlives us must not hold it."""
+    fds = [int(name) for name in os.listdir("/proc/self/fd")]
+    found = []
+    for fd in fds:
+        # The one that listed them is gone.
+        with contextlib.suppress(OSError):
+            if fd > 2 and os.get_inheritable(fd):
+                found.append(fd)
+    return found
 
 
 async def _first_line(fd: int, patience_s: float) -> bytes:
