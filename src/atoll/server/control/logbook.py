@@ -48,8 +48,8 @@ class LogLimits:
             themselves. guestd holds 1,000 lines.
         busy_cpu_seconds: time of processors that a sandbox used meanwhile to be one of them; being asked
             costs it some milliseconds.
-        start_cpu_seconds: what the start of a sandbox takes of that, 0.12 s were seen: who was only started is not
-            busy.
+        start_cpu_seconds: what the start of a sandbox takes of that, 0.12 s were seen: who was only started is
+            not busy.
         fetches_at_once: sandboxes that are asked at the same time.
         reads_at_once: answers of 48 KiB that are read from one sandbox in a row: all that guestd holds of
             commands with a kilobyte each.
@@ -185,10 +185,11 @@ class Logbook:
 
     async def _fetch_busy(self, used: Mapping[SandboxId, float]) -> Mapping[SandboxId, float]:
         usages = await self._runtime.usages()
+        before = {sandbox_id: used.get(sandbox_id, self._limits.start_cpu_seconds) for sandbox_id in usages}
         busy = {
             sandbox_id
             for sandbox_id, usage in usages.items()
-            if usage.cpu_seconds - used.get(sandbox_id, self._limits.start_cpu_seconds) >= self._limits.busy_cpu_seconds
+            if usage.cpu_seconds - before[sandbox_id] >= self._limits.busy_cpu_seconds
         }
         for gone in self._fetched.keys() - usages.keys():
             del self._fetched[gone]
@@ -196,7 +197,7 @@ class Logbook:
         await self._fetch([machine for machine in machines if machine.sandbox_id in busy])
         # Those that were not busy go on counting, so that what is done a little at a time comes up too.
         return {
-            sandbox_id: usage.cpu_seconds if sandbox_id in busy else used.get(sandbox_id, self._limits.start_cpu_seconds)
+            sandbox_id: usage.cpu_seconds if sandbox_id in busy else before[sandbox_id]
             for sandbox_id, usage in usages.items()
         }
 

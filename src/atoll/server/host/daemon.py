@@ -131,9 +131,8 @@ def _spawn(argv: Sequence[str], *, stdout: int, stderr: int) -> Pidfd:
 
 def _inherited() -> list[int]:
     """List what whoever started us left open, a lock perhaps: a daemon that outlives us must not hold it."""
-    fds = [int(name) for name in os.listdir("/proc/self/fd")]
     found = []
-    for fd in fds:
+    for fd in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
         # The one that listed them is gone.
         with contextlib.suppress(OSError):
             if fd > 2 and os.get_inheritable(fd):
