@@ -48,8 +48,8 @@ class LogLimits:
             themselves. guestd holds 1,000 lines.
         busy_cpu_seconds: time of processors that a sandbox used meanwhile to be one of them; being asked
             costs it some milliseconds.
-        start_cpu_seconds: what the start of a sandbox takes of that, 0.12 s were seen: who was only started is
-            not busy.
+        start_cpu_seconds: what the start of a sandbox takes of that, 0.12 s were seen: who was only started
+            is not busy.
         fetches_at_once: sandboxes that are asked at the same time.
         reads_at_once: answers of 48 KiB that are read from one sandbox in a row: all that guestd holds of
             commands with a kilobyte each.
