@@ -18,7 +18,19 @@ type status struct {
 	StartedAt   time.Time `json:"started_at"`
 	Routes      int       `json:"routes"`
 	Connections int64     `json:"connections"`
-	Flags       flags     `json:"flags"`
+	// Certificate is nothing where TLS is not spoken.
+	Certificate *shownCertificate `json:"certificate"`
+	Flags       flags             `json:"flags"`
+}
+
+// shownCertificate is what clients are shown now.
+type shownCertificate struct {
+	// Signed says whether the authority of the flags has signed it, or whether it stands in until then.
+	Signed bool      `json:"signed"`
+	EndsAt time.Time `json:"ends_at"`
+	// Failure is why the last try to have one signed failed; empty when it did not. FailedAt is when.
+	Failure  string    `json:"failure,omitempty"`
+	FailedAt time.Time `json:"failed_at,omitzero"`
 }
 
 // flags is what we were started with.
@@ -30,6 +42,11 @@ type flags struct {
 	Domain        string       `json:"domain"`
 	ZoneListen    string       `json:"zone_listen"`
 	ZoneAddresses []netip.Addr `json:"zone_addresses"`
+	PublicZone    string       `json:"public_zone"`
+	ACMEDirectory string       `json:"acme_directory"`
+	ACMEEmail     string       `json:"acme_email"`
+	ACMEStorage   string       `json:"acme_storage"`
+	ACMERoots     string       `json:"acme_roots"`
 	API           string       `json:"api"`
 	Control       string       `json:"control"`
 	Admin         string       `json:"admin"`
@@ -99,12 +116,27 @@ func (e *Edge) status() status {
 	config := &e.config
 	return status{
 		Version: config.Version, PID: os.Getpid(), Listen: e.addresses, TLSListen: e.tlsAddresses, StartedAt: e.started.UTC(),
-		Routes: e.routes.count(), Connections: e.open.Load(),
+		Routes: e.routes.count(), Connections: e.open.Load(), Certificate: e.certificate(),
 		Flags: flags{
-			Listen: config.Listen, TLSListen: config.TLSListen, TLSCert: config.TLSCert, TLSKey: config.TLSKey, Domain: config.Domain, ZoneListen: config.ZoneListen, ZoneAddresses: config.ZoneAddresses, API: config.API, Control: config.Control, Admin: config.Admin,
+			Listen: config.Listen, TLSListen: config.TLSListen, TLSCert: config.TLSCert, TLSKey: config.TLSKey, Domain: config.Domain, ZoneListen: config.ZoneListen, ZoneAddresses: config.ZoneAddresses,
+			PublicZone: config.PublicZoneListen, ACMEDirectory: config.ACMEDirectory, ACMEEmail: config.ACMEEmail, ACMEStorage: config.ACMEStorage, ACMERoots: config.ACMERoots,
+			API: config.API, Control: config.Control, Admin: config.Admin,
 			DNSListen: config.NamesListen, EgressListen: config.EgressListen, EgressMark: config.EgressMark,
 			EgressCA: config.EgressCA, EgressRoots: config.EgressRoots, EgressProxyNetworks: config.EgressProxyNetworks, Range: config.Range.String(),
 			Log: config.LogFile, LogBytes: config.LogBytes, LogFiles: config.LogFiles,
 		},
 	}
+}
+
+func (e *Edge) certificate() *shownCertificate {
+	shown := e.shown.Load()
+	if shown == nil {
+		return nil
+	}
+	found := &shownCertificate{EndsAt: shown.ends()}
+	if manager := e.acme.Load(); manager != nil {
+		failed := manager.Failure()
+		found.Signed, found.Failure, found.FailedAt = manager.Certificate() != nil, failed.Message, failed.At
+	}
+	return found
 }

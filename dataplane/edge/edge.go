@@ -2,24 +2,24 @@
 //
 // A request goes client → door → findTarget → routes (which ask the server once a sandbox) → lease → sandbox,
 // or to the server's API. Names that sandboxes look up go through here too (names.go).
-// The edge decides nothing about sandboxes, keeps nothing on disk, and outlives the server.
+// The edge decides nothing about sandboxes, keeps nothing on disk but what an authority on the network signed, and
+// outlives the server.
 package edge
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"atoll.dev/dataplane/acme"
 	"atoll.dev/dataplane/egress"
 	"atoll.dev/dataplane/volumes"
 )
@@ -55,6 +55,12 @@ type Config struct {
 	// names as the host's resolvers do; empty for nowhere.
 	ZoneListen    string
 	ZoneAddresses []netip.Addr
+	// PublicZoneListen is where names of the domain, and no others, are answered for everybody; empty for nowhere.
+	PublicZoneListen string
+	// ACMEDirectory is the address of an authority that is to sign our certificate; empty: none. ACMEEmail is told to it,
+	// ACMEStorage is a directory of this alone, ACMERoots a file with authorities that its own certificate may be signed
+	// by, beside the host's. Until it has signed one, TLSCert is shown.
+	ACMEDirectory, ACMEEmail, ACMEStorage, ACMERoots string
 	// Resolvers is the file that names the host's resolvers; /etc/resolv.conf unless said otherwise.
 	Resolvers string
 	// LogFile is where the log stands, LogBytes its length, LogFiles how many older ones are kept beside it.
@@ -70,19 +76,23 @@ type Edge struct {
 	config  Config
 	started time.Time
 
-	routes    *routes
-	newcomers *newcomers
-	prover    *prover
-	forward   *forwarder
-	api       *apiForwarder
-	volumes   *volumes.Handler
-	public    *http.Server
-	secure    *http.Server
-	admin     *http.Server
-	names     *names
-	zone      *names
-	policies  *egress.Policies
-	egress    *egress.Proxy
+	routes     *routes
+	newcomers  *newcomers
+	prover     *prover
+	forward    *forwarder
+	api        *apiForwarder
+	volumes    *volumes.Handler
+	public     *http.Server
+	secure     *http.Server
+	admin      *http.Server
+	names      *names
+	zone       *names
+	publicZone *names
+	known      *zone
+	shown      atomic.Pointer[certificate]
+	acme       atomic.Pointer[acme.Manager]
+	policies   *egress.Policies
+	egress     *egress.Proxy
 
 	addresses    []string
 	tlsAddresses []string
@@ -98,7 +108,10 @@ func Start(ctx context.Context, config Config) (*Edge, error) {
 	e := &Edge{
 		config: config, started: time.Now(), stop: make(chan struct{}),
 		// One for each server below.
-		failed: make(chan error, len(config.Listen)+len(config.TLSListen)+6),
+		failed: make(chan error, len(config.Listen)+len(config.TLSListen)+8),
+	}
+	if config.Domain != "" {
+		e.known = newZone(config.Domain, config.ZoneAddresses)
 	}
 	limits := &e.config.Limits
 	control := newControl(config.Control, limits)
@@ -138,7 +151,11 @@ func (e *Edge) listen(ctx context.Context, secrets askSecrets) error {
 	if err := e.listenTLS(ctx, free); err != nil {
 		return err
 	}
-	return e.listenNames(ctx, secrets)
+	if err := e.listenNames(ctx, secrets); err != nil {
+		return err
+	}
+	// Last: it is asked by name at once.
+	return e.startACME()
 }
 
 func (e *Edge) listenNames(ctx context.Context, secrets askSecrets) error {
@@ -152,14 +169,20 @@ func (e *Edge) listenNames(ctx context.Context, secrets askSecrets) error {
 			return err
 		}
 	}
-	if e.config.ZoneListen == "" {
-		return nil
+	for _, one := range []struct {
+		listen string
+		start  func(context.Context, *Config, *zone, chan<- error) (*names, error)
+		into   **names
+	}{{e.config.ZoneListen, startZone, &e.zone}, {e.config.PublicZoneListen, startPublicZone, &e.publicZone}} {
+		if one.listen == "" {
+			continue
+		}
+		started, err := one.start(ctx, &e.config, e.known, e.failed)
+		if err != nil {
+			return fmt.Errorf("names of %s: %w", e.config.Domain, err)
+		}
+		*one.into = started
 	}
-	zone, err := startZone(ctx, &e.config, e.failed)
-	if err != nil {
-		return fmt.Errorf("names of %s: %w", e.config.Domain, err)
-	}
-	e.zone = zone
 	return nil
 }
 
@@ -175,7 +198,7 @@ func (e *Edge) listenEgress(ctx context.Context, secrets askSecrets) error {
 		return err
 	}
 	limits := &e.config.Limits
-	door := newPeerDoor(listener, e.config.Range.Masked(), limits.EgressConnections, limits.EgressConnectionsPerSandbox)
+	door := newPeerDoor(listener, peers{e.config.Range.Masked()}, limits.EgressConnections, limits.EgressConnectionsPerSandbox)
 	dialer := &net.Dialer{Control: egress.Marked(e.config.EgressMark)}
 	config := egress.Config{
 		Policies: e.policies, Resolve: e.names.lookup, Original: egress.OriginalDestination, Closed: egress.IsClosed,
@@ -188,56 +211,11 @@ func (e *Edge) listenEgress(ctx context.Context, secrets askSecrets) error {
 			return fmt.Errorf("egress authority: %w", err)
 		}
 	}
-	if config.Roots, err = egressRoots(e.config.EgressRoots); err != nil {
+	if config.Roots, err = rootsWith(e.config.EgressRoots); err != nil {
 		listener.Close()
 		return fmt.Errorf("authorities of servers: %w", err)
 	}
 	e.egress = egress.Start(door, config)
-	return nil
-}
-
-// egressRoots returns the host's authorities and those in a file; nil: the host's.
-func egressRoots(path string) (*x509.CertPool, error) {
-	if path == "" {
-		return nil, nil
-	}
-	more, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, err
-	}
-	if !roots.AppendCertsFromPEM(more) {
-		return nil, fmt.Errorf("%s: no certificate in it", path)
-	}
-	return roots, nil
-}
-
-func (e *Edge) listenTLS(ctx context.Context, free chan struct{}) error {
-	if len(e.config.TLSListen) == 0 {
-		return nil
-	}
-	shown, err := loadCertificate(e.config.TLSCert, e.config.TLSKey, e.config.Log)
-	if err != nil {
-		return fmt.Errorf("certificate: %w", err)
-	}
-	e.secure.TLSConfig = shown.config()
-	for _, address := range e.config.TLSListen {
-		listener, err := listenTCP(ctx, address)
-		if err != nil {
-			return err
-		}
-		e.tlsAddresses = append(e.tlsAddresses, listener.Addr().String())
-		door := newDoor(listener, free, &e.open)
-		e.serving.Go(func() {
-			// The files are read by the configuration, not here.
-			if err := e.secure.ServeTLS(door, "", ""); !errors.Is(err, http.ErrServerClosed) {
-				e.failed <- err
-			}
-		})
-	}
 	return nil
 }
 
@@ -283,7 +261,10 @@ func (e *Edge) close() {
 	if e.egress != nil {
 		e.egress.Close()
 	}
-	for _, names := range []*names{e.names, e.zone} {
+	if manager := e.acme.Load(); manager != nil {
+		manager.Close()
+	}
+	for _, names := range []*names{e.names, e.zone, e.publicZone} {
 		if names != nil {
 			names.close()
 		}
@@ -301,14 +282,6 @@ func (e *Edge) publicServer() *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	return e.clientServer(protocols)
-}
-
-// secureServer speaks what the client chooses by ALPN.
-func (e *Edge) secureServer() *http.Server {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
 	return e.clientServer(protocols)
 }
 

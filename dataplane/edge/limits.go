@@ -77,11 +77,17 @@ type Limits struct {
 	// ZoneRate bounds the questions per second of this machine, all its programs together: a program that asks in a
 	// circle must not take a core.
 	ZoneRate float64
+	// PublicNameRate and PublicNameBurst bound the answers a second that the world gets at one address (64 bits of an
+	// IPv6 one): senders can be made up, and what is answered hits who really has the address. A large resolver asks
+	// for each name once a minute.
+	PublicNameRate  float64
+	PublicNameBurst int
 	// NameTime is how long one resolver may take; NameTotal bounds all of them together.
 	// Resolvers in sandboxes give up after 5 s.
 	NameTime  time.Duration
 	NameTotal time.Duration
-	// NameSources is how many sandboxes' rates are remembered before those at rest are dropped.
+	// NameSources is how many sandboxes' rates are remembered before those at rest are dropped; as long as that many
+	// are not at rest, no other address is answered.
 	NameSources int
 
 	// NameConnections is how many TCP connections to the name server may be open, NameConnectionsPerSandbox how many
@@ -94,6 +100,10 @@ type Limits struct {
 	// of one sandbox. Each costs two descriptors, of which there can be as few as 20,000.
 	EgressConnections           int
 	EgressConnectionsPerSandbox int
+
+	// ACMECheck is the time between two looks at whether a certificate by ACME is to be renewed: it has weeks left then,
+	// or, of the kind that holds for days, two of them.
+	ACMECheck time.Duration
 
 	// LogRate and LogBurst bound the lines a second that faults may write: the log must not fill the disk.
 	LogRate  float64
@@ -139,6 +149,8 @@ func DefaultLimits() Limits {
 		NameRate:                500,
 		NameBurst:               2000,
 		ZoneRate:                20000,
+		PublicNameRate:          200,
+		PublicNameBurst:         1000,
 		NameTime:                2 * time.Second,
 		NameTotal:               4500 * time.Millisecond,
 		NameSources:             4096,
@@ -148,6 +160,8 @@ func DefaultLimits() Limits {
 
 		EgressConnections:           4096,
 		EgressConnectionsPerSandbox: 512,
+
+		ACMECheck: 10 * time.Minute,
 
 		LogRate:  2,
 		LogBurst: 50,

@@ -23,13 +23,15 @@ import (
 // answered now is dropped or refused, never queued.
 type names struct {
 	limits  *Limits
-	allowed netip.Prefix
+	allowed peers
 	log     *slog.Logger
 	servers []*dns.Server
 	hosts   *resolvers
 	// zone is the part of all names that we know ourselves; nil for none.
-	zone  *zone
-	slots chan struct{}
+	zone *zone
+	// zoneOnly: whoever asks for other names is refused, for he may be anybody.
+	zoneOnly bool
+	slots    chan struct{}
 	// chosen are the resolvers that a sandbox chose, nil: nobody chooses; mark is put on what is sent to them.
 	chosen func(context.Context, netip.Addr) ([]string, error)
 	mark   int
@@ -49,31 +51,16 @@ var (
 	errOtherAnswer = errors.New("the resolver answered another question")
 )
 
-// loopback are the addresses by which this machine asks itself.
-var loopback = netip.MustParsePrefix("127.0.0.0/8")
-
 // startNames serves sandboxes.
 func startNames(
 	ctx context.Context, config *Config, chosen func(context.Context, netip.Addr) ([]string, error), failed chan<- error,
 ) (*names, error) {
-	n := newNames(config, config.Range.Masked(), &config.Limits)
+	n := newNames(config, peers{config.Range.Masked()}, &config.Limits)
 	n.chosen, n.mark = chosen, config.EgressMark
 	return n, n.listen(ctx, config.NamesListen, failed)
 }
 
-// startZone serves this machine, where the home's domain is known. All of the machine asks from one address, so that
-// its share is everything.
-func startZone(ctx context.Context, config *Config, failed chan<- error) (*names, error) {
-	limits := config.Limits
-	limits.NameQuestionsPerSandbox = limits.NameQuestions
-	limits.NameConnectionsPerSandbox = limits.NameConnections
-	limits.NameRate, limits.NameBurst = limits.ZoneRate, int(limits.ZoneRate)
-	n := newNames(config, loopback, &limits)
-	n.zone = newZone(config.Domain, config.ZoneAddresses)
-	return n, n.listen(ctx, config.ZoneListen, failed)
-}
-
-func newNames(config *Config, allowed netip.Prefix, limits *Limits) *names {
+func newNames(config *Config, allowed peers, limits *Limits) *names {
 	path := config.Resolvers
 	if path == "" {
 		path = "/etc/resolv.conf"
@@ -141,8 +128,8 @@ func acceptQuestion(header dns.Header) dns.MsgAcceptAction {
 
 // ServeDNS answers one question, or drops it.
 func (n *names) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
-	from, ok := addressOf(w.RemoteAddr())
-	if !ok || !n.allowed.Contains(from) || !n.admit(from) {
+	from, ok := shareOf(w.RemoteAddr())
+	if !ok || !n.allowed.contains(from) || !n.admit(from) {
 		w.Close()
 		return
 	}
@@ -174,6 +161,10 @@ func (n *names) admit(from netip.Addr) bool {
 	if found == nil {
 		if len(n.sources) >= n.limits.NameSources {
 			n.dropRested()
+		}
+		if len(n.sources) >= n.limits.NameSources {
+			// Senders' addresses can be made up: those that are known come first.
+			return false
 		}
 		found = &source{limiter: rate.NewLimiter(rate.Limit(n.limits.NameRate), n.limits.NameBurst)}
 		n.sources[from] = found
@@ -254,7 +245,12 @@ func addressesIn(reply *dns.Msg) []netip.Addr {
 // answer knows, or asks resolvers, one after the other: those that the sandbox chose, or the host's.
 func (n *names) answer(question *dns.Msg, chosen []string) (*dns.Msg, error) {
 	if n.zone != nil && n.zone.covers(question.Question[0]) {
-		return n.zone.answer(question), nil
+		reply := n.zone.answer(question)
+		reply.RecursionAvailable = !n.zoneOnly
+		return reply, nil
+	}
+	if n.zoneOnly {
+		return new(dns.Msg).SetRcode(question, dns.RcodeRefused), nil
 	}
 	switch question.Question[0].Qtype {
 	case dns.TypeAXFR, dns.TypeIXFR:

@@ -12,7 +12,7 @@ import (
 // that many names is no resolver, and a queue would keep the other sandboxes waiting behind him.
 type peerDoor struct {
 	net.Listener
-	allowed netip.Prefix
+	allowed peers
 	// most and mostOfOne are how many may be open.
 	most, mostOfOne int
 
@@ -21,7 +21,7 @@ type peerDoor struct {
 	peers map[netip.Addr]int
 }
 
-func newPeerDoor(listener net.Listener, allowed netip.Prefix, most, mostOfOne int) *peerDoor {
+func newPeerDoor(listener net.Listener, allowed peers, most, mostOfOne int) *peerDoor {
 	return &peerDoor{
 		Listener: listener, allowed: allowed, most: most, mostOfOne: mostOfOne, peers: map[netip.Addr]int{},
 	}
@@ -34,7 +34,7 @@ func (d *peerDoor) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		peer, ok := addressOf(conn.RemoteAddr())
+		peer, ok := shareOf(conn.RemoteAddr())
 		if ok && d.enter(peer) {
 			return &peerConn{Conn: conn, leave: func() { d.leave(peer) }}, nil
 		}
@@ -45,7 +45,7 @@ func (d *peerDoor) Accept() (net.Conn, error) {
 func (d *peerDoor) enter(peer netip.Addr) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.allowed.Contains(peer) || d.all >= d.most || d.peers[peer] >= d.mostOfOne {
+	if !d.allowed.contains(peer) || d.all >= d.most || d.peers[peer] >= d.mostOfOne {
 		return false
 	}
 	d.all++

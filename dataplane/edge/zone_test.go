@@ -138,7 +138,7 @@ func TestOneProgramMayAskAllAtOnce(t *testing.T) {
 
 func TestNobodyElseOnTheNetworkIsAnswered(t *testing.T) {
 	h, server := zoneHome(t, "127.0.0.1", "127.0.0.1")
-	h.edge.zone.allowed = netip.MustParsePrefix("127.200.0.0/16")
+	h.edge.zone.allowed = peers{netip.MustParsePrefix("127.200.0.0/16")}
 	conn, err := net.Dial("tcp", server)
 	if err != nil {
 		t.Fatal(err)

@@ -109,6 +109,11 @@ func parse(args []string, config *edge.Config) (showVersion bool, err error) {
 		config.ZoneAddresses = append(config.ZoneAddresses, address)
 		return err
 	})
+	flags.StringVar(&config.PublicZoneListen, "public-zone-listen", "", "`address` where everybody may ask for names of the domain, host:port; none if empty")
+	flags.StringVar(&config.ACMEDirectory, "acme-directory", "", "`address` of an authority that is to sign the certificate, by ACME; none if empty")
+	flags.StringVar(&config.ACMEEmail, "acme-email", "", "`address` of whoever answers for the domain, for that authority")
+	flags.StringVar(&config.ACMEStorage, "acme-storage", "", "`path` of a directory for account, key and certificate")
+	flags.StringVar(&config.ACMERoots, "acme-roots", "", "`path` of authorities that its own certificate may be signed by, beside the host's")
 	flags.StringVar(&config.API, "api", "", "`path` of the server's API socket")
 	flags.StringVar(&config.Control, "control", "", "`path` of the server's socket for our questions")
 	flags.StringVar(&config.Admin, "admin", "", "`path` of our own socket, for the server")
@@ -139,8 +144,10 @@ func parse(args []string, config *edge.Config) (showVersion bool, err error) {
 		return false, errors.New("--listen is missing")
 	case len(config.TLSListen) > 0 && (config.TLSCert == "" || config.TLSKey == ""):
 		return false, errors.New("--tls-listen needs --tls-cert and --tls-key")
-	case config.ZoneListen != "" && (config.Domain == "" || len(config.ZoneAddresses) == 0):
-		return false, errors.New("--zone-listen needs --domain and --zone-address")
+	case config.ZoneListen+config.PublicZoneListen != "" && (config.Domain == "" || len(config.ZoneAddresses) == 0):
+		return false, errors.New("--zone-listen and --public-zone-listen need --domain and --zone-address")
+	case config.ACMEDirectory != "" && (len(config.TLSListen) == 0 || config.Domain == "" || config.ACMEStorage == ""):
+		return false, errors.New("--acme-directory needs --tls-listen, --domain and --acme-storage")
 	case config.API == "" || config.Control == "" || config.Admin == "":
 		return false, errors.New("--api, --control and --admin are needed")
 	case !config.Range.IsValid():
