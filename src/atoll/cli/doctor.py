@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from atoll.cli import dns, exports, machine, options, output
+from atoll.cli import certificate, dns, exports, machine, options, output
 from atoll.cli.machine import Check, fail, ok, warn
 from atoll.cli.server_here import need_server
 from atoll.cli.up import missing_packages
@@ -58,6 +58,7 @@ def _looks(home: Path) -> list[Callable[[], Iterator[Check]]]:
         machine.proxies,
         machine.kvm,
         lambda: _up(home),
+        lambda: certificate.look(home),
         lambda: _names(home),
     ]
 

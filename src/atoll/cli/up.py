@@ -44,6 +44,11 @@ _READY_TIMEOUT = 300.0
 _ANSWER_TIMEOUT = 20.0
 # Seconds that a server gets for its end: it waits for creates and kills, and says so itself.
 _END_TIMEOUT = 120.0
+# Options that name files, and the settings of those that are not called as they are.
+_FILE_OPTIONS = ("tls_cert", "tls_key", "acme_ca_bundle")
+_VARIABLES = {
+    name: f"TLS_{name.upper()}" for name in ("dns_listen", "acme_email", "acme_directory", "acme_ca_bundle")
+}
 # How a server's error begins, and how many lines of its last words are shown.
 _ERROR = "atoll: "
 _MOST_LINES = 15
@@ -60,6 +65,14 @@ _MOST_LINES = 15
     "--tls-cert", metavar="FILE", help="Your certificate for *.NAME; default: one of our own authority."
 )
 @click.option("--tls-key", metavar="FILE", help="Its key.")
+@click.option("--dns-listen", metavar="HOST:PORT", help="Where the world asks for names below NAME.")
+@click.option(
+    "--acme-email",
+    metavar="MAIL",
+    help="Have the certificate signed by ACME, and agree to the authority's terms; needs --dns-listen.",
+)
+@click.option("--acme-directory", metavar="URL", help="Its authority; default: Let's Encrypt.")
+@click.option("--acme-ca-bundle", metavar="FILE", help="What that authority's own certificate is signed by.")
 @click.option("--detach", "-d", is_flag=True, help="Return when it answers, and leave it running.")
 @click.option(
     "--guest-ca/--no-guest-ca",
@@ -82,7 +95,7 @@ def up(home: Path, listen: str | None, detach: bool, guest_ca: bool | None, **tl
     if opened.server_pid() is not None:
         return _is_up_already(opened.path, listen, settings)
     need_packages()
-    for address in filter(None, (settings.server.listen, settings.tls.listen)):
+    for address in filter(None, (settings.server.listen, settings.tls.listen, settings.tls.dns_listen)):
         need_address(address, opened.edge_socket)
     with output.steps() as show:
         _prepare(opened, settings, show)
@@ -118,19 +131,18 @@ def need_address(listen: str, edge_socket: Path) -> None:
         what = " is in use by another program" if error.errno == errno.EADDRINUSE else f": {error.strerror}"
         raise FailedPreconditionError(
             f"{listen}{what}.",
-            resolution="`--listen` (`--tls-listen`) takes another address. "
+            resolution="`--listen` (`--tls-listen`, `--dns-listen`) takes another address. "
             f"`ss -ltnp 'sport = :{port}'` says who has it.",
         ) from error
 
 
 def _tell_the_server(tls: Mapping[str, str | None], guest_ca: bool | None) -> None:
     """Hand options to the server as the settings that they are: it reads the environment."""
-    variables = {"domain": "ATOLL_DOMAIN", "tls_listen": "ATOLL_TLS_LISTEN"}
     for name, value in tls.items():
         if value is not None:
             # It does not run in our directory.
-            text = value if name in variables else str(Path(value).absolute())
-            os.environ[variables.get(name, f"ATOLL_{name.upper()}")] = text
+            text = str(Path(value).absolute()) if name in _FILE_OPTIONS else value
+            os.environ[f"ATOLL_{_VARIABLES.get(name, name.upper())}"] = text
     if guest_ca is not None:
         os.environ["ATOLL_TEMPLATES_GUEST_CA"] = "true" if guest_ca else "false"
 

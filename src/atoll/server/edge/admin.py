@@ -28,6 +28,7 @@ class EdgeStatus:
         started_at: RFC 3339.
         routes: sandboxes whose address it knows.
         connections: clients that are connected.
+        certificate: what clients are shown over TLS, and why there is no better one; None without TLS.
         flags: what it was started with, by name.
     """
 
@@ -38,6 +39,7 @@ class EdgeStatus:
     started_at: str
     routes: int
     connections: int
+    certificate: Mapping[str, Any] | None
     flags: Mapping[str, Any]
 
 

@@ -17,33 +17,12 @@ import structlog
 from atoll.server.domain.errors import InvalidArgumentError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.edge.admin import EdgeAdmin, EdgeStatus
+from atoll.server.edge.tls import EdgeTLS, tls_flags, tls_words
 from atoll.server.host.daemon import DaemonError, listener_of, reap, runs_program, start_daemon
 from atoll.server.host.pidfd import Pidfd
 from atoll.server.ports.edge import Edge
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EdgeTLS:
-    """
-    How the edge speaks TLS.
-
-    Attributes:
-        domain: of the API and the sandboxes.
-        listen: address for clients, ``host:port``.
-        certificate: file with it and what signed it.
-        key: file with its key; may be the same.
-        names_listen: where this machine may ask for names of the domain, ``host:port``; None for nowhere.
-        addresses: that these names have.
-    """
-
-    domain: str
-    listen: str
-    certificate: Path
-    key: Path
-    names_listen: str | None
-    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,18 +85,8 @@ class EdgeOptions:
             *("--log", str(self.log_file)),
             *("--log-bytes", str(self.log_bytes)),
             *("--log-files", str(self.log_files)),
-            *self._tls_words(),
+            *tls_words(self.tls),
         ]
-
-    def _tls_words(self) -> tuple[str, ...]:
-        if self.tls is None:
-            return ()
-        files = ("--tls-cert", str(self.tls.certificate), "--tls-key", str(self.tls.key))
-        names: tuple[str, ...] = ()
-        if self.tls.names_listen:
-            addresses = (word for address in self.tls.addresses for word in ("--zone-address", address))
-            names = ("--zone-listen", self.tls.names_listen, *addresses)
-        return ("--domain", self.tls.domain, "--tls-listen", self.tls.listen, *files, *names)
 
     @property
     def flags(self) -> dict[str, Any]:
@@ -137,12 +106,7 @@ class EdgeOptions:
             "log": str(self.log_file),
             "log_bytes": self.log_bytes,
             "log_files": self.log_files,
-            "domain": self.tls.domain if self.tls else "",
-            "zone_listen": (self.tls and self.tls.names_listen) or "",
-            "zone_addresses": list(self.tls.addresses) if self.tls and self.tls.names_listen else None,
-            "tls_listen": [self.tls.listen] if self.tls else None,
-            "tls_cert": str(self.tls.certificate) if self.tls else "",
-            "tls_key": str(self.tls.key) if self.tls else "",
+            **tls_flags(self.tls),
         }
 
 

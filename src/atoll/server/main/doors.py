@@ -8,6 +8,7 @@ import asyncio
 from datetime import timedelta
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -15,7 +16,7 @@ from atoll.server.control.clock import SystemClock
 from atoll.server.domain.errors import AtollError, InvalidArgumentError
 from atoll.server.domain.hostnames import parse_domain, parse_listen
 from atoll.server.edge.certificates import LocalAuthority, check_own, unpublish
-from atoll.server.edge.process import EdgeTLS
+from atoll.server.edge.tls import EdgeACME, EdgeTLS
 from atoll.server.settings import Settings, TLSSettings
 from atoll.server.settings.home import Home
 
@@ -43,8 +44,10 @@ def read(home: Home, settings: Settings) -> EdgeTLS | None:
     parse_listen(settings.server.listen)
     tls = settings.tls
     if not tls.listen:
-        if tls.cert or tls.key:
+        if tls.cert or tls.key or tls.acme_email:
             raise InvalidArgumentError("A certificate is of no use without --tls-listen (tls.listen)")
+        if tls.dns_listen:
+            raise InvalidArgumentError("--dns-listen is of no use without --tls-listen (tls.listen)")
         return None
     if not settings.server.domain:
         raise InvalidArgumentError(
@@ -55,13 +58,17 @@ def read(home: Home, settings: Settings) -> EdgeTLS | None:
     if bool(tls.cert) != bool(tls.key):
         raise InvalidArgumentError("A certificate needs its key, and a key its certificate")
     made = LocalAuthority(home.certificates, domain).server_file
+    ours = names_listen(home.id, tls.names_listen)
+    addresses = names_addresses(tls)
     return EdgeTLS(
         domain=domain,
         listen=tls.listen,
         certificate=Path(tls.cert).absolute() if tls.cert else made,
         key=Path(tls.key).absolute() if tls.key else made,
-        names_listen=names_listen(home.id, tls.names_listen),
-        addresses=names_addresses(tls),
+        names_listen=ours,
+        addresses=addresses,
+        dns_listen=dns_listen(tls.dns_listen, ours, addresses),
+        acme=acme(tls, home.certificates / domain / "acme"),
     )
 
 
@@ -115,6 +122,68 @@ def names_addresses(tls: TLSSettings) -> tuple[str, ...]:
     return tuple(found)
 
 
+def dns_listen(wanted: str, ours: str | None, addresses: tuple[str, ...]) -> str | None:
+    """
+    Say where everybody may ask for names of the domain; None for nowhere.
+
+    Raises:
+        InvalidArgumentError: no address, or a taken one, or names would lead who asks to himself.
+    """
+    if not wanted:
+        return None
+    host, port = parse_listen(wanted)
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        raise InvalidArgumentError(
+            f"{wanted!r} is no address for the world's questions",
+            resolution="An address of this machine with a port: 192.0.2.1:53, say.",
+        ) from None
+    if address.is_unspecified and ours and int(ours.rpartition(":")[2]) == port:
+        raise InvalidArgumentError(
+            f"{wanted} takes {ours} too, where this machine asks",
+            resolution="Name one address of this machine, or set tls.names_listen to off.",
+        )
+    if not address.is_loopback and all(ip_address(one).is_loopback for one in addresses):
+        raise InvalidArgumentError(
+            f"Whoever asks at {wanted} would be sent to himself: names lead to {', '.join(addresses)}",
+            resolution="ATOLL_TLS_NAMES_ADDRESSES (tls.names_addresses): addresses that the world reaches.",
+        )
+    return wanted
+
+
+def acme(tls: TLSSettings, storage: Path) -> EdgeACME | None:
+    """
+    Say who is to sign the certificate; None: nobody on the network.
+
+    Raises:
+        InvalidArgumentError: the settings contradict each other, or are none.
+    """
+    if not tls.acme_email:
+        return None
+    if tls.cert:
+        raise InvalidArgumentError("Either your own certificate (--tls-cert) or one by ACME (--acme-email)")
+    name, _, host = tls.acme_email.rpartition("@")
+    if not name or not host or not tls.acme_email.isprintable() or " " in tls.acme_email:
+        raise InvalidArgumentError(f"{tls.acme_email!r} is no mail address (--acme-email)")
+    directory = urlsplit(tls.acme_directory)
+    if directory.scheme != "https" or not directory.hostname:
+        raise InvalidArgumentError(
+            f"{tls.acme_directory!r} is no address of an ACME directory (--acme-directory)",
+            resolution="It begins with https://.",
+        )
+    if not tls.dns_listen:
+        raise InvalidArgumentError(
+            "ACME needs --dns-listen",
+            details="An authority signs for all names of a domain when it finds its record there.",
+            resolution="--dns-listen ADDRESS:53, and have the domain delegated to it (docs/tls.md).",
+        )
+    roots = Path(tls.acme_ca_bundle).absolute() if tls.acme_ca_bundle else None
+    if roots is not None and not roots.is_file():
+        raise InvalidArgumentError(f"There is no file {roots} (--acme-ca-bundle)")
+    return EdgeACME(directory=tls.acme_directory, email=tls.acme_email, storage=storage, roots=roots)
+
+
 class Doors:
     """TLS of one home: ``open``, then ``watch``; nothing happens where none is set."""
 
@@ -153,7 +222,7 @@ class Doors:
 
     def _look(self) -> None:
         now = self._clock.now()
-        if self.tls is None or self._settings.tls.cert:
+        if self.tls is None or self.tls.acme or self._settings.tls.cert:
             unpublish(self._home.public)
         if self.tls is None:
             return
@@ -163,4 +232,5 @@ class Doors:
             return
         authority = LocalAuthority(self._home.certificates, self.tls.domain)
         authority.ensure(now)
-        authority.publish(self._home.public)
+        if self.tls.acme is None:
+            authority.publish(self._home.public)

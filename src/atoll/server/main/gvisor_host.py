@@ -18,7 +18,8 @@ from atoll.server.domain.errors import FailedPreconditionError, InvalidArgumentE
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.template import Template
 from atoll.server.edge.certificates import ensure_egress_authority
-from atoll.server.edge.process import EdgeOptions, EdgeProcess, EdgeTLS
+from atoll.server.edge.process import EdgeOptions, EdgeProcess
+from atoll.server.edge.tls import EdgeTLS
 from atoll.server.guests.client import HttpGuest
 from atoll.server.images.library import TemplateLibrary
 from atoll.server.main.doors import Doors

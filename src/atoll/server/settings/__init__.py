@@ -71,6 +71,13 @@ class TLSSettings:
             of the home's own, so that homes do not meet. Programs use it after ``atoll dns install``.
         names_addresses: addresses of these names, separated by commas; empty: the address of ``listen``, or
             loopback when that is all addresses.
+        dns_listen: address where everybody may ask for names of the domain, and for no others, host:port;
+            empty: nowhere. For a domain that is delegated to this machine.
+        acme_email: mail address of whoever answers for the domain; with it, an authority on the network signs
+            the certificate (ACME), and its terms are agreed to. Empty: none does.
+        acme_directory: address of that authority.
+        acme_ca_bundle: file with authorities, in PEM form, that its own certificate may be signed by, beside
+            those that this host trusts; empty: none. For an authority of your own.
     """
 
     listen: str = ""
@@ -78,6 +85,10 @@ class TLSSettings:
     key: str = ""
     names_listen: str = ""
     names_addresses: str = ""
+    dns_listen: str = ""
+    acme_email: str = ""
+    acme_directory: str = "https://acme-v02.api.letsencrypt.org/directory"
+    acme_ca_bundle: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
