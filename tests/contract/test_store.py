@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.events import sandboxes_in
 
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import (
@@ -22,7 +23,6 @@ from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
 from atoll.server.ports.store import Page, SandboxFilter, Store
 from atoll.server.stores.database import Database
-from atoll.server.stores.sandboxes import SqliteSandboxes
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TEAM = TeamId("team")
@@ -58,7 +58,7 @@ def make(minute: float = 0, **changes: Any) -> Sandbox:
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     path = tmp_path / "atoll.db" if request.param == "sqlite" else None
     async with Database(path) as database:
-        yield SqliteSandboxes(database)
+        yield sandboxes_in(database)
 
 
 async def add(store: Store, *rows: Sandbox) -> list[SandboxId]:

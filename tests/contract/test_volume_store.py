@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from contract.test_store import TEAM, make
+from fakes.events import sandboxes_in
 
 from atoll.server.domain.errors import (
     AlreadyExistsError,
@@ -17,7 +18,6 @@ from atoll.server.domain.ids import TeamId, new_volume_id
 from atoll.server.domain.sandbox import Status
 from atoll.server.domain.volume import Volume, VolumeMount
 from atoll.server.stores.database import Database
-from atoll.server.stores.sandboxes import SqliteSandboxes
 from atoll.server.stores.volumes import SqliteVolumes
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -66,7 +66,7 @@ async def test_there_is_a_most(store: SqliteVolumes) -> None:
 
 
 async def test_what_a_sandbox_has_stays_until_it_ends(database: Database, store: SqliteVolumes) -> None:
-    row, sandboxes = volume(), SqliteSandboxes(database)
+    row, sandboxes = volume(), sandboxes_in(database)
     await store.add_volume(row, most=9)
     has = make(volumes=(VolumeMount(volume_id=row.id, name=row.name, path="/data"),))
     await sandboxes.add_sandbox(has)

@@ -7,7 +7,9 @@ from atoll.server.control.logbook import Logbook
 from atoll.server.control.requests import Actor
 from atoll.server.control.verbs import Verbs
 from atoll.server.domain.logs import Line, LogQuery, life, select
+from atoll.server.stores.database import Database
 from fakes.control import FakeControl
+from fakes.events import events_in, webhooks_in
 from fakes.observing import FakeObserving
 from fakes.secrets import no_secrets
 
@@ -31,4 +33,7 @@ def verbs_over(control: FakeControl) -> Verbs:
         observing=FakeObserving(control),
         logbook=FakeLogbook(control),
         secrets=no_secrets(),
+        # The database is not open: none are kept.
+        events=events_in(Database(None)),
+        webhooks=webhooks_in(Database(None)),
     )

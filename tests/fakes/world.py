@@ -17,9 +17,11 @@ from atoll.server.control.service import Control, Ports
 from atoll.server.control.verbs import Verbs
 from atoll.server.control.volumes import VolumeLimits, Volumes
 from atoll.server.domain.errors import AtollError
+from atoll.server.domain.events import EventType
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.ports.api_keys import ApiKeys
+from atoll.server.ports.events import EventQuery
 from atoll.server.ports.store import Page, SandboxFilter, Store
 from atoll.server.ports.templates import Templates
 from atoll.server.runtimes.fake.clock import FakeClock
@@ -31,10 +33,11 @@ from atoll.server.runtimes.fake.templates import FakeTemplates
 from atoll.server.runtimes.fake.volumes import FakeVolumes
 from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database
+from atoll.server.stores.events import SqliteEvents
 from atoll.server.stores.lines import FileLines
 from atoll.server.stores.samples import FileSamples
-from atoll.server.stores.sandboxes import SqliteSandboxes
 from atoll.server.stores.volumes import SqliteVolumes
+from fakes.events import events_in, sandboxes_in, webhooks_in
 from fakes.secrets import no_secrets
 
 ALICE = Actor(team_id=DEFAULT_TEAM, key_name="alice")
@@ -69,7 +72,7 @@ class World:
         """Make the objects that a server's end takes with it."""
         self.faults = faults
         self.database = Database(self.directory / "atoll.db")
-        self.store: Store = SqliteSandboxes(self.database)
+        self.store: Store = sandboxes_in(self.database, self.clock)
         self.api_keys: ApiKeys = SqliteApiKeys(self.database)
         self.samples = FileSamples(self.directory / "metrics", kept=1000)
         self.lines = FileLines(self.directory / "logs", most_bytes=1024 * 1024)
@@ -118,7 +121,12 @@ class World:
     def verbs(self, control: Control) -> Verbs:
         """Put together what a server offers."""
         return Verbs(
-            control=control, observing=self.observing(), logbook=self.logbook(), secrets=no_secrets()
+            control=control,
+            observing=self.observing(),
+            logbook=self.logbook(),
+            secrets=no_secrets(),
+            events=events_in(self.database, self.clock),
+            webhooks=webhooks_in(self.database, self.clock),
         )
 
     def volumes(self) -> Volumes:
@@ -158,8 +166,25 @@ class World:
                 assert row.ended_at is not None
                 assert row.end_reason is not None
                 assert row.address is None
+        await self._assert_told()
+
+    async def _assert_told(self) -> None:
+        """Check that of each life its owner is told once that it began, and once that it ended."""
+        # Nothing happens between the two calls: neither yields.
+        rows = await self.rows()
+        query = EventQuery(team_id=DEFAULT_TEAM, limit=10_000, oldest_first=True)
+        told: dict[SandboxId, list[EventType]] = {sandbox_id: [] for sandbox_id in rows}
+        for event in await SqliteEvents(self.database).list_events(query):
+            if event.type in ENDS:
+                told[event.sandbox_id].append(event.type)
+        for row in rows.values():
+            expected = [EventType.CREATED] if row.started_at is not None else []
+            if expected and row.status is not Status.RUNNING:
+                expected.append(EventType.KILLED)
+            assert told[row.id] == expected, (row, told[row.id])
 
 
+ENDS = {EventType.CREATED, EventType.KILLED}
 HALF = {Status.CREATING, Status.KILLING}
 
 

@@ -15,6 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from contract.test_store import make
+from fakes.events import sandboxes_in
 from sqlalchemy import create_engine
 
 from atoll.server.domain.errors import FailedPreconditionError, InternalError, UnavailableError
@@ -27,7 +28,6 @@ from atoll.server.stores import database as database_module
 from atoll.server.stores import statements
 from atoll.server.stores.database import Database
 from atoll.server.stores.migrating import MIGRATIONS
-from atoll.server.stores.sandboxes import SqliteSandboxes
 from atoll.server.stores.tables import metadata
 
 
@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 async def filled(path: Path) -> None:
     database = Database(path)
     await database.open()
-    store = SqliteSandboxes(database)
+    store = sandboxes_in(database)
     await store.add_sandbox(make())
     await database.close()
 
@@ -70,14 +70,14 @@ async def test_rows_of_the_first_tables_are_kept_and_get_the_later_ones(path: Pa
     row = make(ingress=IngressPolicy())
     database = Database(path)
     await database.open()
-    first = SqliteSandboxes(database)
+    first = sandboxes_in(database)
     await first.add_sandbox(row)
     await database.close()
     downgrade(path, "0001")
 
     database = Database(path)
     await database.open()
-    later = SqliteSandboxes(database)
+    later = sandboxes_in(database)
 
     assert await later.get_sandbox(row.id) == row
     killed = ProcessKilledForMemory(sandbox_id=row.id, pid=1, command="c", resident_bytes=1)
@@ -96,14 +96,14 @@ async def test_rows_are_there_after_kill_9(path: Path) -> None:
     program = f"""
 import asyncio, os, signal
 from contract.test_store import make
+from fakes.events import sandboxes_in
 from atoll.server.stores.migrating import MIGRATIONS
 from atoll.server.stores.database import Database
-from atoll.server.stores.sandboxes import SqliteSandboxes
 from pathlib import Path
 async def main():
     database = Database(Path({str(path)!r}))
     await database.open()
-    store = SqliteSandboxes(database)
+    store = sandboxes_in(database)
     for number in range(50):
         row = make(number)
         await store.add_sandbox(row)
@@ -123,7 +123,7 @@ asyncio.run(main())
 
     database = Database(path)
     await database.open()
-    store = SqliteSandboxes(database)
+    store = sandboxes_in(database)
     rows = await store.list_sandboxes(SandboxFilter(), Page(newest_first=False))
     await database.close()
 
@@ -137,7 +137,7 @@ async def test_opening_twice_keeps_the_rows(path: Path) -> None:
 
     database = Database(path)
     await database.open()
-    store = SqliteSandboxes(database)
+    store = sandboxes_in(database)
     assert await store.count_sandboxes(SandboxFilter()) == 2
     await database.close()
 
@@ -155,7 +155,7 @@ async def test_a_file_that_is_no_database_is_named(path: Path) -> None:
 async def test_a_damaged_page_is_found_at_the_start(path: Path) -> None:
     database = Database(path)
     await database.open()
-    store = SqliteSandboxes(database)
+    store = sandboxes_in(database)
     for number in range(200):
         await store.add_sandbox(make(number))
     await database.close()
@@ -197,7 +197,7 @@ async def test_a_row_that_makes_no_sense_is_named(path: Path, damage: str) -> No
         (sandbox_id,) = connection.execute("select id from sandboxes").fetchone()
     database = Database(path)
     await database.open()
-    store = SqliteSandboxes(database)
+    store = sandboxes_in(database)
 
     with pytest.raises(InternalError, match="cannot be read") as caught:
         await store.list_sandboxes(SandboxFilter(), Page())
@@ -214,7 +214,7 @@ async def test_another_writer_is_waited_for_and_then_named(
     await filled(path)
     database = Database(path)
     await database.open()
-    store = SqliteSandboxes(database)
+    store = sandboxes_in(database)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("begin immediate")
 
@@ -230,7 +230,7 @@ async def test_another_writer_is_waited_for_and_then_named(
 async def test_a_failed_write_leaves_nothing_behind(path: Path) -> None:
     database = Database(path)
     await database.open()
-    store = SqliteSandboxes(database)
+    store = sandboxes_in(database)
     good = make()
     await store.add_sandbox(good)
 
@@ -271,7 +271,7 @@ async def test_time_is_kept_to_the_microsecond(path: Path) -> None:
     moment = datetime(2026, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
     database = Database(path)
     await database.open()
-    store = SqliteSandboxes(database)
+    store = sandboxes_in(database)
     row = make(created_at=moment)
     await store.add_sandbox(row)
 

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from atoll.server.control.events import Events
 from atoll.server.control.logbook import Logbook
 from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
+from atoll.server.control.webhooks import Webhooks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +20,13 @@ class Verbs:
         observing: what sandboxes use.
         logbook: what happened in them.
         secrets: what sandboxes may use and never see.
+        events: what happened to them, for their owners.
+        webhooks: where that is sent.
     """
 
     control: Control
     observing: Observing
     logbook: Logbook
     secrets: Secrets
+    events: Events
+    webhooks: Webhooks

@@ -5,8 +5,9 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -16,6 +17,8 @@ from atoll.server.api.app import PublicAddress, build_private, build_public
 from atoll.server.api.limits import server_options
 from atoll.server.control import access
 from atoll.server.control.clock import SystemClock
+from atoll.server.control.delivering import Delivering
+from atoll.server.control.events import Events
 from atoll.server.control.killing import Parting
 from atoll.server.control.logbook import Logbook
 from atoll.server.control.observing import Observing
@@ -23,17 +26,26 @@ from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control, Ports
 from atoll.server.control.verbs import Verbs
 from atoll.server.control.volumes import Volumes
+from atoll.server.control.webhooks import Webhooks
+from atoll.server.couriers.http import HttpCourier
+from atoll.server.domain.webhooks import parse_networks
 from atoll.server.main import doors
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
+from atoll.server.ports.store import Store
+from atoll.server.ports.webhooks import Courier
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home
 from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database
+from atoll.server.stores.deliveries import SqliteDeliveries
+from atoll.server.stores.events import SqliteEvents
 from atoll.server.stores.lines import FileLines
 from atoll.server.stores.samples import FileSamples
 from atoll.server.stores.sandboxes import SqliteSandboxes
 from atoll.server.stores.secrets import SqliteSecrets
+from atoll.server.stores.telling import Telling
 from atoll.server.stores.volumes import SqliteVolumes
+from atoll.server.stores.webhooks import SqliteWebhooks
 
 log = structlog.get_logger(__name__)
 
@@ -58,17 +70,33 @@ async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Cal
     with home.locked(), _stop_signal() as stop:
         async with Database(home.database) as database:
             await access.set_key(SqliteApiKeys(database), SystemClock(), home.api_key(), name=HOME_KEY)
-            async with host(home, settings, Purpose.SERVE) as parts:
-                verbs = make_verbs(home, settings, database, parts)
+            async with host(home, settings, Purpose.SERVE) as parts, _courier(settings) as courier:
+                delivering = make_delivering(home, settings, database, courier)
+                verbs = make_verbs(home, settings, database, parts, called=delivering.call)
                 async with verbs.control:
                     await verbs.control.volumes.open()
-                    await _serve_until(stop, home, settings, verbs, parts, ready)
+                    behind = {
+                        "watch the edge": parts.watch,
+                        "take samples": verbs.observing.run,
+                        "fetch logs": verbs.logbook.run,
+                        "forget events": verbs.events.run,
+                        "deliver to webhooks": delivering.run,
+                    }
+                    await _serve_until(stop, home, settings, verbs, behind, ready)
     log.info("server stopped")
 
 
-def make_verbs(home: Home, settings: Settings, database: Database, parts: HostParts) -> Verbs:
-    """Put everything together; control is not open yet."""
-    store, clock = SqliteSandboxes(database), SystemClock()
+def make_verbs(
+    home: Home,
+    settings: Settings,
+    database: Database,
+    parts: HostParts,
+    *,
+    called: Callable[[], None],
+) -> Verbs:
+    """Put everything together; control is not open yet. ``called`` hears of what is to be delivered."""
+    clock = SystemClock()
+    store = make_store(settings, database, called)
     logbook = Logbook(
         store=store,
         runtime=parts.runtime,
@@ -86,15 +114,59 @@ def make_verbs(home: Home, settings: Settings, database: Database, parts: HostPa
         limits=settings.sandboxes,
         metrics=settings.metrics,
     )
-    control = make_control(home, settings, database, parts, parting=logbook.part)
+    control = make_control(home, settings, database, parts, store=store, parting=logbook.part)
     secrets = Secrets(
         store=SqliteSecrets(database, secret=home.secret()), clock=clock, limits=settings.sandboxes
     )
-    return Verbs(control=control, observing=observing, logbook=logbook, secrets=secrets)
+    return Verbs(
+        control=control,
+        observing=observing,
+        logbook=logbook,
+        secrets=secrets,
+        events=Events(store=SqliteEvents(database), clock=clock, limits=settings.events),
+        webhooks=Webhooks(
+            store=SqliteWebhooks(database, secret=home.secret()),
+            deliveries=SqliteDeliveries(database, secret=home.secret()),
+            clock=clock,
+            limits=settings.webhooks,
+            allowed=parse_networks(settings.webhooks.networks),
+        ),
+    )
+
+
+def make_store(settings: Settings, database: Database, called: Callable[[], None] = lambda: None) -> Store:
+    """Put the rows of sandboxes together, and what their changes tell."""
+    telling = Telling(SystemClock(), most_waiting=settings.webhooks.most_waiting, called=called)
+    return SqliteSandboxes(database, telling)
+
+
+def make_delivering(home: Home, settings: Settings, database: Database, courier: Courier) -> Delivering:
+    """Put together what delivers to webhooks; not running yet."""
+    return Delivering(
+        store=SqliteDeliveries(database, secret=home.secret()),
+        courier=courier,
+        clock=SystemClock(),
+        limits=settings.webhooks,
+    )
+
+
+def _courier(settings: Settings) -> HttpCourier:
+    limits = settings.webhooks
+    return HttpCourier(
+        timeout=limits.timeout,
+        allowed=parse_networks(limits.networks),
+        connections=max(limits.at_once * limits.webhooks_at_once, 1),
+    )
 
 
 def make_control(
-    home: Home, settings: Settings, database: Database, parts: HostParts, *, parting: Parting | None = None
+    home: Home,
+    settings: Settings,
+    database: Database,
+    parts: HostParts,
+    *,
+    store: Store,
+    parting: Parting | None = None,
 ) -> Control:
     """Put control together; not open yet."""
     clock = SystemClock()
@@ -106,7 +178,7 @@ def make_control(
         limits=settings.volumes,
     )
     ports = Ports(
-        store=SqliteSandboxes(database),
+        store=store,
         api_keys=SqliteApiKeys(database),
         runtime=parts.runtime,
         guest=parts.guest,
@@ -131,7 +203,7 @@ async def _serve_until(
     home: Home,
     settings: Settings,
     verbs: Verbs,
-    parts: HostParts,
+    behind: Mapping[str, Callable[[], Coroutine[Any, Any, None]]],
     ready: Callable[[], None],
 ) -> None:
     address = PublicAddress(domain=public_domain(settings))
@@ -143,11 +215,7 @@ async def _serve_until(
         listeners = {path: stack.enter_context(_listening(path)) for path in apps}
         servers = [(_server(app, settings), listeners[path]) for path, app in apps.items()]
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(parts.watch(), name="watch the edge")
-            behind = [
-                group.create_task(verbs.observing.run(), name="take samples"),
-                group.create_task(verbs.logbook.run(), name="fetch logs"),
-            ]
+            working = [group.create_task(work(), name=name) for name, work in behind.items()]
             serving = [
                 group.create_task(server.serve(sockets=[listener]), name="serve")
                 for server, listener in servers
@@ -161,7 +229,7 @@ async def _serve_until(
             for server, _ in servers:
                 server.should_exit = True
             await asyncio.wait(serving)
-            for task in (watching, stopping, *behind):
+            for task in (stopping, *working):
                 task.cancel()
 
 

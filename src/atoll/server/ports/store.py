@@ -84,7 +84,7 @@ class Store(Protocol):
 
     async def replace_sandbox(self, old: Sandbox, new: Sandbox) -> None:
         """
-        Write ``new`` where exactly ``old`` stands.
+        Write ``new`` where exactly ``old`` stands, and the event that this tells (``domain/events.py``).
 
         Raises:
             NotFoundError: there is no such row.

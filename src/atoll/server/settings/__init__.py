@@ -10,10 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from atoll.server.api.limits import ApiLimits
+from atoll.server.control.events import EventLimits
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.logbook import LogLimits
 from atoll.server.control.observing import MetricsLimits
 from atoll.server.control.volumes import VolumeLimits
+from atoll.server.control.webhooks import WebhookLimits
 from atoll.server.edge.process import EdgeLimits
 from atoll.server.guests.client import GuestLimits
 from atoll.server.network.ruleset import MOST_CONNECTIONS
@@ -143,5 +145,7 @@ class Settings:
     templates: TemplateSettings = field(default_factory=TemplateSettings)
     metrics: MetricsLimits = field(default_factory=MetricsLimits)
     logs: LogLimits = field(default_factory=LogLimits)
+    events: EventLimits = field(default_factory=EventLimits)
+    webhooks: WebhookLimits = field(default_factory=WebhookLimits)
     edge: EdgeLimits = field(default_factory=EdgeLimits)
     api: ApiLimits = field(default_factory=ApiLimits)

@@ -20,17 +20,20 @@ from atoll.server.stores.rows import (
     sandbox_to_row,
 )
 from atoll.server.stores.tables import memory_kills, sandbox_metadata, sandboxes
+from atoll.server.stores.telling import Telling
 
 
 class SqliteSandboxes(Store):
     """Sandboxes in the database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, telling: Telling) -> None:
         """
         Args:
             database: opened and closed by whoever made it.
+            telling: what changes of rows mean to their owners.
         """
         self._database = database
+        self._telling = telling
 
     @override
     async def add_sandbox(self, sandbox: Sandbox) -> None:
@@ -62,6 +65,7 @@ class SqliteSandboxes(Store):
             if new.metadata != old.metadata:
                 connection.execute(delete(sandbox_metadata).where(sandbox_metadata.c.sandbox_id == new.id))
                 _add_pairs(connection, new)
+            self._telling.tell(connection, old, new)
 
     @override
     async def list_sandboxes(self, filter: SandboxFilter, page: Page) -> Sequence[Sandbox]:

@@ -154,3 +154,61 @@ volumes = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Index("volumes_by_name", "team_id", "name", unique=True),
 )
+
+# What happened to sandboxes; no reference to their rows, which go sooner.
+events = Table(
+    "events",
+    metadata,
+    # In the order of their writing, and never given twice.
+    Column("seq", Integer, primary_key=True),
+    Column("id", String, nullable=False),
+    Column("team_id", String, nullable=False),
+    Column("sandbox_id", String, nullable=False),
+    Column("template_id", String, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("type", String, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("data", JSON(none_as_null=True)),
+    # Types are in the indexes, so that rows of other ones are not read.
+    Index("events_by_team", "team_id", "seq", "type"),
+    Index("events_by_sandbox", "sandbox_id", "team_id", "seq", "type"),
+    Index("events_by_time", "at"),
+    sqlite_autoincrement=True,
+)
+
+# The secret is encrypted.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("team_id", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("url", String, nullable=False),
+    Column("events", JSON, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("webhooks_by_team", "team_id", "created_at", "id"),
+)
+
+# What is to be sent, and what was.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String, nullable=False),
+    Column("webhook_id", String, ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    Column("event_seq", Integer, ForeignKey("events.seq", ondelete="CASCADE"), nullable=False),
+    Column("status", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due", UtcDateTime),
+    Column("tried_at", UtcDateTime),
+    Column("duration_ms", Integer, nullable=False),
+    Column("http_status", Integer),
+    Column("problem", String, nullable=False),
+    Index("deliveries_by_webhook", "webhook_id", "seq"),
+    Index("deliveries_by_status", "webhook_id", "status", "seq"),
+    Index("deliveries_by_due", "webhook_id", "due"),
+    Index("deliveries_by_event", "event_seq"),
+    sqlite_autoincrement=True,
+)

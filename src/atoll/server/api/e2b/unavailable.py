@@ -33,10 +33,6 @@ UNAVAILABLE: dict[tuple[str, str], str] = {
     ("DELETE", "/templates/tags"): "tagging a template",
     ("GET", f"{_TEMPLATE}/tags"): "tagging a template",
     ("GET", "/teams"): "teams",
-    ("GET", "/events/sandboxes"): "events",
-    ("GET", "/events/sandboxes/{sandbox_id}"): "events",
-    ("GET", "/events/webhooks"): "webhooks",
-    ("POST", "/events/webhooks"): "webhooks",
 }
 
 

@@ -1,0 +1,48 @@
+"""The port to events, for reading: they are written with the rows that tell them (``ports/store.py``)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from atoll.server.domain.events import Event, EventType
+from atoll.server.domain.ids import SandboxId, TeamId
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventQuery:
+    """
+    Which events to list.
+
+    Attributes:
+        team_id: whose.
+        sandbox_id: of this sandbox only; None: of all.
+        types: of these only; empty: of all.
+        offset: so many are left out first.
+        limit: at most so many.
+        oldest_first: the order in which they were written.
+    """
+
+    team_id: TeamId
+    sandbox_id: SandboxId | None = None
+    types: tuple[EventType, ...] = ()
+    offset: int = 0
+    limit: int = 10
+    oldest_first: bool = False
+
+
+class EventStore(Protocol):
+    """Keeps events. Every call is one transaction."""
+
+    async def list_events(self, query: EventQuery) -> Sequence[Event]:
+        """List events."""
+        ...
+
+    async def forget_events(self, *, before: datetime, most: int, at_once: int) -> int:
+        """
+        Delete events from before, and of each team the oldest beyond ``most``; return how many.
+
+        About ``at_once`` of each kind go in one call; fewer mean that there is no more.
+        What was delivered of them, or was to be, is forgotten too.
+        """
+        ...

@@ -1,0 +1,91 @@
+"""Events: read and forgotten here, written by ``telling`` with the row that tells them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, insert, select
+from typing_extensions import override
+
+from atoll.server.domain.events import Event, EventType
+from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
+from atoll.server.ports.events import EventQuery, EventStore
+from atoll.server.stores.database import Database, unreadable
+from atoll.server.stores.tables import events
+
+
+class SqliteEvents(EventStore):
+    """Events in the database."""
+
+    def __init__(self, database: Database) -> None:
+        """
+        Args:
+            database: opened and closed by whoever made it.
+        """
+        self._database = database
+
+    @override
+    async def list_events(self, query: EventQuery) -> Sequence[Event]:
+        wanted = [events.c.team_id == query.team_id]
+        if query.sandbox_id is not None:
+            wanted.append(events.c.sandbox_id == query.sandbox_id)
+        if query.types:
+            wanted.append(events.c.type.in_([kind.value for kind in query.types]))
+        order = events.c.seq.asc() if query.oldest_first else events.c.seq.desc()
+        statement = select(events).where(*wanted).order_by(order).limit(query.limit).offset(query.offset)
+        with self._database.transaction(writes=False) as connection:
+            return [event_from_row(row) for row in connection.execute(statement).mappings()]
+
+    @override
+    async def forget_events(self, *, before: datetime, most: int, at_once: int) -> int:
+        with self._database.transaction(writes=True) as connection:
+            old = select(events.c.seq).where(events.c.at < before).order_by(events.c.at).limit(at_once)
+            gone = _delete(connection, old.scalar_subquery())
+            for team_id in connection.execute(select(events.c.team_id).distinct()).scalars().all():
+                ours = select(events.c.seq).where(events.c.team_id == team_id)
+                last_kept = ours.order_by(events.c.seq.desc()).limit(1).offset(most)
+                beyond = ours.where(events.c.seq <= last_kept.scalar_subquery())
+                gone += _delete(connection, beyond.order_by(events.c.seq).limit(at_once).scalar_subquery())
+            return gone
+
+
+def _delete(connection: Connection, which: ColumnElement[int]) -> int:
+    return connection.execute(delete(events).where(events.c.seq.in_(which))).rowcount
+
+
+def add_event(connection: Connection, event: Event) -> int:
+    """Write an event; return its number."""
+    row = {
+        "id": event.id,
+        "team_id": event.team_id,
+        "sandbox_id": event.sandbox_id,
+        "template_id": event.template_id,
+        "generation": event.generation,
+        "type": event.type.value,
+        "at": event.at,
+        "data": dict(event.data) if event.data is not None else None,
+    }
+    written = connection.execute(insert(events), row).inserted_primary_key
+    assert written is not None
+    return int(written[0])
+
+
+def event_from_row(row: RowMapping, *, id: str | None = None) -> Event:
+    """
+    Read an event's row; ``id`` is its own where the row has another one under that name.
+
+    Raises:
+        InternalError: a value is none that this version writes.
+    """
+    try:
+        return Event(
+            id=id or row["id"],
+            type=EventType(row["type"]),
+            team_id=TeamId(row["team_id"]),
+            sandbox_id=SandboxId(row["sandbox_id"]),
+            template_id=TemplateId(row["template_id"]),
+            generation=row["generation"],
+            at=row["at"],
+            data=row["data"],
+        )
+    except (ValueError, TypeError) as error:
+        raise unreadable(f"event {id or row['id']}", error) from error
