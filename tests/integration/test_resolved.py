@@ -1,7 +1,7 @@
 """
 The way by systemd-resolved: link and address are real, ``resolvectl`` is one that writes down its words.
 
-Whether a real resolved follows these words is not tried here: it needs a system bus.
+Whether a real resolved follows these words is for test_resolved_runs.py.
 """
 
 import json
