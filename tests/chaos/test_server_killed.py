@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,19 @@ def kernel_objects(home: LiveHome, home_id: str | None = None) -> dict[str, list
         "directories": [p.name for p in (home.path / "sandboxes").glob("i*")],
         "processes": home.sandbox_processes(),
     }
+
+
+def events(home: LiveHome) -> dict[str, list[str]]:
+    """List what was told of each sandbox, in its order."""
+    options = home.client_options
+    lives: dict[str, list[str]] = defaultdict(list)
+    with httpx.Client(base_url=options["api_url"], headers={"X-API-Key": options["api_key"]}) as api:
+        offset = 0
+        while page := api.get(f"/events/sandboxes?orderAsc=true&limit=100&offset={offset}").json():
+            offset += len(page)
+            for event in page:
+                lives[event["sandboxId"]].append(event["type"].rpartition(".")[2])
+    return lives
 
 
 class Crowd:
@@ -118,6 +132,10 @@ def test_nothing_acknowledged_is_lost_and_nothing_leaks(
         for sandbox_id in listed:
             Sandbox.kill(sandbox_id, **home.client_options)
         assert home.settled_running() == set()
+        lives = events(home)
+        # Whatever was told once: that it began, and that it ended.
+        assert crowd.alive | crowd.killed | listed <= set(lives)
+        assert {tuple(life) for life in lives.values()} == {("created", "killed")}
         left = kernel_objects(home)
         # Ready slots are kept; that they go is checked below.
         left["namespaces"] = left["links"] = []

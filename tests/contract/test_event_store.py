@@ -1,13 +1,15 @@
 """Every promise of ports/events.py, and that rows and events are written together or not at all."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from contract.test_store import TEAM, make
-from fakes.events import sandboxes_in
+from fakes.events import events_in, sandboxes_in
 
+from atoll.server.control.events import EventLimits
 from atoll.server.domain.errors import AbortedError
 from atoll.server.domain.events import EventType
 from atoll.server.domain.ids import SandboxId, TeamId
@@ -119,9 +121,9 @@ async def test_what_is_old_is_forgotten_a_few_at_a_time(kept: Kept) -> None:
     await kept.life()
     before = kept.clock.now()
 
-    assert await kept.events.forget_events(before=before, most=100, at_once=5) == 5
-    assert await kept.events.forget_events(before=before, most=100, at_once=5) == 4
-    assert await kept.events.forget_events(before=before, most=100, at_once=5) == 0
+    assert await kept.events.forget_events(before=before, most=5) == 5
+    assert await kept.events.forget_events(before=before, most=5) == 4
+    assert await kept.events.forget_events(before=before, most=5) == 0
     assert await kept.types() == ["KILLED", "CREATED"]
 
 
@@ -129,17 +131,21 @@ async def test_each_team_has_room_of_its_own(kept: Kept) -> None:
     other = await kept.life(team_id=TeamId("other"))
     await kept.life(updates=5)
 
-    assert await kept.events.forget_events(before=kept.clock.now(), most=3, at_once=100) == 4
+    assert await kept.events.forget_excess(TEAM, keep=3, most=2) == 2
+    assert await kept.events.forget_excess(TEAM, keep=3, most=100) == 2
+    assert await kept.events.forget_excess(TEAM, keep=3, most=100) == 0
 
     assert await kept.types() == ["KILLED", "UPDATED", "UPDATED"]
     theirs = await kept.events.list_events(EventQuery(team_id=TeamId("other"), sandbox_id=other))
     assert len(theirs) == 2
+    teams = [await kept.events.next_team(TeamId(after)) for after in ("", "other", "team")]
+    assert teams == ["other", "team", None]
 
 
 async def test_a_number_is_never_given_twice(kept: Kept) -> None:
     await kept.life()
     kept.clock.advance(HOUR)
-    await kept.events.forget_events(before=kept.clock.now(), most=0, at_once=100)
+    await kept.events.forget_events(before=kept.clock.now(), most=100)
     await kept.life(killed=False)
 
     with kept.database.transaction(writes=False) as connection:
@@ -159,3 +165,20 @@ async def test_listing_looks_at_indexes_only(kept: Kept) -> None:
             text = str(plan.all())
             assert index in text
             assert "TEMP B-TREE" not in text
+
+
+async def test_the_sweep_keeps_what_the_settings_say(kept: Kept) -> None:
+    await kept.life(updates=20)
+    kept.clock.advance(8 * 24 * HOUR)
+    young = await kept.life(updates=20)
+    await kept.life(team_id=TeamId("other"))
+    limits = EventLimits(keep=timedelta(days=7), most=5, forgotten_at_once=3)
+
+    async with asyncio.TaskGroup() as group:
+        sweep = group.create_task(events_in(kept.database, kept.clock, limits).run())
+        await kept.clock.slept_until(kept.clock.now() + limits.forget_every)
+        sweep.cancel()
+
+    assert await kept.types(limit=100) == ["KILLED", *["UPDATED"] * 4]
+    assert await kept.types(limit=100, sandbox_id=young) == ["KILLED", *["UPDATED"] * 4]
+    assert len(await kept.events.list_events(EventQuery(team_id=TeamId("other")))) == 2

@@ -25,6 +25,7 @@ from atoll.server.runtimes.fake.templates import FakeTemplates
 from atoll.server.runtimes.fake.volumes import FakeVolumes
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home, open_home
+from atoll.server.settings.loading import load
 
 
 class Deadly(Faults):
@@ -65,7 +66,8 @@ def fake_host(place: str | None) -> serving.HostFactory:
 
 
 def main() -> None:
-    home, settings = open_home(Path(sys.argv[1])), Settings()
+    home = open_home(Path(sys.argv[1]))
+    settings = load(home.settings, {})
     logs.set_up(home.server_log, settings.server, errors=home.server_errors)
     place = sys.argv[2] if len(sys.argv) > 2 else None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

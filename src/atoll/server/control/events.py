@@ -1,16 +1,17 @@
 """Events: showing them, and forgetting old ones. They are written with the rows that tell them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
 from atoll.server.control.requests import Actor
 from atoll.server.domain.errors import AtollError, InvalidArgumentError
 from atoll.server.domain.events import Event, parse_type
-from atoll.server.domain.ids import parse_sandbox_id
+from atoll.server.domain.ids import TeamId, parse_sandbox_id
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.events import EventQuery, EventStore
 
@@ -95,14 +96,24 @@ class Events:
             await self._clock.sleep_until(self._clock.now() + pause)
 
     async def _forget(self) -> int:
-        before, at_once = self._clock.now() - self._limits.keep, max(self._limits.forgotten_at_once, 1)
-        forgotten = 0
-        while True:
-            number = await self._store.forget_events(
-                before=before, most=max(self._limits.most, 0), at_once=at_once
-            )
-            forgotten += number
-            if number < at_once:
-                return forgotten
-            # The store's calls never yield: others take their turn here.
-            await asyncio.sleep(0)
+        before, keep = self._clock.now() - self._limits.keep, max(self._limits.most, 0)
+        most = max(self._limits.forgotten_at_once, 1)
+        forgotten = await _all(most, lambda: self._store.forget_events(before=before, most=most))
+        team_id = TeamId("")
+        while (found := await self._store.next_team(team_id)) is not None:
+            team_id = found
+            excess = partial(self._store.forget_excess, team_id, keep=keep, most=most)
+            forgotten += await _all(most, excess)
+        return forgotten
+
+
+async def _all(most: int, step: Callable[[], Awaitable[int]]) -> int:
+    """Repeat a step until it finds fewer than it would take; return how many there were."""
+    total = 0
+    while True:
+        number = await step()
+        total += number
+        # The store's calls never yield: others take their turn here.
+        await asyncio.sleep(0)
+        if number < most:
+            return total

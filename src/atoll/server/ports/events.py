@@ -38,11 +38,18 @@ class EventStore(Protocol):
         """List events."""
         ...
 
-    async def forget_events(self, *, before: datetime, most: int, at_once: int) -> int:
+    async def forget_events(self, *, before: datetime, most: int) -> int:
         """
-        Delete events from before, and of each team the oldest beyond ``most``; return how many.
+        Delete events from before, so many at most; return how many.
 
-        About ``at_once`` of each kind go in one call; fewer mean that there is no more.
         What was delivered of them, or was to be, is forgotten too.
         """
+        ...
+
+    async def forget_excess(self, team_id: TeamId, *, keep: int, most: int) -> int:
+        """Delete a team's events but the last ``keep``, so many at most, oldest first; return how many."""
+        ...
+
+    async def next_team(self, after: TeamId) -> TeamId | None:
+        """Return the next team that has events, in the order of their ids; None: no more."""
         ...

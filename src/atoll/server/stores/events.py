@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, insert, select
 from typing_extensions import override
 
 from atoll.server.domain.events import Event, EventType
@@ -36,16 +36,26 @@ class SqliteEvents(EventStore):
             return [event_from_row(row) for row in connection.execute(statement).mappings()]
 
     @override
-    async def forget_events(self, *, before: datetime, most: int, at_once: int) -> int:
+    async def forget_events(self, *, before: datetime, most: int) -> int:
+        old = select(events.c.seq).where(events.c.at < before).order_by(events.c.at).limit(most)
         with self._database.transaction(writes=True) as connection:
-            old = select(events.c.seq).where(events.c.at < before).order_by(events.c.at).limit(at_once)
-            gone = _delete(connection, old.scalar_subquery())
-            for team_id in connection.execute(select(events.c.team_id).distinct()).scalars().all():
-                ours = select(events.c.seq).where(events.c.team_id == team_id)
-                last_kept = ours.order_by(events.c.seq.desc()).limit(1).offset(most)
-                beyond = ours.where(events.c.seq <= last_kept.scalar_subquery())
-                gone += _delete(connection, beyond.order_by(events.c.seq).limit(at_once).scalar_subquery())
-            return gone
+            return _delete(connection, old.scalar_subquery())
+
+    @override
+    async def forget_excess(self, team_id: TeamId, *, keep: int, most: int) -> int:
+        ours = select(events.c.seq).where(events.c.team_id == team_id)
+        first_beyond = ours.order_by(events.c.seq.desc()).limit(1).offset(keep).scalar_subquery()
+        beyond = ours.where(events.c.seq <= first_beyond).order_by(events.c.seq).limit(most)
+        with self._database.transaction(writes=True) as connection:
+            return _delete(connection, beyond.scalar_subquery())
+
+    @override
+    async def next_team(self, after: TeamId) -> TeamId | None:
+        # A look into the index, where listing all teams would read all of it.
+        statement = select(func.min(events.c.team_id)).where(events.c.team_id > after)
+        with self._database.transaction(writes=False) as connection:
+            found = connection.execute(statement).scalar_one()
+            return TeamId(found) if found is not None else None
 
 
 def _delete(connection: Connection, which: ColumnElement[int]) -> int:

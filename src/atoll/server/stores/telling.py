@@ -5,9 +5,10 @@ So no event is lost and none is made up, whenever the server dies.
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, literal, select
 
 from atoll.server.domain.events import Event, told_by
 from atoll.server.domain.sandbox import Sandbox
@@ -32,6 +33,8 @@ class Telling:
         self._clock = clock
         self._most_waiting = most_waiting
         self._called = called
+        # Built once: that takes longer than to run it, and every create waits for it.
+        self._webhooks = _webhooks_of_team(most_waiting)
 
     def tell(self, connection: Connection, old: Sandbox, new: Sandbox) -> None:
         """Write what the change of a row tells, if anything."""
@@ -39,21 +42,22 @@ class Telling:
         if event is None:
             return
         number = add_event(connection, event)
-        waits = [
-            self._queue(connection, webhook_id, number, event) for webhook_id in _wanted(connection, event)
-        ]
-        if any(waits):
+        rows = [self._row(wanted, number, event) for wanted in self._wanted(connection, event)]
+        if rows:
+            connection.execute(insert(deliveries), rows)
+        if any(row["due"] is not None for row in rows):
             self._called()
 
-    def _queue(self, connection: Connection, webhook_id: str, number: int, event: Event) -> bool:
-        waiting = select(deliveries.c.seq).where(
-            deliveries.c.webhook_id == webhook_id, deliveries.c.status == DeliveryStatus.PENDING.value
-        )
-        counted = select(func.count()).select_from(waiting.limit(self._most_waiting).subquery())
-        room = connection.execute(counted).scalar_one() < self._most_waiting
-        row = {
+    def _wanted(self, connection: Connection, event: Event) -> list[Row[Any]]:
+        """List the webhooks that want an event, and how many deliveries wait for each."""
+        found: Sequence[Row[Any]] = connection.execute(self._webhooks, {"team_id": event.team_id}).all()
+        return [row for row in found if event.type.value in row.events]
+
+    def _row(self, wanted: Row[Any], number: int, event: Event) -> dict[str, Any]:
+        room = wanted.waiting < self._most_waiting
+        return {
             "id": str(uuid.uuid4()),
-            "webhook_id": webhook_id,
+            "webhook_id": wanted.id,
             "event_seq": number,
             "status": (DeliveryStatus.PENDING if room else DeliveryStatus.DROPPED).value,
             "attempts": 0,
@@ -61,12 +65,19 @@ class Telling:
             "duration_ms": 0,
             "problem": "" if room else f"{self._most_waiting} deliveries were waiting",
         }
-        connection.execute(insert(deliveries), row)
-        return room
 
 
-def _wanted(connection: Connection, event: Event) -> list[str]:
-    ours = select(webhooks.c.id, webhooks.c.events).where(
-        webhooks.c.team_id == event.team_id, webhooks.c.enabled.is_(True)
+def _webhooks_of_team(most_waiting: int) -> Select[Any]:
+    """Select a team's enabled webhooks, and how many deliveries wait for each, counted to a bound."""
+    pending = deliveries.c.status == DeliveryStatus.PENDING.value
+    waiting = (
+        select(literal(1))
+        .where(deliveries.c.webhook_id == webhooks.c.id, pending)
+        .correlate(webhooks)
+        .limit(most_waiting)
+        .subquery()
     )
-    return [row.id for row in connection.execute(ours) if event.type.value in row.events]
+    counted = select(func.count()).select_from(waiting).scalar_subquery()
+    return select(webhooks.c.id, webhooks.c.events, counted.label("waiting")).where(
+        webhooks.c.team_id == bindparam("team_id"), webhooks.c.enabled.is_(True)
+    )
