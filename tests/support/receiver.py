@@ -67,7 +67,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         made = self.server.made
-        body = self.rfile.read(int(self.headers.get("content-length", "0")))
+        length = int(self.headers.get("content-length", "0"))
+        body = self.rfile.read(length)
+        if len(body) < length:
+            # Its sender was killed in the middle: half a request is none.
+            self.close_connection = True
+            return
         headers = {name.lower(): value for name, value in self.headers.items()}
         with made.changed:
             made.received.append(Received(self.path, headers, body))
