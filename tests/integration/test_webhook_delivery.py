@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -387,7 +389,57 @@ async def test_nobody_there_and_no_such_name_are_said(post: Post) -> None:
     assert "the name cannot be looked up" in unknown.problem
 
 
-async def test_https_is_checked(post: Post, there: Receiver) -> None:
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of hooks.example, signed by itself, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout key.pem"
+    names = ["-subj", "/CN=hooks.example", "-addext", "subjectAltName=DNS:hooks.example"]
+    subprocess.run(
+        [*command.split(), "-out", "cert.pem", *names], cwd=folder, check=True, capture_output=True
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted", "status"),
+    [
+        ("hooks.example", True, DeliveryStatus.SUCCESS),
+        ("hooks.example", False, DeliveryStatus.FAILED),
+        # The certificate is another name's.
+        ("other.example", True, DeliveryStatus.FAILED),
+    ],
+)
+async def test_https_wants_a_certificate_of_the_name(
+    database: Database,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    trusted: bool,
+    status: DeliveryStatus,
+) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    # As a public name would lead to a public address.
+    monkeypatch.setattr(http.socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("127.0.0.1", 0))])
+    post = Post(database, replace(LIMITS, attempts=1))
+    trust = ssl.create_default_context(cafile=str(certificate / "cert.pem")) if trusted else None
+    post.courier = HttpCourier(
+        timeout=LIMITS.timeout, allowed=parse_networks(LIMITS.networks), connections=8, trust=trust
+    )
+    post.worker._courier = post.courier
+    with receiver(tls=server) as there:
+        async with post.working():
+            hook = await post.hook(there.url("/ok", host).replace("http:", "https:"))
+            await post.create()
+            [line] = await post.ended(hook)
+
+    assert line.status is status, line.problem
+    assert len(there.at("/ok")) == (status is DeliveryStatus.SUCCESS)
+    assert status is DeliveryStatus.SUCCESS or "certificate verify failed" in line.problem
+
+
+async def test_https_where_nobody_speaks_it_fails(post: Post, there: Receiver) -> None:
     hook = await post.hook(there.url("/ok").replace("http:", "https:"))
 
     await post.create()

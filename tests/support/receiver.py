@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -118,14 +120,22 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
     made: Receiver
+    tls: ssl.SSLContext | None
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        if self.tls is None:
+            return connection, address
+        # A failed handshake is an OSError: the server then waits for the next connection.
+        return self.tls.wrap_socket(connection, server_side=True), address
 
 
 @contextmanager
-def receiver(port: int = 0) -> Iterator[Receiver]:
+def receiver(port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     """Listen until left."""
     made = Receiver()
     with _Server(("127.0.0.1", port), _Handler) as server:
-        server.made = made
+        server.made, server.tls = made, tls
         made.port = server.server_address[1]
         serve = partial(server.serve_forever, poll_interval=0.05)
         thread = threading.Thread(target=serve, name="receiver")
