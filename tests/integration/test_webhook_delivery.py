@@ -272,6 +272,27 @@ async def test_a_disabled_webhook_gets_nothing_what_waited_neither(post: Post, t
     assert [one.event["sandboxId"] for one in there.at("/ok")] == [row.id]
 
 
+async def test_what_was_dropped_in_the_middle_of_an_attempt_stays_dropped(
+    post: Post, there: Receiver
+) -> None:
+    hook = await post.hook(there.url("/slow"))
+    other = await post.hook(there.url("/ok"))
+    await post.create()
+    await asyncio.to_thread(there.wait, "/slow", 1)
+
+    await post.hooks.change(TEAM, hook.id, enabled=False)
+    there.release.set()
+    await post.ended(other)
+    # The turn is over when the webhook has another one.
+    await post.hooks.change(TEAM, hook.id, enabled=True)
+    await post.create()
+    async with asyncio.timeout(10):
+        while (lines := await post.log(hook))[-1].status is DeliveryStatus.PENDING:
+            await asyncio.sleep(0.01)
+
+    assert [one.status for one in lines] == [DeliveryStatus.DROPPED, DeliveryStatus.SUCCESS]
+
+
 async def test_a_webhook_can_be_deleted_in_the_middle_of_a_delivery(post: Post, there: Receiver) -> None:
     hook = await post.hook(there.url("/slow"))
     await post.create()
