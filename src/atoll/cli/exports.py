@@ -93,11 +93,27 @@ def lines(home: Path) -> list[str]:
     domain = tls_domain(status)
     if domain is None:
         return _exported({**ours, "E2B_API_URL": url, "E2B_SANDBOX_URL": url, "E2B_VOLUME_API_URL": url})
+    if _in_hosts(home):
+        # Clients that read /etc/hosts once, at their start, know this name, and no sandbox that comes later.
+        return [
+            "unset E2B_API_URL E2B_VOLUME_API_URL",
+            *_exported(
+                {**ours, "E2B_DOMAIN": domain, "E2B_SANDBOX_URL": f"https://sandbox.{domain}", **_trust(home)}
+            ),
+        ]
     # An address that was exported before would win over the domain.
     return [
         "unset E2B_API_URL E2B_SANDBOX_URL E2B_VOLUME_API_URL",
         *_exported({**ours, "E2B_DOMAIN": domain, **_trust(home)}),
     ]
+
+
+def _in_hosts(home: Path) -> bool:
+    """Say whether names are kept in /etc/hosts."""
+    try:
+        return bool(json.loads((home / "dns.json").read_text()).get("way") == "hosts")
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _trust(home: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from atoll.server.api.gate import Gate
 from atoll.server.api.internal import routes as internal
 from atoll.server.api.limits import ApiLimits
 from atoll.server.api.rest import dialect as rest
+from atoll.server.control.naming import Naming
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
 from atoll.server.control.verbs import Verbs
@@ -44,6 +45,8 @@ def build_public(verbs: Verbs, address: PublicAddress, limits: ApiLimits) -> ASG
     return Gate(dialects, verbs.control.authenticate, limits)
 
 
-def build_private(control: Control, secrets: Secrets, limits: ApiLimits) -> ASGIApp:
+def build_private(
+    control: Control, secrets: Secrets, limits: ApiLimits, naming: Naming | None = None
+) -> ASGIApp:
     """Build what ``control.sock`` serves."""
-    return Gate((internal.build(control, secrets),), control.authenticate, limits)
+    return Gate((internal.build(control, secrets, naming),), control.authenticate, limits)

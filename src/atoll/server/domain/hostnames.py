@@ -7,6 +7,8 @@ from atoll.server.domain.errors import InvalidArgumentError
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 # A name has 253 characters at most, and the longest of ours before a domain takes 5 + 1 + 21 + 1.
 MOST_DOMAIN_LENGTH = 253 - 28
+# Each of them is a name of each sandbox, in a file that every look-up reads.
+MOST_PORTS = 64
 
 
 def parse_domain(text: str) -> str:
@@ -29,6 +31,22 @@ def parse_domain(text: str) -> str:
             resolution="Two labels or more, of letters, digits and dashes: sbx.test, say.",
         )
     return name
+
+
+def parse_ports(text: str) -> tuple[int, ...]:
+    """
+    Read ports that are separated by commas; the order stays, and what is there twice is once.
+
+    Raises:
+        InvalidArgumentError: one is none, or there are more than 64.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    fits = all(word.isascii() and word.isdigit() and 0 < int(word[:6]) < 65536 for word in words)
+    if not fits or len(words) > MOST_PORTS:
+        raise InvalidArgumentError(
+            f"{text[:64]!r} are no ports", resolution=f"3000,8080, say; {MOST_PORTS} at the most."
+        )
+    return tuple(dict.fromkeys(int(word) for word in words))
 
 
 def parse_listen(text: str) -> tuple[str, int]:

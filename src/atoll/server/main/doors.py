@@ -14,7 +14,7 @@ import structlog
 
 from atoll.server.control.clock import SystemClock
 from atoll.server.domain.errors import AtollError, InvalidArgumentError
-from atoll.server.domain.hostnames import parse_domain, parse_listen
+from atoll.server.domain.hostnames import parse_domain, parse_listen, parse_ports
 from atoll.server.edge.certificates import LocalAuthority, check_own, unpublish
 from atoll.server.edge.tls import EdgeACME, EdgeTLS
 from atoll.server.settings import Settings, TLSSettings
@@ -58,6 +58,7 @@ def read(home: Home, settings: Settings) -> EdgeTLS | None:
     if bool(tls.cert) != bool(tls.key):
         raise InvalidArgumentError("A certificate needs its key, and a key its certificate")
     made = LocalAuthority(home.certificates, domain).server_file
+    parse_ports(tls.hosts_ports)
     ours = names_listen(home.id, tls.names_listen)
     addresses = names_addresses(tls)
     return EdgeTLS(

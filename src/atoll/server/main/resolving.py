@@ -12,10 +12,11 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 from atoll.server.domain.errors import FailedPreconditionError, InternalError
-from atoll.server.host import resolv_conf, resolvectl
+from atoll.server.host import hosts_file, resolv_conf, resolvectl
 from atoll.server.host.netlink import Netlink, NetlinkError
 from atoll.server.host.resolv_conf import ResolvConfError
 from atoll.server.host.resolvectl import ResolvectlError
+from atoll.server.main import hosts_names
 from atoll.server.settings.home import Home
 
 # Nothing but our own questions goes through the link.
@@ -30,8 +31,8 @@ class Installed:
     What was changed.
 
     Attributes:
-        way: "resolv.conf" or "resolved".
-        address: of our name server.
+        way: "resolv.conf" or "resolved", or "hosts": then the server changes that file.
+        address: of our name server, or the file that has the names.
         domain: whose names it knows.
         before: the file as it was, in base64; empty for resolved.
         after: the file as it was left, in base64; empty for resolved.
@@ -83,6 +84,31 @@ def install(home: Home, *, address: str, domain: str, path: Path = resolv_conf.P
         raise _cannot(str(error), "Is systemd-resolved running? `resolvectl status` says.") from error
 
 
+def install_hosts(home: Home, *, domain: str, path: Path = resolv_conf.PATH) -> None:
+    """
+    Have the server keep names in /etc/hosts from its next look on; nothing else stays installed.
+
+    Raises:
+        FailedPreconditionError: what was installed before cannot be undone.
+    """
+    before = installed(home)
+    if before is not None and before.way != "hosts":
+        remove(home, path=path)
+    _write(home, Installed(way="hosts", address=str(hosts_file.PATH), domain=domain))
+
+
+def wants_hosts(home: Home) -> bool:
+    """Say whether names are to be kept in /etc/hosts; takes microseconds."""
+    if not _record(home).exists():
+        return False
+    try:
+        done = installed(home)
+    except InternalError:
+        # `atoll dns` says so.
+        return False
+    return done is not None and done.way == "hosts"
+
+
 def remove(home: Home, *, path: Path = resolv_conf.PATH) -> str | None:
     """
     Undo ``install``: the file is as it was, byte for byte; None when there is nothing to undo.
@@ -96,6 +122,8 @@ def remove(home: Home, *, path: Path = resolv_conf.PATH) -> str | None:
     done = installed(home)
     if done is None:
         return None
+    if done.way == "hosts":
+        return hosts_names.take_out(home, lambda: _record(home).unlink(missing_ok=True))
     if done.way == "resolved":
         with Netlink() as netlink:
             netlink.delete_links([link_name(home)], group=_group(home))

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from atoll.server.control.delivering import Delivering
 from atoll.server.control.events import Events
 from atoll.server.control.killing import Parting
 from atoll.server.control.logbook import Logbook
+from atoll.server.control.naming import Naming
 from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control, Ports
@@ -29,7 +31,8 @@ from atoll.server.control.volumes import Volumes
 from atoll.server.control.webhooks import Webhooks
 from atoll.server.couriers.http import HttpCourier
 from atoll.server.domain.webhooks import parse_networks
-from atoll.server.main import doors
+from atoll.server.main import doors, resolving
+from atoll.server.main.hosts_names import HostsNames, NamedSandboxes
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
 from atoll.server.ports.store import Store
 from atoll.server.ports.webhooks import Courier
@@ -72,17 +75,21 @@ async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Cal
             await access.set_key(SqliteApiKeys(database), SystemClock(), home.api_key(), name=HOME_KEY)
             async with host(home, settings, Purpose.SERVE) as parts, _courier(settings) as courier:
                 delivering = make_delivering(home, settings, database, courier)
-                verbs = make_verbs(home, settings, database, parts, called=delivering.call)
+                telling = make_telling(settings, delivering.call)
+                naming = make_naming(home, settings, database, telling)
+                store = NamedSandboxes(database, telling, naming.changed)
+                verbs = make_verbs(home, settings, database, parts, store=store)
                 async with verbs.control:
                     await verbs.control.volumes.open()
                     behind = {
                         "watch the edge": parts.watch,
                         "take samples": verbs.observing.run,
                         "fetch logs": verbs.logbook.run,
+                        "keep names": naming.run,
                         "forget events": verbs.events.run,
                         "deliver to webhooks": delivering.run,
                     }
-                    await _serve_until(stop, home, settings, verbs, behind, ready)
+                    await _serve_until(stop, home, settings, verbs, naming, behind, ready)
     log.info("server stopped")
 
 
@@ -92,11 +99,10 @@ def make_verbs(
     database: Database,
     parts: HostParts,
     *,
-    called: Callable[[], None],
+    store: Store,
 ) -> Verbs:
-    """Put everything together; control is not open yet. ``called`` hears of what is to be delivered."""
+    """Put everything together; control is not open yet."""
     clock = SystemClock()
-    store = make_store(settings, database, called)
     logbook = Logbook(
         store=store,
         runtime=parts.runtime,
@@ -134,10 +140,19 @@ def make_verbs(
     )
 
 
-def make_store(settings: Settings, database: Database, called: Callable[[], None] = lambda: None) -> Store:
-    """Put the rows of sandboxes together, and what their changes tell."""
-    telling = Telling(SystemClock(), most_waiting=settings.webhooks.most_waiting, called=called)
-    return SqliteSandboxes(database, telling)
+def make_telling(settings: Settings, called: Callable[[], None] = lambda: None) -> Telling:
+    """Put together what changes of rows tell."""
+    return Telling(SystemClock(), most_waiting=settings.webhooks.most_waiting, called=called)
+
+
+def make_naming(home: Home, settings: Settings, database: Database, telling: Telling) -> Naming:
+    """Put together what keeps names of sandboxes in a file, if that is wanted; not running yet."""
+    return Naming(
+        store=SqliteSandboxes(database, telling),
+        names=HostsNames(home, settings, partial(resolving.wants_hosts, home)),
+        clock=SystemClock(),
+        pause=settings.tls.hosts_pause,
+    )
 
 
 def make_delivering(home: Home, settings: Settings, database: Database, courier: Courier) -> Delivering:
@@ -203,13 +218,14 @@ async def _serve_until(
     home: Home,
     settings: Settings,
     verbs: Verbs,
+    naming: Naming,
     behind: Mapping[str, Callable[[], Coroutine[Any, Any, None]]],
     ready: Callable[[], None],
 ) -> None:
     address = PublicAddress(domain=public_domain(settings))
     apps = {
         home.api_socket: build_public(verbs, address, settings.api),
-        home.control_socket: build_private(verbs.control, verbs.secrets, settings.api),
+        home.control_socket: build_private(verbs.control, verbs.secrets, settings.api, naming),
     }
     with contextlib.ExitStack() as stack:
         listeners = {path: stack.enter_context(_listening(path)) for path in apps}

@@ -12,10 +12,11 @@ import structlog
 from atoll.server.domain.errors import InternalError, UnavailableError
 from atoll.server.host.pidfd import Pidfd
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
-from atoll.server.main.serving import make_control, make_store
+from atoll.server.main.serving import make_control, make_telling
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home
 from atoll.server.stores.database import Database
+from atoll.server.stores.sandboxes import SqliteSandboxes
 
 log = structlog.get_logger(__name__)
 
@@ -79,5 +80,7 @@ async def _kill_all(home: Home, settings: Settings, parts: HostParts) -> None:
 
 
 async def _kill_rows(home: Home, settings: Settings, parts: HostParts, database: Database) -> None:
-    async with make_control(home, settings, database, parts, store=make_store(settings, database)) as control:
+    async with make_control(
+        home, settings, database, parts, store=SqliteSandboxes(database, make_telling(settings))
+    ) as control:
         await control.kill_all("the home was taken down")

@@ -73,6 +73,12 @@ class TLSSettings:
             of the home's own, so that homes do not meet. Programs use it after ``atoll dns install``.
         names_addresses: addresses of these names, separated by commas; empty: the address of ``listen``, or
             loopback when that is all addresses.
+        hosts_ports: ports, separated by commas, whose names `atoll dns install --hosts` keeps in /etc/hosts
+            for each live sandbox: that file knows no patterns. Those of the daemon, of the code interpreter,
+            and on which most servers that people start listen; 64 at the most.
+        hosts_names: lines of names there at the most; sandboxes that are older than those that fill them are
+            left out. Every look-up on this machine reads them all, 4,096 in half a millisecond.
+        hosts_pause: least time between two changes of that file; what comes meanwhile is written together.
         dns_listen: address where everybody may ask for names of the domain, and for no others, host:port;
             empty: nowhere. For a domain that is delegated to this machine.
         acme_email: mail address of whoever answers for the domain; with it, an authority on the network signs
@@ -87,6 +93,9 @@ class TLSSettings:
     key: str = ""
     names_listen: str = ""
     names_addresses: str = ""
+    hosts_ports: str = "49983,49999,3000,5000,5173,8000,8080,8888"
+    hosts_names: int = 4096
+    hosts_pause: timedelta = timedelta(seconds=0.05)
     dns_listen: str = ""
     acme_email: str = ""
     acme_directory: str = "https://acme-v02.api.letsencrypt.org/directory"

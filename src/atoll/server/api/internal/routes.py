@@ -14,6 +14,7 @@ from atoll.server.api.dialect import add_error_forms, route_class
 from atoll.server.api.errors import Answer
 from atoll.server.api.gate import Dialect
 from atoll.server.control.finding import SignedFile
+from atoll.server.control.naming import Naming
 from atoll.server.control.requests import Route as Found
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
@@ -155,7 +156,7 @@ def told_egress(sandbox: Sandbox) -> Egress:
     )
 
 
-def build(control: Control, secrets: Secrets) -> Dialect:
+def build(control: Control, secrets: Secrets, naming: Naming | None = None) -> Dialect:
     """Put the routes together."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     add_error_forms(app, render)
@@ -197,6 +198,12 @@ def build(control: Control, secrets: Secrets) -> Dialect:
     @routes.post("/v1/volumes/{volume_id}/directory")
     async def volume(volume_id: str, body: VolumeToken) -> VolumeDirectory:
         return VolumeDirectory(directory=str(await control.volumes.directory(volume_id, body.token)))
+
+    if naming is not None:
+
+        @routes.post("/v1/names", status_code=204)
+        async def names() -> None:
+            await naming.refresh()
 
     app.include_router(routes)
     return Dialect(app=app, open_prefixes=("/",), render=render)
