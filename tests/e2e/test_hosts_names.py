@@ -59,6 +59,7 @@ def test_names_come_and_go_with_sandboxes_and_leave_no_trace(home: DomainHome) -
     second = create(home)
     assert home.resolver.resolve(f"49983-{second.id}.sbx.test") == ["127.0.0.1"]
     first.kill()
+    first.close()
     until(lambda: home.resolver.resolve(f"8080-{first.id}.sbx.test") == [])
     assert home.resolver.resolve(f"49983-{second.id}.sbx.test") == ["127.0.0.1"]
     told = home.atoll("doctor", "--home", str(home.path)).stdout
@@ -73,6 +74,7 @@ def test_names_come_and_go_with_sandboxes_and_leave_no_trace(home: DomainHome) -
     assert "nothing to undo" in home.dns("remove").stderr
     for one in (second, third):
         one.kill()
+        one.close()
 
 
 def test_released_clients_are_content(home: DomainHome) -> None:
@@ -103,6 +105,7 @@ def test_a_server_that_was_killed_leaves_names_that_the_next_one_mends(home: Dom
     until(lambda: home.resolver.resolve(f"8080-{live.id}.sbx.test") == ["127.0.0.1"])
     assert b"dead" not in file.read_bytes()
     live.kill()
+    live.close()
     assert home.dns("remove").returncode == 0
     assert file.read_bytes() == before
 
