@@ -41,6 +41,7 @@ _RTN_UNICAST = 1
 _RTN_LOCAL = 2
 _RTN_UNREACHABLE = 7
 _TABLE_MAIN = 254
+_TABLE_LOCAL = 255
 
 
 class NetlinkError(Exception):
@@ -195,35 +196,51 @@ class Netlink:
                 raise
 
     def add_address(self, link: int, address: Interface, *, link_scope: bool = False) -> None:
-        """Give an interface an address; an IPv6 one holds at once, without asking others for it first."""
+        """
+        Give an interface an address, again is the same.
+
+        An IPv6 one holds at once, without asking others for it first.
+        """
         more: dict[str, Any] = {"flags": _IFA_F_NODAD} if address.version == 6 else {}
         if link_scope:
             more["scope"] = _SCOPE_LINK
         with _asking(f"add address {address} to link {link}"):
             self._route.addr(
-                "add", index=link, address=str(address.ip), prefixlen=address.network.prefixlen, **more
+                "replace", index=link, address=str(address.ip), prefixlen=address.network.prefixlen, **more
             )
 
     def add_neighbour(self, link: int, address: Address, mac: str) -> None:
-        """Set for good which hardware address an address has."""
+        """Set for good which hardware address an address has; again is the same."""
         with _asking(f"add neighbour {address} on link {link}"):
             self._route.neigh(
-                "add", dst=str(address), lladdr=mac, ifindex=link, state=_NUD_PERMANENT,
+                "replace", dst=str(address), lladdr=mac, ifindex=link, state=_NUD_PERMANENT,
                 family=_family(address.version),
             )  # fmt: skip
 
     def add_route(
         self, destination: Network, *, link: int, gateway: Address | None = None, protocol: int
     ) -> None:
-        """Lead a destination through an interface; without a gateway it is on the link."""
+        """Lead a destination through an interface; without a gateway it is on the link. Again is the same."""
         more: dict[str, Any] = {"gateway": str(gateway)} if gateway else {}
         if gateway is None and destination.version == 4:
             more["scope"] = _SCOPE_LINK
         with _asking(f"add route to {destination} by link {link}"):
             self._route.route(
-                "add", dst=str(destination), oif=link, proto=protocol, family=_family(destination.version),
-                **more,
+                "replace", dst=str(destination), oif=link, proto=protocol,
+                family=_family(destination.version), **more,
             )  # fmt: skip
+
+    def disown(self, link: int, address: Address) -> None:
+        """Have this kernel not answer for an address, though an interface has it; again is the same."""
+        try:
+            with _asking(f"disown {address}"):
+                self._route.route(
+                    "del", dst=f"{address}/{address.max_prefixlen}", type="local", table=_TABLE_LOCAL,
+                    oif=link, family=_family(address.version),
+                )  # fmt: skip
+        except NetlinkError as error:
+            if _number(error) not in (errno.ESRCH, errno.ENOENT):
+                raise
 
     def add_unreachable(self, destination: Network, *, protocol: int, priority: int) -> None:
         """Have packets for a destination refused, unless a narrower route leads there."""

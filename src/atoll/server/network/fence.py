@@ -31,6 +31,7 @@ class Fence:
         self._rules = rules
         self._nftables = nftables
         self._admitted: dict[int, EgressPolicy] = {}
+        self._silent: set[int] = set()
         self._turn = threading.Lock()
 
     def put_up(self, admitted: Mapping[int, EgressPolicy]) -> None:
@@ -100,12 +101,31 @@ class Fence:
             if (before := self._admitted.pop(number, None)) is not None:
                 self._change(ruleset.dismiss(self._rules, number, before))
 
+    def hush(self, number: int, *, silent: bool) -> None:
+        """
+        Let nothing that comes out of a slot pass, without an answer; or let it pass again.
+
+        Raises:
+            UnavailableError: the kernel refused.
+        """
+        with self._turn, translated("silence a sandbox"):
+            if (number in self._silent) is silent:
+                return
+            before = set(self._silent)
+            (self._silent.add if silent else self._silent.discard)(number)
+            try:
+                self._change([ruleset.hush(self._rules, number, silent=silent)])
+            except UnavailableError:
+                self._silent = before
+                raise
+
     def _put_up(self) -> None:
         elements = [
             command
             for number, policy in sorted(self._admitted.items())
             for command in ruleset.admit(self._rules, number, policy)
         ]
+        elements += [ruleset.hush(self._rules, number, silent=True) for number in sorted(self._silent)]
         with translated("put up the fence around the sandboxes"):
             self._nftables.run(ruleset.ruleset(self._rules, elements))
 

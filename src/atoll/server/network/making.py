@@ -8,7 +8,7 @@ Makes and removes the kernel's side of a slot: a namespace, and a pair of interf
 
 Both ends know each other's hardware address for good, and the host's end neither asks nor answers for any.
 gVisor reads addresses, routes and neighbours from the namespace when a sandbox starts, and takes them away
-from there: so a slot serves one start only.
+from there: so a slot serves one start, unless it is addressed again.
 
 Everything here blocks: some 5 ms to make a slot, 20 to 40 to remove one, and 1 more for each that goes with
 it. One instance may be used by several threads.
@@ -92,6 +92,24 @@ class SlotMaker:
                     os.close(fd)
                 self._address_inside(inside, number)
                 self._address_host(link, number)
+
+    def address_again(self, number: int) -> None:
+        """
+        Give the inside the addresses and routes back that a sandbox took, whatever it left of them.
+
+        The namespace's own kernel answers for none of them meanwhile: to it they are not local, or it would
+        reset the connections of a sandbox that comes back.
+
+        Raises:
+            UnavailableError: the kernel refused; the slot has to be made anew.
+        """
+        with translated("address a network slot again"):
+            with netns.inside(self._shape.names.namespace(number)):
+                inside = Netlink()
+            with inside:
+                self._address_inside(inside, number)
+                for address, _ in self._pairs(number):
+                    inside.disown(fixed.INSIDE_INDEX, address)
 
     def remove(self, number: int) -> None:
         """

@@ -130,6 +130,12 @@ def dismiss(rules: Rules, number: int, policy: EgressPolicy) -> list[str]:
     return commands
 
 
+def hush(rules: Rules, number: int, *, silent: bool) -> str:
+    """Return the command that lets nothing out of a slot, or what is allowed again."""
+    veth = rules.names.veth(number)
+    return f'{"add" if silent else "delete"} element inet {rules.names.table} silent {{ "{veth}" }}'
+
+
 def own_chain(rules: Rules, number: int, policy: EgressPolicy) -> list[str]:
     """
     Return the commands that make the chain of a slot whose policy names networks.
@@ -220,6 +226,9 @@ table inet {rules.names.table} {{
   map by_domain4 {{
     type ipv4_addr : verdict
   }}
+  set silent {{
+    type ifname
+  }}
   set connections4 {{
     type ipv4_addr
     size {rules.addresses.v4.num_addresses}
@@ -307,6 +316,7 @@ def _hooks(rules: Rules, ours: str) -> str:
   chain arriving {{
     # Behind connection tracking (-200), before the first DNAT (-100).
     type filter hook prerouting priority mangle; policy accept;
+    iifname @silent drop
     iifname {ours} goto from_sandbox
     # Every slot's gateway is an address of this host; nobody else may knock at it.
     iifname != {{ "lo", "{ANY_VETH}" }} ip daddr {GATEWAY} drop

@@ -12,13 +12,14 @@ half made, is removed at the next start.
 
 import asyncio
 from collections import deque
+from functools import partial
 from pathlib import Path
 
 import structlog
 from typing_extensions import override
 
 from atoll.server.domain.egress import EgressPolicy
-from atoll.server.domain.errors import AtollError, NotFoundError, ResourceExhaustedError
+from atoll.server.domain.errors import AtollError, NotFoundError, ResourceExhaustedError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.host import netns
 from atoll.server.host.netlink import Netlink
@@ -134,7 +135,7 @@ class SlotPool(Slots):
             record = self._held[sandbox_id] = Record(number=number, egress=egress)
         else:
             record = self._held[sandbox_id] = Record(number=record.number, egress=egress)
-            is_ready = netns.path(self._names.namespace(record.number)).exists()
+            is_ready = await self._making.run(self._has_addresses, record.number)
         await self._making.run(self._hold, sandbox_id, record, is_ready)
         return self._slot(record.number)
 
@@ -151,6 +152,11 @@ class SlotPool(Slots):
         self._held[sandbox_id] = record
 
     @override
+    async def hush(self, sandbox_id: SandboxId, silent: bool) -> None:
+        if record := self._held.get(sandbox_id):
+            await self._making.run(partial(self._fence.hush, record.number, silent=silent))
+
+    @override
     async def find(self, sandbox_id: SandboxId) -> Slot | None:
         record = self._held.get(sandbox_id)
         return self._slot(record.number) if record else None
@@ -161,7 +167,7 @@ class SlotPool(Slots):
         if record is None:
             return
         # Behind an ``acquire`` whose caller went away: that still runs there.
-        await self._making.run(self._fence.dismiss, record.number)
+        await self._making.run(self._close, record.number)
         await self._remover.remove(record.number)
         self._records.remove(sandbox_id)
         if self._held.get(sandbox_id) is record:
@@ -216,6 +222,21 @@ class SlotPool(Slots):
             self._maker.remove(record.number)
             self._make(record.number)
         self._admit(sandbox_id, record)
+
+    def _has_addresses(self, number: int) -> bool:
+        """Give a slot that was used the addresses back that a sandbox took; false when it cannot be used."""
+        if not netns.path(self._names.namespace(number)).exists():
+            return False
+        try:
+            self._maker.address_again(number)
+        except UnavailableError as error:
+            log.info("a slot is made anew", number=number, error=str(error))
+            return False
+        return True
+
+    def _close(self, number: int) -> None:
+        self._fence.dismiss(number)
+        self._fence.hush(number, silent=False)
 
     def _admit(self, sandbox_id: SandboxId, record: Record) -> None:
         self._fence.admit(record.number, record.egress)

@@ -34,7 +34,8 @@ class Slots(Protocol):
 
     async def acquire(self, sandbox_id: SandboxId, egress: EgressPolicy) -> Slot:
         """
-        Take a slot; its fence stands before this returns.
+        Take a slot, or the one that the sandbox holds, with its addresses as for a first use; its fence
+        stands before this returns.
 
         Raises:
             ResourceExhaustedError: the home's address range is used up.
@@ -49,6 +50,18 @@ class Slots(Protocol):
         Raises:
             NotFoundError: the sandbox holds none.
             UnavailableError: the kernel refused; calling again may help.
+        """
+        ...
+
+    async def hush(self, sandbox_id: SandboxId, silent: bool) -> None:
+        """
+        Have nothing that a sandbox sends leave its slot, without an answer; or let it through again.
+
+        What is written down of a machine cannot take back what it sends after that. A no-op when it is so
+        already, or when it holds no slot; nobody is silent any more after a restart of the server.
+
+        Raises:
+            UnavailableError: the kernel refused.
         """
         ...
 
