@@ -30,7 +30,7 @@ CREATE = (
     "Record.write:before", "Record.write:after",
     "Records.write:after", "Fence.admit:before", "Fence.admit:after",
     "Cgroup.create:after", "Launcher._describe:after",
-    "Runsc._spawn:after", "Runsc.run:after", "Launcher._run:after",
+    "Runsc._spawn:after", "Runsc.run:after", "Beginner.boot:after",
     "Record.write:2:before", "Record.write:2:after",
     "HttpGuest.configure:before", "HttpGuest.configure:after",
     "SqliteSandboxes.replace_sandbox:after",
@@ -48,7 +48,7 @@ CREATE_TWINS = (
     "Launcher._write_down:before", "Launcher._write_down:after",
     "SlotPool.acquire:before", "Records.write:before", "SlotPool.acquire:after",
     "Cgroup.create:before", "Launcher._describe:before", "Runsc.run:before",
-    "Launcher._hold:after", "Cgroup.set_memory_wall:2:before", "Launcher._set_limits:after",
+    "Launcher._set_limits:before", "Cgroup.set_memory_wall:2:before", "Launcher._set_limits:after",
     "Launcher.launch:after", "SqliteSandboxes.replace_sandbox:before",
 )  # fmt: skip
 KILL_TWINS = (

@@ -5,6 +5,7 @@ A new runtime gets a function here, and an entry in ``HOSTS``.
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 import shutil
@@ -12,12 +13,16 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from pyqwest import Client, HTTPTransport
+
 from atoll.server.control.clock import SystemClock
+from atoll.server.domain.errors import AtollError
 from atoll.server.domain.ids import SandboxId, TemplateId
 from atoll.server.domain.limits import Limits
-from atoll.server.domain.machine import Machine
+from atoll.server.domain.machine import GuestConfiguration, Machine
 from atoll.server.guests.client import HttpGuest
 from atoll.server.host.pidfd import Pidfd
 from atoll.server.images.library import TemplateLibrary
@@ -36,6 +41,8 @@ from atoll.server.volumes.images import VolumeImages
 
 # Shared with other tests, so that templates and runsc are made once.
 CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
+# In memory, and on the disk.
+_REMEMBERED = ("/dev/shm/text", "/root/text")
 TEMPLATE = TemplateId("base-000000000000")
 LIMITS = Limits(cpus=0.5, memory_bytes=128 * 1024**2, processes=128, disk_bytes=64 * 1024**2)
 
@@ -51,6 +58,8 @@ class RuntimeHost:
         template: one that is built there.
         end: lets a machine end by itself, as seen by the runtime object that watches it.
         end_unseen: lets a machine end while no runtime object is open.
+        remember: has programs inside hold a text, and writes it on the disk; configures the guest if need be.
+        recall: what programs hold, and what is on the disk.
     """
 
     make: Callable[[], Runtime]
@@ -58,6 +67,8 @@ class RuntimeHost:
     template: TemplateId
     end: Callable[[Runtime, SandboxId], Awaitable[None]]
     end_unseen: Callable[[SandboxId], Awaitable[None]]
+    remember: Callable[[Machine, str], Awaitable[None]]
+    recall: Callable[[Machine], Awaitable[tuple[str, str]]]
 
 
 @asynccontextmanager
@@ -74,12 +85,20 @@ async def fake_host(directory: Path) -> AsyncIterator[RuntimeHost]:
     async def end_unseen(sandbox_id: SandboxId) -> None:
         make().end_unseen(sandbox_id)
 
+    async def remember(machine: Machine, text: str) -> None:
+        make().remember(machine.sandbox_id, text)
+
+    async def recall(machine: Machine) -> tuple[str, str]:
+        return make().recall(machine.sandbox_id)
+
     yield RuntimeHost(
         make=make,
         make_short=lambda: make(most_events=1),
         template=TEMPLATE,
         end=end,
         end_unseen=end_unseen,
+        remember=remember,
+        recall=recall,
     )
 
 
@@ -123,6 +142,40 @@ class _SlottedRuntime(GVisorRuntime):
         await self._guest.close()
 
 
+async def _configure(template: TemplateId, machine: Machine) -> None:
+    configuration = GuestConfiguration(
+        generation=1, sandbox_id=machine.sandbox_id, template_id=template, team_id="test", hostname="tiny",
+        machine_id="0" * 32, env=(), access_token="", default_user="root", default_workdir="",
+        processes=LIMITS.processes, memory_bytes=LIMITS.memory_bytes, address=machine.address,
+        dns_servers=("169.254.1.1",),
+    )  # fmt: skip
+    async with HttpGuest(clock=SystemClock()) as guest:
+        with contextlib.suppress(AtollError):  # It is configured already.
+            await guest.configure(machine, configuration)
+
+
+async def _remember(template: TemplateId, machine: Machine, text: str) -> None:
+    await _configure(template, machine)
+    async with HTTPTransport() as transport:
+        for path in _REMEMBERED:
+            answer = await Client(transport).post(
+                f"http://{machine.address}:49983/files?path={path}",
+                headers={"content-type": "application/octet-stream"}, content=text.encode(),
+            )  # fmt: skip
+            assert answer.status == 200, answer.text()
+
+
+async def _recall(template: TemplateId, machine: Machine) -> tuple[str, str]:
+    await _configure(template, machine)
+    async with HTTPTransport() as transport:
+        memory, files = [
+            await Client(transport).get(f"http://{machine.address}:49983/files?path={path}")
+            for path in _REMEMBERED
+        ]
+    texts = [answer.text() if answer.status == 200 else "" for answer in (memory, files)]
+    return texts[0], texts[1]
+
+
 @asynccontextmanager
 async def gvisor_host(directory: Path) -> AsyncIterator[RuntimeHost]:
     """Give a home with slots, the minimal template and runsc; nothing of it is left on the machine."""
@@ -138,6 +191,7 @@ async def gvisor_host(directory: Path) -> AsyncIterator[RuntimeHost]:
         runsc_state=directory / "runsc-state",
         runsc=runsc,
         guestd=guestd,
+        guestds=directory / "guestd",
     )
     prepared = await asyncio.to_thread(home_network.prepare, home_id)
 
@@ -161,6 +215,8 @@ async def gvisor_host(directory: Path) -> AsyncIterator[RuntimeHost]:
             template=template.id,
             end=end,
             end_unseen=end_unseen,
+            remember=partial(_remember, template.id),
+            recall=partial(_recall, template.id),
         )
     finally:
         await asyncio.to_thread(make().remove_shared)

@@ -23,6 +23,7 @@ from atoll.server.network.fence import Fence
 from atoll.server.network.making import SlotMaker
 from atoll.server.network.records import Records
 from atoll.server.network.slots import SlotPool
+from atoll.server.runtimes.gvisor.beginning import Beginner
 from atoll.server.runtimes.gvisor.launch import Launcher
 from atoll.server.runtimes.gvisor.record import Record
 from atoll.server.runtimes.gvisor.removing import Remover
@@ -31,8 +32,8 @@ from atoll.server.stores.sandboxes import SqliteSandboxes
 CLASSES: dict[str, type[Any]] = {
     one.__name__: one
     for one in (
-        EdgeProcess, Fence, HttpGuest, Launcher, Record, Records, Remover, Runsc, SlotMaker, SlotPool,
-        SqliteSandboxes,
+        Beginner, EdgeProcess, Fence, HttpGuest, Launcher, Record, Records, Remover, Runsc, SlotMaker,
+        SlotPool, SqliteSandboxes,
     )
 }  # fmt: skip
 # Whichever this machine has.

@@ -216,6 +216,7 @@ async def gvisor_host(options: GVisorOptions | None = None) -> AsyncIterator[Hos
         runsc_state=path / "runsc-state",
         runsc=await RunscRelease(CACHE / "runsc", probe=GUESTD).ensure(),
         guestd=GUESTD,
+        guestds=path / "guestd",
     )
     network = await asyncio.to_thread(home_network.prepare, home_id)
     slots = SlotPool(

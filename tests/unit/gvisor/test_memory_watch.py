@@ -10,11 +10,11 @@ from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machi
 from atoll.server.host.cgroup_base import Cgroup
 from atoll.server.host.pidfd import Pidfd
 from atoll.server.ports.guest import Guest
-from atoll.server.runtimes.gvisor.launch import Running
 from atoll.server.runtimes.gvisor.memory import MemoryWatch
 from atoll.server.runtimes.gvisor.options import MIB, GVisorOptions
 from atoll.server.runtimes.gvisor.places import Directory
 from atoll.server.runtimes.gvisor.record import Record
+from atoll.server.runtimes.gvisor.running import Running
 
 PROMISE = 512 * MIB
 

@@ -6,19 +6,20 @@ from typing import Any
 import pytest
 
 from atoll.server.runtimes.gvisor.options import MIB, GVisorOptions
-from atoll.server.runtimes.gvisor.spec import GUESTD, BundleSpec, bundle
+from atoll.server.runtimes.gvisor.spec import GUESTD, BundleSpec, bundle, shm_bytes
 
 
-def described(memory_bytes: int = 512 * MIB, **options: Any) -> dict[str, Any]:
+def described(memory_bytes: int = 512 * MIB, **changes: Any) -> dict[str, Any]:
+    options = GVisorOptions(**changes)
     spec = BundleSpec(
         rootfs=Path("/templates/t/rootfs"),
         guestd=Path("/usr/bin/atoll-guestd"),
         hostname="h",
         netns="/run/netns/n",
         cgroup="/atoll-000000/i",
-        memory_bytes=memory_bytes,
+        shm_bytes=shm_bytes(memory_bytes, options),
     )
-    return bundle(spec, GVisorOptions(**options))
+    return bundle(spec, options)
 
 
 def mounts(description: dict[str, Any]) -> dict[str, dict[str, Any]]:

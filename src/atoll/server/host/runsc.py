@@ -60,6 +60,7 @@ class RunOptions:
         final_metrics: written by a sentry that ends in good order, and left empty by one that is killed.
         panic_log: gets the Go runtime's last words.
         command_log: gets runsc's warnings.
+        image: a directory that ``checkpoint`` wrote (restore) or ``checkpoint_files`` (run); None: none.
     """
 
     bundle: Path
@@ -71,6 +72,7 @@ class RunOptions:
     final_metrics: Path
     panic_log: Path
     command_log: Path
+    image: Path | None = None
 
 
 class Runsc:
@@ -86,6 +88,10 @@ class Runsc:
         self.program = program
         self.root = root
         self._flags = tuple(flags)
+
+    def of(self, program: Path) -> "Runsc":
+        """The same, with another build of the program."""
+        return Runsc(program, self.root, flags=self._flags)
 
     async def version(self, *, timeout_s: float) -> str:
         """
@@ -109,6 +115,20 @@ class Runsc:
             RunscError: it did not start.
             RunscTimeoutError: it took longer than ``timeout_s``.
         """
+        image = [f"--fs-restore-image-path={options.image}"] if options.image else []
+        await self._start("run", container_id, options, image, timeout_s)
+
+    async def restore(self, container_id: str, options: RunOptions, *, timeout_s: float) -> None:
+        """
+        Make a sandbox that goes on where a checkpoint was taken; return when it runs, on its own.
+
+        Errors as for ``run``. When it refuses an image, it has ended the sandbox.
+        """
+        await self._start("restore", container_id, options, [f"--image-path={options.image}"], timeout_s)
+
+    async def _start(
+        self, verb: str, container_id: str, options: RunOptions, more: Sequence[str], timeout_s: float
+    ) -> None:
         overlay = f"root:dir={options.overlay_directory},size={options.overlay_bytes}"
         argv = [
             *self._argv(),
@@ -116,16 +136,63 @@ class Runsc:
             f"--panic-log={options.panic_log}",
             f"--final-metrics-log={options.final_metrics}",
             f"--overlay2={overlay}",
-            "run",
+            verb,
             "--detach",
             f"--pid-file={options.pid_file}",
             f"--bundle={options.bundle}",
+            *more,
             container_id,
         ]
         process = await self._spawn(argv, stdout=options.stdout, stderr=options.stderr)
         code = await _wait(process, timeout_s)
         if code != 0:
             _fail(argv, code, _read_all(options.stderr))
+
+    async def pause(self, container_id: str, *, timeout_s: float) -> None:
+        """
+        Have all programs inside stand still; the network inside goes on.
+
+        Raises:
+            RunscError: it refused, or does not answer in time.
+        """
+        await self._communicate([*self._argv(), "pause", container_id], timeout_s)
+
+    async def resume(self, container_id: str, *, timeout_s: float) -> None:
+        """Undo ``pause``; errors as there, and when it does not stand still."""
+        await self._communicate([*self._argv(), "resume", container_id], timeout_s)
+
+    async def checkpoint(self, container_id: str, image: Path, *, timeout_s: float) -> None:
+        """
+        Write memory and files of a sandbox into a directory; then it goes on, or stands still as before.
+
+        It always goes on, since runsc's other way ends a sandbox also when it could not be written. The
+        pages go past the cache onto the disk; the other files do not.
+
+        Raises:
+            RunscError: it could not be written; the sandbox is as it was.
+            RunscTimeoutError: it took longer than ``timeout_s``; the sandbox may still write.
+        """
+        await self._save("checkpoint", container_id, image, ["--compression=none"], timeout_s)
+
+    async def checkpoint_files(self, container_id: str, image: Path, *, timeout_s: float) -> None:
+        """Write the files of a sandbox that lie over its root; else as ``checkpoint``."""
+        await self._save("fscheckpoint", container_id, image, [], timeout_s)
+
+    async def _save(
+        self, verb: str, container_id: str, image: Path, more: Sequence[str], timeout_s: float
+    ) -> None:
+        argv = [*self._argv(), verb, f"--image-path={image}", "--direct", "--leave-running", *more]
+        await self._communicate([*argv, container_id], timeout_s)
+
+    async def cpu_features(self, *, timeout_s: float) -> tuple[str, ...]:
+        """
+        List what this machine's processors can do, as far as it matters to a checkpoint.
+
+        Raises:
+            RunscError: the program does not run.
+        """
+        output = await self._communicate([str(self.program), "cpu-features"], timeout_s)
+        return tuple(sorted(output.strip().split(",")))
 
     async def run_attached(self, container_id: str, *, bundle: Path, timeout_s: float) -> tuple[int, str]:
         """

@@ -1,8 +1,8 @@
 """Blocking calls beside the event loop, and two things at once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -16,7 +16,12 @@ async def finish_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwar
     A thread cannot be stopped: with asyncio.to_thread alone it would still be at work behind the back of
     whoever cleans up after the cancelled call.
     """
-    done = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    return await finish(asyncio.to_thread(work, *args, **kwargs))
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Do something to its end, also when this is cancelled: then it gives way after that."""
+    done = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(done)
     except asyncio.CancelledError:

@@ -108,6 +108,7 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
                 runsc_state=home.runsc_state,
                 runsc=await _runsc(home, purpose),
                 guestd=program("atoll-guestd"),
+                guestds=home.guestds,
             ),
             templates=templates,
             slots=slots,

@@ -5,8 +5,10 @@ tests/contract/test_runtime.py holds every runtime to what is written here.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
+from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import Machine, MachineEvent, MachineSpec, Observation, Usage
@@ -50,6 +52,86 @@ class Runtime(Protocol):
             ResourceExhaustedError: the host has no room (disk, slots, memory).
             UnavailableError: it did not come up; details say what the host saw.
             DeadlineExceededError: a step took longer than its limit.
+        """
+        ...
+
+    async def checkpoint(
+        self, sandbox_id: SandboxId, into: Path, *, kind: CheckpointKind, leave_running: bool
+    ) -> Checkpoint:
+        """
+        Write a machine down in a directory.
+
+        On return all of it is on the disk. A half-written one is never at ``into``: it is written beside,
+        as ``.half-<name>``, and renamed. A memory checkpoint holds memory, processes that descend from PID 1,
+        their terminals, files (unlinked ones too), listening sockets and connections, and what was written
+        over the template, /dev/shm too; not what is in volumes. A checkpoint of files holds what was written
+        over the template, /tmp too, without /dev, /dev/shm and /run's mounts.
+
+        With ``leave_running`` the machine stands still while it is written, and goes on. Without, it stands
+        still from before the first byte on, and on return it is gone: no process, no control group, no
+        event. Only its slot stays, with its address, until it is restored or ``destroy`` is called; so
+        ``remains`` lists it, while ``open`` and ``observe`` do not. On any failure it runs on, unless it is
+        hung; what was written is removed.
+
+        Args:
+            sandbox_id: of a machine that runs.
+            into: a directory that does not exist, on a disk; its parent does.
+            kind: what is written.
+            leave_running: whether the machine goes on.
+
+        Raises:
+            NotFoundError: no such machine.
+            AlreadyExistsError: ``into`` is there.
+            ResourceExhaustedError: the disk is full.
+            DeadlineExceededError: it does not stand still or is not written in time; a hung machine, mostly.
+            UnavailableError: it could not be written; details say what the host saw.
+        """
+        ...
+
+    async def seal(self, origin: Path) -> Checkpoint:
+        """
+        Compute the checksums of a checkpoint that are still missing; a restore compares all that are known.
+
+        Until then files above 8 MiB are known by their size only. Reads all of it, at the lowest priority.
+
+        Raises:
+            NotFoundError: there is no checkpoint.
+            FailedPreconditionError: it is damaged.
+        """
+        ...
+
+    async def restore(self, spec: MachineSpec, origin: Path) -> Machine:
+        """
+        Start a machine from a checkpoint; return when its guestd listens.
+
+        The checkpoint stays as it is and can be restored any number of times, also at once. The machine has
+        the spec's id, host name, memory, processors, process limit, policy, and volumes from other places of
+        the host; guestd still holds the configuration of the old one until it is configured with a newer
+        generation, so nobody may be led there before. A sandbox that holds a slot keeps its address, and with
+        it its connections; any other gets a new one, and connections end with an error. Its clock is right,
+        boot_id is the old one after memory and a new one after files. getrandom differs between machines
+        of one checkpoint; what programs have buffered does not: guestd's generation file and hooks are there
+        for that.
+
+        A failed or cancelled restore leaves remains that ``destroy`` removes; those of a sandbox that was
+        checkpointed before hold its slot: ``destroy`` gives it back too. See ``abandon``.
+
+        Raises:
+            NotFoundError: the template is not built here, or there is no checkpoint.
+            FailedPreconditionError: the checkpoint is damaged, or belongs to another program, processor,
+                template, disk size or set of volumes; the message names it. Nothing was started.
+            AlreadyExistsError: the machine runs.
+            ResourceExhaustedError, UnavailableError, DeadlineExceededError: as for ``start``.
+        """
+        ...
+
+    async def abandon(self, sandbox_id: SandboxId) -> None:
+        """
+        Remove all of a machine but its slot, as a checkpoint that ends it does: after a failed restore, the
+        next one finds the address as it was. What it could reach stays as it is.
+
+        Raises:
+            UnavailableError: something would not go; calling again may help.
         """
         ...
 

@@ -145,6 +145,11 @@ class Home:
         return self.path / "runsc-state"
 
     @property
+    def guestds(self) -> Path:
+        """Copies of guestd's program that sandboxes and checkpoints need."""
+        return self.path / "guestd"
+
+    @property
     def slots(self) -> Path:
         """Who holds which network namespace."""
         return self.path / "slots"

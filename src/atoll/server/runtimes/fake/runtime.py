@@ -4,6 +4,9 @@ A runtime whose machines are directories.
     <home>/<sandbox id>/slot        its address, once it has one
     <home>/<sandbox id>/process     while its "process" runs
     <home>/<sandbox id>/ready       once its start is complete
+    <home>/<sandbox id>/memory      what it remembers until it ends
+    <home>/<sandbox id>/files       what it wrote on its disk
+    <home>/<sandbox id>/spec        what a checkpoint of it fits to
 
 A new object with the same home sees what an old one left, so a test kills a server by dropping it.
 """
@@ -16,8 +19,9 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
 from atoll.server.domain.egress import EgressPolicy, to_plain
-from atoll.server.domain.errors import NotFoundError, ResourceExhaustedError
+from atoll.server.domain.errors import AlreadyExistsError, NotFoundError, ResourceExhaustedError
 from atoll.server.domain.ids import SandboxId, TemplateId
 from atoll.server.domain.machine import (
     Machine,
@@ -30,7 +34,9 @@ from atoll.server.domain.machine import (
 )
 from atoll.server.domain.sandbox import EndReason
 from atoll.server.ports.runtime import Runtime
+from atoll.server.runtimes import images
 from atoll.server.runtimes.events import EventQueue
+from atoll.server.runtimes.fake import checkpoints as fake_checkpoints
 from atoll.server.runtimes.fake.faults import Faults
 
 FIRST_ADDRESS = IPv4Address("10.255.0.2")
@@ -39,6 +45,8 @@ MOST_EVENTS = 10_000
 # Places in Faults that a start and a destroy pass, in this order.
 START_PLACES = ("start:1", "start:2", "start:3", "start:4")
 DESTROY_PLACES = ("destroy:1", "destroy:2", "destroy:3")
+CHECKPOINT_PLACES = ("checkpoint:1", "checkpoint:2", "abandon")
+RESTORE_PLACES = ("restore:1", "restore:2", "restore:3")
 
 
 class FakeRuntime(Runtime):
@@ -66,6 +74,7 @@ class FakeRuntime(Runtime):
         self._templates = templates
         self._most = most_machines
         self._events = EventQueue(most_events)
+        self._checkpoints = fake_checkpoints.Checkpoints()
         self._ended: dict[SandboxId, MachineEnded] = {}
 
     @property
@@ -93,10 +102,60 @@ class FakeRuntime(Runtime):
         await self.faults.at("start:2")
         (directory / "slot").write_text(str(self._free_address()))
         await self.faults.at("start:3")
+        (directory / "spec").write_text(fake_checkpoints.describe(spec))
         (directory / "process").touch()
         await self.faults.at("start:4")
         (directory / "ready").touch()
         return self._machine(directory)
+
+    @override
+    async def checkpoint(
+        self, sandbox_id: SandboxId, into: Path, *, kind: CheckpointKind, leave_running: bool
+    ) -> Checkpoint:
+        directory = self._home / sandbox_id
+        if not _runs(directory):
+            raise NotFoundError(f"no machine {sandbox_id}")
+        await self.faults.at("checkpoint:1")
+        checkpoint = await self._checkpoints.save(directory, into, kind)
+        await self.faults.at("checkpoint:2")
+        if not leave_running:
+            await self.abandon(sandbox_id)
+        return checkpoint
+
+    @override
+    async def seal(self, origin: Path) -> Checkpoint:
+        return images.seal(origin)
+
+    @override
+    async def restore(self, spec: MachineSpec, origin: Path) -> Machine:
+        if self._templates is not None and spec.template_id not in self._templates:
+            raise NotFoundError(f"template '{spec.template_id}' is not built here")
+        directory = self._home / spec.sandbox_id
+        checkpoint = self._checkpoints.read(origin, spec)
+        await self.faults.at("restore:1")
+        if (directory / "process").exists():
+            raise AlreadyExistsError(f"machine {spec.sandbox_id} runs")
+        directory.mkdir(exist_ok=True)
+        if not (directory / "slot").exists():
+            (directory / "slot").write_text(str(self._free_address()))
+        await self.faults.at("restore:2")
+        (directory / "spec").write_text(fake_checkpoints.describe(spec))
+        for file in checkpoint.files:
+            shutil.copyfile(origin / file.name, directory / file.name)
+        (directory / "process").touch()
+        await self.faults.at("restore:3")
+        (directory / "ready").touch()
+        return self._machine(directory)
+
+    @override
+    async def abandon(self, sandbox_id: SandboxId) -> None:
+        directory = self._home / sandbox_id
+        self._ended.pop(sandbox_id, None)
+        await self.faults.at("abandon")
+        for name in ("ready", "process", "memory", "files", "spec", "egress"):
+            (directory / name).unlink(missing_ok=True)
+        if directory.exists() and not (directory / "slot").exists():
+            directory.rmdir()
 
     @override
     async def set_egress(self, sandbox_id: SandboxId, egress: EgressPolicy) -> None:
@@ -151,6 +210,17 @@ class FakeRuntime(Runtime):
         event = MachineEnded(sandbox_id=sandbox_id, reason=reason, detail=detail)
         self._ended[sandbox_id] = event
         self._events.put(event)
+
+    def remember(self, sandbox_id: SandboxId, text: str) -> None:
+        """Have a machine's programs hold a text, and write it on its disk."""
+        for name in ("memory", "files"):
+            (self._home / sandbox_id / name).write_text(text)
+
+    def recall(self, sandbox_id: SandboxId) -> tuple[str, str]:
+        """Return what its programs hold and what is on its disk, "" for nothing."""
+        paths = [self._home / sandbox_id / name for name in ("memory", "files")]
+        memory, files = (path.read_text() if path.exists() else "" for path in paths)
+        return memory, files
 
     def end_unseen(self, sandbox_id: SandboxId) -> None:
         """Let a machine end while no server looks."""

@@ -16,7 +16,7 @@ from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import MachineEnded
 from atoll.server.domain.sandbox import EndReason
 from atoll.server.host.cgroup_base import CgroupError
-from atoll.server.runtimes.gvisor.launch import Running
+from atoll.server.runtimes.gvisor.running import Running
 
 log = structlog.get_logger(__name__)
 

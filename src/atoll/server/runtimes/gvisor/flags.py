@@ -8,4 +8,6 @@ FLAGS = (
     "--in-sandbox-cgroup=v2",
     # Checked and raised by `atoll up`, once, and not at each start.
     "--host-settings=ignore",
+    # A checkpoint of a sandbox that goes on marks its connections as ended, unless it is told this.
+    "--allow-connected-on-save",
 )

@@ -27,8 +27,8 @@ from atoll.server.host.pidfd import read_start_time
 from atoll.server.host.scheduling import let_run, let_wait
 from atoll.server.host.threads import finish_in_thread
 from atoll.server.ports.guest import Guest
-from atoll.server.runtimes.gvisor.launch import Running
 from atoll.server.runtimes.gvisor.options import GVisorOptions
+from atoll.server.runtimes.gvisor.running import Running
 
 log = structlog.get_logger(__name__)
 

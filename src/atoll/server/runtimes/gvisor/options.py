@@ -30,6 +30,10 @@ class GVisorOptions:
             fill it, since what they may write is promised more than once.
         start_timeout_s: from the start of runsc until guestd says that it is ready; 0.1 s on a quiet
             machine, seconds on one that starts dozens at once.
+        pause_timeout_s: how long programs may take to stand still for a checkpoint; milliseconds, unless the
+            sandbox hangs or waits for the host's disk.
+        save_timeout_s: for writing a checkpoint, beside what its size needs.
+        save_bytes_a_second: what a slow disk takes at least; 512 MB were written in 0.4 s.
         probe_timeout_s: how long a sandbox may take to answer whether it lives; milliseconds when it does.
         kill_timeout_s: how long killed processes may take to be gone; freeing a gigabyte takes 0.1 s.
         remove_timeout_s: how long control groups may stay busy after that.
@@ -59,6 +63,9 @@ class GVisorOptions:
     open_files: int = 1_048_576
     least_free_disk_bytes: int = 512 * MIB
     start_timeout_s: float = 30.0
+    pause_timeout_s: float = 10.0
+    save_timeout_s: float = 30.0
+    save_bytes_a_second: int = 50 * MIB
     probe_timeout_s: float = 2.0
     kill_timeout_s: float = 20.0
     remove_timeout_s: float = 5.0

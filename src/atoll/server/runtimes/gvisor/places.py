@@ -19,6 +19,7 @@ class Places:
         runsc_state: runsc's own directory; its sockets are in it, so the path is short (at most 64 bytes).
         runsc: the program.
         guestd: the program that runs first in every sandbox; static.
+        guestds: copies of it, for what may need one of before an update.
     """
 
     home_id: str
@@ -26,6 +27,7 @@ class Places:
     runsc_state: Path
     runsc: Path
     guestd: Path
+    guestds: Path
 
     @property
     def cgroup_parent(self) -> str:
@@ -76,3 +78,8 @@ class Directory:
     def command_log(self) -> Path:
         """The warnings of runsc's commands."""
         return self.path / "runsc.log"
+
+    @property
+    def pausing(self) -> Path:
+        """There while programs stand still for a checkpoint: a next server has them go on."""
+        return self.path / "pausing"

@@ -25,8 +25,14 @@ class Record:
 
     Attributes:
         boot_id: of the machine, when this was written.
-        runsc: the program that runs it; a snapshot of it belongs to this version.
+        runsc: the program that runs it, and writes it down.
+        runsc_version: what that says of itself; a checkpoint belongs to it.
+        guestd: which guestd it runs, by content; see guestds.py.
         memory_bytes: the promise.
+        template_id: what lies below its root disk.
+        disk_bytes: the limit of its root disk.
+        shm_bytes: size of its /dev/shm.
+        volume_paths: where its volumes are inside.
         address: the slot's; None before there is one.
         sentry: the process that isolates; None until it is known to run.
         gofer: the process that opens files for it.
@@ -38,6 +44,12 @@ class Record:
     boot_id: str
     runsc: str
     memory_bytes: int
+    runsc_version: str = ""
+    guestd: str = ""
+    template_id: str = ""
+    disk_bytes: int = 0
+    shm_bytes: int = 0
+    volume_paths: tuple[str, ...] = ()
     address: str | None = None
     sentry: ProcessId | None = None
     gofer: ProcessId | None = None
@@ -59,6 +71,7 @@ class Record:
             for name in ("sentry", "gofer"):
                 if content[name] is not None:
                     content[name] = ProcessId(**content[name])
+            content["volume_paths"] = tuple(content.get("volume_paths", ()))
             return cls(**content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None

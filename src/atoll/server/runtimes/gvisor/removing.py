@@ -42,6 +42,11 @@ class Remover:
         Raises:
             UnavailableError: something would not go.
         """
+        await self.remove_but_slot(sandbox_id)
+        await self._slots.release(sandbox_id)
+
+    async def remove_but_slot(self, sandbox_id: SandboxId) -> None:
+        """End all processes, then remove all else but the slot; errors as for ``remove``."""
         directory = self._places.directory(sandbox_id).path
         group = self._places.cgroup(sandbox_id)
         try:
@@ -56,7 +61,6 @@ class Remover:
                 details=f"{sandbox_id}: {type(error).__name__}: {error}",
                 resolution="it will be tried again; processes in state D (see ps) wait for the host's disk",
             ) from error
-        await self._slots.release(sandbox_id)
 
     async def remains(self) -> set[str]:
         """List the names of all of which anything is on this host; the caller checks their form."""

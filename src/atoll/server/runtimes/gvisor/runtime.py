@@ -1,8 +1,9 @@
 """
 The gVisor runtime: ports.Runtime over runsc, control groups and slots.
 
-Here the parts are put together; what they do is in launch.py (starts), removing.py (destroys),
-ending.py (sees ends), memory.py (keeps promises of memory) and record.py (what the next server finds).
+Here the parts are put together; what they do is in launch.py (starts), saving.py (checkpoints), removing.py
+(destroys), ending.py (sees ends), memory.py (keeps promises of memory) and record.py (what the next server
+finds).
 """
 
 import asyncio
@@ -13,28 +14,35 @@ from typing import Any
 import structlog
 from typing_extensions import override
 
+from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
-from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
+from atoll.server.domain.errors import DeadlineExceededError, InvalidArgumentError, NotFoundError
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
 from atoll.server.domain.machine import Machine, MachineEnded, MachineEvent, MachineSpec, Observation, Usage
 from atoll.server.domain.sandbox import EndReason
 from atoll.server.host.cgroup_base import CgroupError
 from atoll.server.host.pidfd import Pidfd
 from atoll.server.host.runsc import Runsc, RunscError
+from atoll.server.host.threads import finish, finish_in_thread
 from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.slots import Slots
 from atoll.server.ports.templates import Templates
 from atoll.server.ports.volumes import VolumeFiles
+from atoll.server.runtimes import images
 from atoll.server.runtimes.events import EventQueue
 from atoll.server.runtimes.gvisor.ending import EndWatch
 from atoll.server.runtimes.gvisor.flags import FLAGS
-from atoll.server.runtimes.gvisor.launch import Launcher, Running
+from atoll.server.runtimes.gvisor.guestds import Guestds
+from atoll.server.runtimes.gvisor.launch import Launcher
 from atoll.server.runtimes.gvisor.memory import MemoryWatch
 from atoll.server.runtimes.gvisor.options import GVisorOptions
+from atoll.server.runtimes.gvisor.origin import Origins
 from atoll.server.runtimes.gvisor.places import Places
 from atoll.server.runtimes.gvisor.record import Record, boot_id, directories
 from atoll.server.runtimes.gvisor.removing import Remover
+from atoll.server.runtimes.gvisor.running import Running
+from atoll.server.runtimes.gvisor.saving import HungError, Saver
 from atoll.server.runtimes.gvisor.usage import UsageReader
 
 log = structlog.get_logger(__name__)
@@ -66,12 +74,19 @@ class GVisorRuntime(Runtime):
         self._options = options or GVisorOptions()
         self._slots = slots
         self._runsc = Runsc(places.runsc, places.runsc_state, flags=FLAGS)
+        origins = Origins(
+            runsc=self._runsc,
+            guestds=Guestds(places.guestds, places.guestd),
+            timeout_s=self._options.start_timeout_s,
+        )
+        self._saver = Saver(runsc=self._runsc, slots=slots, origins=origins, options=self._options)
         self._launcher = Launcher(
             places=places,
             runsc=self._runsc,
             templates=templates,
             slots=slots,
             volumes=volumes,
+            origins=origins,
             options=self._options,
         )
         self._remover = Remover(places=places, runsc=self._runsc, slots=slots, options=self._options)
@@ -106,6 +121,8 @@ class GVisorRuntime(Runtime):
         for path in await asyncio.to_thread(directories, self._places.sandboxes):
             if running := self._adopt(path):
                 self._watch(running)
+                if running.directory.pausing.exists():
+                    self._spawn(self._go_on(running), "go on")
         self._spawn(self._memory.run(), "memory of machines")
         return [_machine(running) for running in self._running.values()]
 
@@ -130,6 +147,43 @@ class GVisorRuntime(Runtime):
         return _machine(running)
 
     @override
+    async def checkpoint(
+        self, sandbox_id: SandboxId, into: Path, *, kind: CheckpointKind, leave_running: bool
+    ) -> Checkpoint:
+        running = self._running.get(sandbox_id)
+        if running is None or sandbox_id in self._ended:
+            raise NotFoundError("No such machine", details=sandbox_id)
+        if leave_running:
+            return await self._saver.save(running, into, kind)
+        try:
+            async with self._saver.unheard(running):
+                checkpoint = await self._saver.save(running, into, kind)
+                # On the disk: from here on it is over, whoever is cancelled.
+                await finish(self.abandon(sandbox_id))
+        except HungError as error:
+            self._ends.ended_otherwise(running, EndReason.RUNTIME_HUNG, f"after a checkpoint: {error}")
+            running.cgroup.kill_once()
+            raise DeadlineExceededError(
+                f"Sandbox {sandbox_id} hung while it was written down", details=str(error)
+            ) from error
+        return checkpoint
+
+    @override
+    async def seal(self, origin: Path) -> Checkpoint:
+        return await finish_in_thread(images.seal, origin)
+
+    @override
+    async def restore(self, spec: MachineSpec, origin: Path) -> Machine:
+        running = await self._launcher.launch(spec, origin)
+        self._watch(running)
+        return _machine(running)
+
+    @override
+    async def abandon(self, sandbox_id: SandboxId) -> None:
+        self._forget(sandbox_id)
+        await self._remover.remove_but_slot(sandbox_id)
+
+    @override
     async def set_egress(self, sandbox_id: SandboxId, egress: EgressPolicy) -> None:
         if sandbox_id not in self._running:
             raise NotFoundError("No such machine", details=sandbox_id)
@@ -137,12 +191,7 @@ class GVisorRuntime(Runtime):
 
     @override
     async def destroy(self, sandbox_id: SandboxId) -> None:
-        # First, so that its end is not told.
-        self._ends.remove(sandbox_id)
-        self._memory.remove(sandbox_id)
-        if running := self._running.pop(sandbox_id, None):
-            running.close()
-        self._ended.pop(sandbox_id, None)
+        self._forget(sandbox_id)
         await self._remover.remove(sandbox_id)
 
     @override
@@ -229,6 +278,24 @@ class GVisorRuntime(Runtime):
         self._running[running.record.sandbox_id] = running
         self._memory.add(running)
         self._ends.add(running)
+
+    def _forget(self, sandbox_id: SandboxId) -> None:
+        """Stop watching, before it ends: then its end is not told."""
+        self._ends.remove(sandbox_id)
+        self._memory.remove(sandbox_id)
+        if running := self._running.pop(sandbox_id, None):
+            running.close()
+        self._ended.pop(sandbox_id, None)
+
+    async def _go_on(self, running: Running) -> None:
+        """Have a machine go on that an earlier server had stand still."""
+        try:
+            await self._saver.go_on(running)
+        except HungError as error:
+            self._ends.ended_otherwise(
+                running, EndReason.RUNTIME_HUNG, f"it stood still for a checkpoint: {error}"
+            )
+            running.cgroup.kill_once()
 
     def _tell(self, event: MachineEvent) -> None:
         if isinstance(event, MachineEnded):

@@ -40,7 +40,7 @@ class BundleSpec:
         netns: the path of the slot's network namespace.
         cgroup: the control group's path; it exists, and its memory limit is what the sandbox shows as its
             memory.
-        memory_bytes: the promise.
+        shm_bytes: size of /dev/shm.
         volumes: directories of the host, and where they are inside; others may have them too.
     """
 
@@ -49,7 +49,7 @@ class BundleSpec:
     hostname: str
     netns: str
     cgroup: str
-    memory_bytes: int
+    shm_bytes: int
     volumes: tuple[tuple[Path, str], ...] = ()
 
 
@@ -60,7 +60,7 @@ def bundle(spec: BundleSpec, options: GVisorOptions) -> dict[str, Any]:
         "process": _process(options),
         "root": {"path": str(spec.rootfs), "readonly": False},
         "hostname": spec.hostname,
-        "mounts": _mounts(spec, options),
+        "mounts": _mounts(spec),
         "linux": {
             "cgroupsPath": spec.cgroup,
             "namespaces": [
@@ -94,8 +94,12 @@ def _process(options: GVisorOptions) -> dict[str, Any]:
     }
 
 
-def _mounts(spec: BundleSpec, options: GVisorOptions) -> list[dict[str, Any]]:
-    shm_bytes = min(options.shm_bytes, spec.memory_bytes // 2)
+def shm_bytes(memory_bytes: int, options: GVisorOptions) -> int:
+    """Return the size that /dev/shm gets at a cold start."""
+    return min(options.shm_bytes, memory_bytes // 2)
+
+
+def _mounts(spec: BundleSpec) -> list[dict[str, Any]]:
     return [
         {"destination": "/proc", "type": "proc", "source": "proc"},
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev"]},
@@ -111,7 +115,7 @@ def _mounts(spec: BundleSpec, options: GVisorOptions) -> list[dict[str, Any]]:
             "destination": "/dev/shm",  # noqa: S108  inside the sandbox
             "type": "tmpfs",
             "source": "shm",
-            "options": ["nosuid", "nodev", "mode=1777", f"size={shm_bytes}"],
+            "options": ["nosuid", "nodev", "mode=1777", f"size={spec.shm_bytes}"],
         },
         # Version 2, by a flag of the runtime's; guestd keeps commands and their limits in it.
         {

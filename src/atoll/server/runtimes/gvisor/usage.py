@@ -10,7 +10,7 @@ from pathlib import Path
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import Usage
 from atoll.server.host.cgroup_base import CgroupError
-from atoll.server.runtimes.gvisor.launch import Running
+from atoll.server.runtimes.gvisor.running import Running
 
 # What st_blocks counts, on every file system.
 _BLOCK = 512

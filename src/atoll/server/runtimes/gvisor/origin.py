@@ -1,0 +1,107 @@
+"""
+What checkpoints of this home's runsc are made of, and which of them can be restored here.
+
+Facts that do not change while the server runs are read once.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
+from atoll.server.domain.errors import FailedPreconditionError
+from atoll.server.domain.machine import MachineSpec
+from atoll.server.host.runsc import Runsc
+from atoll.server.host.threads import finish_in_thread
+from atoll.server.runtimes import images
+from atoll.server.runtimes.gvisor.guestds import Guestds
+
+NAME = "gvisor"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a checkpoint belongs to."""
+
+    runtime_version: str
+    cpu_features: tuple[str, ...]
+    guestd: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """A checkpoint that can be restored: where it is, and what."""
+
+    path: Path
+    checkpoint: Checkpoint
+
+
+class Origins:
+    """Reads checkpoints, and says which can be restored."""
+
+    def __init__(self, *, runsc: Runsc, guestds: Guestds, timeout_s: float) -> None:
+        self.guestds = guestds
+        self._runsc = runsc
+        self._timeout_s = timeout_s
+        self._facts: Facts | None = None
+        self._turn = asyncio.Lock()
+
+    async def facts(self) -> Facts:
+        """
+        Say what is here.
+
+        Raises:
+            RunscError: runsc does not run.
+            OSError: guestd cannot be kept.
+        """
+        async with self._turn:
+            if self._facts is None:
+                self._facts = Facts(
+                    runtime_version=await self._runsc.version(timeout_s=self._timeout_s),
+                    cpu_features=await self._runsc.cpu_features(timeout_s=self._timeout_s),
+                    guestd=await finish_in_thread(self.guestds.today),
+                )
+            return self._facts
+
+    async def read(self, path: Path, spec: MachineSpec) -> Origin:
+        """
+        Read a checkpoint that fits to this host and to what is wanted.
+
+        Raises:
+            NotFoundError: there is none.
+            FailedPreconditionError: it is damaged, or does not fit.
+        """
+        checkpoint = await finish_in_thread(images.read, path)
+        if reason := _unfit(checkpoint, await self.facts(), spec):
+            raise FailedPreconditionError(
+                f"Checkpoint '{path.name}' {reason}",
+                details=str(path),
+                resolution="restore it where it was made, or only its files",
+            )
+        if checkpoint.kind is CheckpointKind.MEMORY:
+            self.guestds.find(checkpoint.guestd)
+        await finish_in_thread(images.verify, path, checkpoint, small=True)
+        return Origin(path=path, checkpoint=checkpoint)
+
+
+def _unfit(checkpoint: Checkpoint, here: Facts, spec: MachineSpec) -> str | None:
+    missing = sorted(set(checkpoint.cpu_features) - set(here.cpu_features))
+    if checkpoint.kind is CheckpointKind.FILES:
+        # No program is in it.
+        missing = []
+    differences = (
+        ("was made by the runtime", checkpoint.runtime, NAME),
+        ("belongs to runsc", checkpoint.runtime_version, here.runtime_version),
+        ("needs processor features that are missing here:", ", ".join(missing), ""),
+        ("belongs to template", checkpoint.template_id, spec.template_id),
+        ("has a root disk of bytes:", checkpoint.disk_bytes, spec.limits.disk_bytes),
+        (
+            "has volumes at",
+            sorted(checkpoint.volume_paths),
+            sorted(mount.path for mount in spec.volumes),
+        ),
+    )
+    for what, there, wanted in differences:
+        if there != wanted:
+            return f"{what} {there}" + (f", not {wanted}" if wanted else "")
+    return None
