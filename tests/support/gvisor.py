@@ -76,9 +76,11 @@ class Host:
     guest: HttpGuest
     options: GVisorOptions
     http: Client
+    volumes: VolumeImages = field(init=False)
     runtime: GVisorRuntime = field(init=False)
 
     def __post_init__(self) -> None:
+        self.volumes = VolumeImages(self.path / "volumes")
         self.runtime = self.new_runtime()
 
     def new_runtime(self) -> GVisorRuntime:
@@ -87,7 +89,7 @@ class Host:
             templates=self.templates,
             slots=self.slots,
             guest=self.guest,
-            volumes=VolumeImages(self.path / "volumes"),
+            volumes=self.volumes,
             options=self.options,
         )
 

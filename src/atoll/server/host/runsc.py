@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 # Of a failed command's output, this much goes into the error.
 MOST_OUTPUT = 4096
+_CUT = b"\n[...]\n"
 # What a killed runsc may take to be gone.
 _KILLED_PATIENCE_S = 5.0
 # One network namespace for all gofers of one root; runsc leaves its mount behind.
@@ -32,7 +33,7 @@ _MNT_DETACH = 2
 
 
 class RunscError(Exception):
-    """runsc failed: the command, its exit code and the end of what it said."""
+    """runsc failed: the command, its exit code, and how it began and ended what it said."""
 
     def __init__(self, argv: Sequence[str], code: int | None, output: str) -> None:
         outcome = f"exit code {code}" if code is not None else "no answer in time, killed"
@@ -311,7 +312,11 @@ async def _wait(process: asyncio.subprocess.Process, timeout_s: float) -> int | 
 
 def _read_all(fd: int) -> str:
     size = os.fstat(fd).st_size
-    return os.pread(fd, MOST_OUTPUT, max(0, size - MOST_OUTPUT)).decode(errors="replace")
+    if size <= MOST_OUTPUT:
+        return os.pread(fd, size, 0).decode(errors="replace")
+    # A crash inside says first what happened, then where, at length.
+    half = (MOST_OUTPUT - len(_CUT)) // 2
+    return (os.pread(fd, half, 0) + _CUT + os.pread(fd, half, size - half)).decode(errors="replace")
 
 
 def _fail(argv: Sequence[str], code: int | None, output: str) -> NoReturn:

@@ -108,10 +108,9 @@ class Runtime(Protocol):
         the spec's id, host name, memory, processors, process limit, policy, and volumes from other places of
         the host; guestd still holds the configuration of the old one until it is configured with a newer
         generation, so nobody may be led there before. A sandbox that holds a slot keeps its address, and with
-        it its connections; any other gets a new one, and connections end with an error. Its clock is right,
-        boot_id is the old one after memory and a new one after files. getrandom differs between machines
-        of one checkpoint; what programs have buffered does not: guestd's generation file and hooks are there
-        for that.
+        it its connections; any other gets a new one, and connections end: what is read is their end, what is
+        written fails. Its clock is right, boot_id is the old one after memory and a new one after files.
+        getrandom differs between machines of one checkpoint; what programs have buffered does not.
 
         A failed or cancelled restore leaves remains that ``destroy`` removes; those of a sandbox that was
         checkpointed before hold its slot: ``destroy`` gives it back too. See ``abandon``.
@@ -119,7 +118,7 @@ class Runtime(Protocol):
         Raises:
             NotFoundError: the template is not built here, or there is no checkpoint.
             FailedPreconditionError: the checkpoint is damaged, or belongs to another program, processor,
-                template, disk size or set of volumes; the message names it. Nothing was started.
+                template, disk size or set of volumes; the message names it, and nothing runs.
             AlreadyExistsError: the machine runs.
             ResourceExhaustedError, UnavailableError, DeadlineExceededError: as for ``start``.
         """

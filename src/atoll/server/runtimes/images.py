@@ -8,6 +8,7 @@ The directory of a checkpoint: images and a manifest, there as a whole or not at
 Everything here blocks.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -55,6 +56,10 @@ class Half:
 
     def remove(self) -> None:
         """Give up; a no-op when there is nothing."""
+        # A runtime may hold a file of a failed save open for long: what is deleted still fills the disk.
+        with contextlib.suppress(OSError):
+            for path in self.path.iterdir():
+                os.truncate(path, 0)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def publish(self, checkpoint: Checkpoint) -> Checkpoint:

@@ -1,0 +1,226 @@
+"""What goes wrong while a machine is written down or restored harms nothing that was there before."""
+
+import asyncio
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from support.gvisor import MIB, Host, gvisor_host, kill
+
+from atoll.server.domain.checkpoint import CheckpointKind
+from atoll.server.domain.errors import (
+    AtollError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from atoll.server.domain.machine import Machine
+from atoll.server.domain.sandbox import EndReason
+from atoll.server.host.runsc import Runsc
+from atoll.server.runtimes.gvisor.flags import FLAGS
+from atoll.server.runtimes.gvisor.options import GVisorOptions
+
+MEMORY, FILES = CheckpointKind.MEMORY, CheckpointKind.FILES
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[Host]:
+    """One that looks at no free space before, so that a disk gets full meanwhile."""
+    async with gvisor_host(GVisorOptions(least_free_disk_bytes=0, save_timeout_s=3)) as made:
+        yield made
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "disk", 8 * MIB) as disk:
+        yield disk
+
+
+@contextmanager
+def mounted(place: Path, size: int) -> Iterator[Path]:
+    image = place.with_suffix(".ext4")
+    place.mkdir()
+    subprocess.run(["truncate", f"--size={size}", image], check=True)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+async def fill(host: Host, machine: Machine, mib: int) -> None:
+    """Have so much in memory, and as much on the disk."""
+    script = "for d in /dev/shm /root; do head -c $0M /dev/urandom > $d/fill; done; sha256sum /dev/shm/fill"
+    assert (await host.command(machine, "sh", "-c", script, str(mib))).exit_code == 0
+
+
+@pytest.mark.parametrize("kind", [MEMORY, FILES])
+@pytest.mark.parametrize("leave_running", [True, False])
+async def test_a_full_disk_is_said_and_the_machine_runs_on(
+    small_disk: Path, host: Host, kind: CheckpointKind, leave_running: bool
+) -> None:
+    machine = await host.start()
+    await fill(host, machine, 20)
+
+    free = shutil.disk_usage(small_disk).free
+    for _ in range(2):
+        with pytest.raises(ResourceExhaustedError, match="disk is full"):
+            await host.runtime.checkpoint(
+                machine.sandbox_id, small_disk / "one", kind=kind, leave_running=leave_running
+            )
+
+        assert [path.name for path in small_disk.iterdir()] == ["lost+found"]
+        # The sentry holds what it had begun to write, empty.
+        assert free - shutil.disk_usage(small_disk).free < 64 * 1024
+        await host.assert_lives(machine)
+
+
+async def test_a_machine_that_does_not_fit_its_host_is_not_even_begun(small_disk: Path, host: Host) -> None:
+    careful = replace(host.options, least_free_disk_bytes=64 * MIB)
+    machine = await host.start()
+    host.options = careful
+    host.runtime = host.new_runtime()
+    await host.runtime.open()
+
+    with pytest.raises(ResourceExhaustedError, match="disk is full"):
+        await host.runtime.checkpoint(
+            machine.sandbox_id, small_disk / "one", kind=MEMORY, leave_running=False
+        )
+
+    await host.assert_lives(machine)
+
+
+async def runsc_at(host: Host, verb: str) -> psutil.Process:
+    """Wait until a runsc of this home does something."""
+    async with asyncio.timeout(10):
+        while True:
+            for process in psutil.process_iter(["cmdline"]):
+                words = process.info["cmdline"] or []
+                if verb in words and f"--root={host.places.runsc_state}" in words:
+                    return process
+            await asyncio.sleep(0)
+
+
+async def test_a_sentry_killed_while_it_is_written_down_is_an_end_as_any(host: Host, tmp_path: Path) -> None:
+    machine = await host.start()
+    await fill(host, machine, 40)
+    sentry = host.sentry(machine.sandbox_id)
+
+    saving = asyncio.create_task(
+        host.runtime.checkpoint(machine.sandbox_id, tmp_path / "one", kind=MEMORY, leave_running=False)
+    )
+    await runsc_at(host, "checkpoint")
+    kill(sentry)
+
+    with pytest.raises(UnavailableError):
+        await saving
+    ended = await host.next_end(5)
+    assert (ended.sandbox_id, ended.reason) == (machine.sandbox_id, EndReason.RUNTIME_ENDED)
+    assert list(tmp_path.iterdir()) == []
+    await host.runtime.destroy(machine.sandbox_id)
+    assert host.traces(machine.sandbox_id) == []
+
+
+async def test_a_killed_runsc_is_no_harm_to_the_machine_that_it_wrote_down(
+    host: Host, tmp_path: Path
+) -> None:
+    machine = await host.start()
+    await fill(host, machine, 40)
+
+    saving = asyncio.create_task(
+        host.runtime.checkpoint(machine.sandbox_id, tmp_path / "one", kind=MEMORY, leave_running=False)
+    )
+    kill(await runsc_at(host, "checkpoint"))
+
+    with pytest.raises(UnavailableError):
+        await saving
+    assert list(tmp_path.iterdir()) == []
+    await host.assert_lives(machine)
+    await host.runtime.checkpoint(machine.sandbox_id, tmp_path / "one", kind=MEMORY, leave_running=False)
+    spec = replace(host.spec(), sandbox_id=machine.sandbox_id)
+    await host.runtime.restore(spec, tmp_path / "one")
+    await host.assert_lives(machine)
+
+
+@pytest.mark.parametrize("whom", ["runsc", "sentry"])
+async def test_a_death_during_a_restore_leaves_the_checkpoint_and_the_address(
+    host: Host, tmp_path: Path, whom: str
+) -> None:
+    machine = await host.start()
+    await fill(host, machine, 40)
+    await host.runtime.checkpoint(machine.sandbox_id, tmp_path / "one", kind=MEMORY, leave_running=False)
+    spec = replace(host.spec(), sandbox_id=machine.sandbox_id)
+
+    restoring = asyncio.create_task(host.runtime.restore(spec, tmp_path / "one"))
+    process = await runsc_at(host, "restore")
+    if whom == "sentry":
+        async with asyncio.timeout(10):
+            while not (pids := host.places.cgroup(machine.sandbox_id).pids()):
+                await asyncio.sleep(0)
+        process = psutil.Process(pids[-1])
+    kill(process)
+    with pytest.raises(AtollError):
+        await restoring
+    await host.runtime.abandon(machine.sandbox_id)
+
+    assert host.traces(machine.sandbox_id) == [str(host.path / "slots" / f"{machine.sandbox_id}.json")]
+    assert await host.runtime.restore(spec, tmp_path / "one") == machine
+    await host.assert_lives(machine)
+
+
+async def test_a_hung_sentry_is_not_written_down_and_stalls_nobody(host: Host, tmp_path: Path) -> None:
+    machine, other = await host.start(), await host.start()
+    sentry = host.sentry(machine.sandbox_id)
+    sentry.suspend()
+    try:
+        began = time.monotonic()
+        saving = asyncio.create_task(
+            host.runtime.checkpoint(machine.sandbox_id, tmp_path / "one", kind=MEMORY, leave_running=False)
+        )
+        await host.runtime.checkpoint(other.sandbox_id, tmp_path / "two", kind=MEMORY, leave_running=True)
+        assert time.monotonic() - began < 2
+        with pytest.raises(DeadlineExceededError):
+            await saving
+    finally:
+        sentry.resume()
+    assert [path.name for path in tmp_path.iterdir()] == ["two"]
+
+
+async def test_a_server_that_died_while_programs_stood_still_has_them_go_on(host: Host) -> None:
+    machine, untouched = await host.start(), await host.start()
+    runsc = Runsc(host.places.runsc, host.places.runsc_state, flags=FLAGS)
+    # As far as it came with the one, and with the other.
+    for one in (machine, untouched):
+        host.places.directory(one.sandbox_id).pausing.touch()
+    await runsc.pause(machine.sandbox_id, timeout_s=10)
+
+    host.runtime = host.new_runtime()
+    await host.runtime.open()
+
+    for one in (machine, untouched):
+        await host.assert_lives(one)
+        async with asyncio.timeout(5):
+            while host.places.directory(one.sandbox_id).pausing.exists():
+                await asyncio.sleep(0.01)
+
+
+async def test_what_another_program_or_processor_wrote_is_refused_by_name(host: Host, tmp_path: Path) -> None:
+    machine = await host.start()
+    await host.runtime.checkpoint(machine.sandbox_id, tmp_path / "one", kind=MEMORY, leave_running=False)
+    copies = host.places.guestds
+    (kept,) = copies.iterdir()
+
+    kept.rename(copies.with_name("away"))
+    with pytest.raises(FailedPreconditionError, match=f"guestd {kept.name[:12]} is not kept here"):
+        await host.runtime.restore(host.spec(), tmp_path / "one")
+    copies.with_name("away").rename(kept)
+
+    assert (await host.runtime.remains()) == [machine.sandbox_id]
