@@ -57,7 +57,11 @@ func (g *guestService) Configure(_ context.Context, req *connect.Request[guestv1
 	if g.trusting != nil {
 		next.Env = withDefaults(next.Env, g.trusting)
 	}
-	if last := g.server.settings.Get(); last == nil || last.SandboxID != next.SandboxID {
+	last := g.server.settings.Get()
+	if err := g.announce(next, last != nil); err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	if last == nil || last.SandboxID != next.SandboxID {
 		g.server.journal.Reset() // What was before happened to another.
 	}
 	g.server.settings.Set(next)

@@ -58,6 +58,9 @@ const (
 	ClockSkew = time.Second
 )
 
+// HooksTimeout bounds what a sandbox runs after a restore before it lets anybody in: whoever resumes it waits.
+const HooksTimeout = 2 * time.Second
+
 // The template's start command.
 const (
 	// LaunchTimeout is the longest that a template may take to be ready.
