@@ -72,10 +72,8 @@ def test_a_team_does_not_see_the_sandboxes_of_another() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda one: one.pause(),
         lambda one: one.create_snapshot(),
         lambda one: one.fork(),
-        lambda one: Sandbox.create("base", lifecycle={"on_timeout": "pause"}),
         lambda one: Sandbox.create("base", mcp={"github/a/b": {"run_cmd": "x", "install_cmd": "y"}}),
         lambda one: Sandbox.list_snapshots().next_items(),
     ],

@@ -169,12 +169,23 @@ def test_logs_and_metrics_are_shown_as_text_and_as_json(cli: Cli, made: str) -> 
     assert all(0 < point["memUsed"] < point["memTotal"] for point in points)
 
 
-def test_what_is_not_there_yet_is_said(cli: Cli, made: str) -> None:
+def test_a_sandbox_is_paused_and_resumed(cli: Cli, made: str) -> None:
+    cli.run("sandbox", "exec", made, "--", "touch", "/dev/shm/kept")
+
     paused = cli.run("sandbox", "pause", made)
+    resumed = cli.run("sandbox", "resume", made)
+    kept = cli.run("sandbox", "exec", made, "--", "ls", "/dev/shm")
+
+    assert (paused.returncode, resumed.returncode) == (0, 0), paused.stderr + resumed.stderr
+    assert "kept" in kept.stdout
+
+
+def test_what_is_not_there_yet_is_said(cli: Cli, made: str) -> None:
+    forked = cli.run("sandbox", "snapshot", "create", made)
     unknown = cli.run("sandbox", "create", "no-such-template", "--detach")
 
-    assert paused.returncode != 0
-    assert "not available" in paused.stderr
+    assert forked.returncode != 0
+    assert "not available" in forked.stderr
     assert "template 'no-such-template' not found" in unknown.stderr
 
 

@@ -8,8 +8,6 @@ import pytest
 from e2b import AsyncSandbox, Sandbox, SandboxException
 
 REFUSED: dict[str, Callable[[Any], Any]] = {
-    "pause": lambda sandbox: sandbox.pause(),
-    "beta_pause": lambda sandbox: sandbox.beta_pause(),
     "create_snapshot": lambda sandbox: sandbox.create_snapshot(),
     "fork": lambda sandbox: sandbox.fork(),
     "list_snapshots": lambda sandbox: sandbox.list_snapshots().next_items(),

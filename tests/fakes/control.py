@@ -7,16 +7,23 @@ from datetime import UTC, datetime, timedelta
 
 from atoll.server.control import checking
 from atoll.server.control.limits import ControlLimits
+from atoll.server.control.pausing import Pausing
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
 from atoll.server.control.service import Control
 from atoll.server.control.volumes import Volumes
 from atoll.server.domain import ingress
+from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
-from atoll.server.domain.errors import InvalidArgumentError, NotFoundError, UnauthenticatedError
+from atoll.server.domain.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnauthenticatedError,
+)
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId, new_sandbox_id, parse_sandbox_id
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory, Usage
-from atoll.server.domain.sandbox import FINAL, EndReason, Sandbox, Status, Target
+from atoll.server.domain.sandbox import FINAL, EndReason, Pause, Sandbox, Status, Target
 from atoll.server.domain.template import Template
 from atoll.server.ports.store import Page, SandboxFilter
 from fakes.volumes import memory_volumes
@@ -49,6 +56,34 @@ class HandClock:
         self.time += timedelta(seconds=seconds)
 
 
+class FakePausing(Pausing):
+    """Moves rows between running and paused."""
+
+    def __init__(self, control: "FakeControl") -> None:
+        self._control = control
+
+    async def pause(self, actor: Actor, untrusted_id: str, kind: CheckpointKind) -> Sandbox:
+        sandbox = await self._control.get(actor, untrusted_id)
+        if sandbox.status is not Status.RUNNING:
+            raise FailedPreconditionError(f"Sandbox {sandbox.id} is {sandbox.status}, not running")
+        pause = Pause(checkpoint=f"{sandbox.id}-1", kind=kind, at=self._control.clock.now())
+        row = replace(sandbox, status=Status.PAUSED, target=Target.PAUSED, pause=pause)
+        self._control.rows[sandbox.id] = row
+        return row
+
+    async def connect(
+        self, actor: Actor, untrusted_id: str, from_now: timedelta, *, memory: bool = True
+    ) -> tuple[Sandbox, bool]:
+        sandbox = await self._control.get(actor, untrusted_id)
+        if sandbox.status is Status.RUNNING:
+            return await self._control.refresh(actor, untrusted_id, from_now), False
+        _check_timeout(from_now)
+        deadline = self._control.clock.now() + from_now
+        row = replace(sandbox, status=Status.RUNNING, target=Target.RUNNING, pause=None, deadline=deadline)
+        self._control.rows[sandbox.id] = row
+        return row, True
+
+
 @dataclass
 class FakeControl(Control):
     """Two teams, two templates' worth of rules, no machines."""
@@ -70,6 +105,10 @@ class FakeControl(Control):
     @property
     def volumes(self) -> Volumes:
         return self.memory_volumes
+
+    @property
+    def pausing(self) -> Pausing:
+        return FakePausing(self)
 
     def _fail(self) -> None:
         failure, self.failure = self.failure, None

@@ -31,6 +31,7 @@ from atoll.server.runtimes.fake.guest import FakeGuest
 from atoll.server.runtimes.fake.runtime import FakeRuntime
 from atoll.server.runtimes.fake.templates import FakeTemplates
 from atoll.server.runtimes.fake.volumes import FakeVolumes
+from atoll.server.runtimes.kept import CheckpointFiles
 from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database
 from atoll.server.stores.events import SqliteEvents
@@ -79,6 +80,7 @@ class World:
         self.runtime = FakeRuntime(self.directory / "machines", faults=faults)
         self.guest = FakeGuest(faults=faults)
         self.edge = FakeEdge(faults=faults)
+        self.checkpoints = CheckpointFiles(self.directory / "checkpoints")
 
     def control(self) -> Control:
         """Make a server's control; not open yet."""
@@ -91,6 +93,7 @@ class World:
             templates=self.templates,
             volumes=self.volumes(),
             clock=self.clock,
+            checkpoints=self.checkpoints,
             parting=self.logbook().part,
         )
         return Control(ports, secret=SECRET, dns_servers=("169.254.1.1",), limits=self.limits)
@@ -157,11 +160,17 @@ class World:
         assert unfinished == {}
         running = {row.id for row in rows.values() if row.status is Status.RUNNING}
         assert self.runtime.running() == running
-        assert set(await FakeRuntime(self.directory / "machines").remains()) == running
+        paused = {row.id for row in rows.values() if row.status is Status.PAUSED}
+        assert set(await FakeRuntime(self.directory / "machines").remains()) == running | paused
+        named = {row.pause.checkpoint for row in rows.values() if row.pause is not None}
+        assert await self.checkpoints.names() == named
         for row in rows.values():
             if row.status is Status.RUNNING:
                 assert (row.address, row.ended_at, row.end_reason) != (None, None, None)
                 assert row.address is not None
+            elif row.status is Status.PAUSED:
+                assert (row.address, row.ended_at, row.end_reason) == (None, None, None)
+                assert row.pause is not None
             else:
                 assert row.ended_at is not None
                 assert row.end_reason is not None
@@ -179,13 +188,13 @@ class World:
                 told[event.sandbox_id].append(event.type)
         for row in rows.values():
             expected = [EventType.CREATED] if row.started_at is not None else []
-            if expected and row.status is not Status.RUNNING:
+            if expected and row.status not in (Status.RUNNING, Status.PAUSED):
                 expected.append(EventType.KILLED)
             assert told[row.id] == expected, (row, told[row.id])
 
 
 ENDS = {EventType.CREATED, EventType.KILLED}
-HALF = {Status.CREATING, Status.KILLING}
+HALF = {Status.CREATING, Status.KILLING, Status.PAUSING, Status.RESUMING}
 
 
 def small(**changes: Any) -> ControlLimits:

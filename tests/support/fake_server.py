@@ -23,6 +23,7 @@ from atoll.server.runtimes.fake.guest import FakeGuest
 from atoll.server.runtimes.fake.runtime import FakeRuntime
 from atoll.server.runtimes.fake.templates import FakeTemplates
 from atoll.server.runtimes.fake.volumes import FakeVolumes
+from atoll.server.runtimes.kept import CheckpointFiles
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home, open_home
 from atoll.server.settings.loading import load
@@ -52,6 +53,7 @@ def fake_host(place: str | None) -> serving.HostFactory:
             (home.path / "taken-down").touch()
 
         yield HostParts(
+            checkpoints=CheckpointFiles(home.checkpoints),
             runtime=FakeRuntime(home.sandboxes, faults=faults),
             guest=FakeGuest(faults=faults),
             edge=FakeEdge(faults=faults),

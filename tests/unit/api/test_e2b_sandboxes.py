@@ -85,8 +85,6 @@ async def test_what_released_clients_send_by_default_works(
 @pytest.mark.parametrize(
     ("option", "name"),
     [
-        ({"autoPause": True}, "autoPause"),
-        ({"autoResume": {"enabled": True}}, "autoPause"),
         ({"mcp": {"github": {}}}, "mcp"),
         ({"iam": {"tokens": {"aws": {"audience": "x", "tokenType": "JWT-SVID"}}}}, "iam"),
         ({"network": {"somethingOfTomorrow": True}}, "network.somethingOfTomorrow"),
@@ -139,6 +137,7 @@ async def test_an_option_that_atoll_does_not_have_is_refused_by_name(
         ({"network": {"denyOut": ["1.1.1.1"] * 257}}, "denyOut has 257 entries, at most 256"),
         ({"network": {"denyOut": [7]}}, "body network.denyOut.0"),
         ({"autoPauseMemory": False}, "autoPauseMemory"),
+        ({"autoPause": True, "autoPauseMemory": False, "autoResume": {"enabled": True}}, "autoResume"),
     ],
 )
 async def test_wrong_input_is_named(

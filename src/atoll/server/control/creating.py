@@ -6,17 +6,15 @@ the caller; the row then says at which step it failed.
 """
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TypeVar
 
 import structlog
 
-from atoll.server.control import access, checking, repeating
+from atoll.server.control import checking, repeating
 from atoll.server.control.admission import Admission
+from atoll.server.control.configuring import Configuring, spec_of, within
 from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
@@ -28,26 +26,23 @@ from atoll.server.domain import ingress
 from atoll.server.domain.errors import (
     AbortedError,
     AtollError,
-    DeadlineExceededError,
     NotFoundError,
     ResourceExhaustedError,
     UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId, new_sandbox_id
-from atoll.server.domain.machine import GuestConfiguration, Machine, MachineSpec
 from atoll.server.domain.sandbox import FINAL, EndReason, Sandbox, Status, Target
 from atoll.server.domain.template import Template
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
-from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.store import SandboxFilter, Store
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 ALIVE = frozenset(Status) - FINAL
+# What takes more than disk.
+AWAKE = ALIVE - {Status.PAUSED}
 
 
 @dataclass(kw_only=True)
@@ -74,7 +69,7 @@ class Creating:
         *,
         store: Store,
         runtime: Runtime,
-        guest: Guest,
+        configuring: Configuring,
         edge: Edge,
         volumes: Volumes,
         clock: Clock,
@@ -83,12 +78,11 @@ class Creating:
         tasks: Tasks,
         killing: Killing,
         deadlines: Deadlines,
-        secret: bytes,
-        dns_servers: tuple[str, ...],
+        admission: Admission,
     ) -> None:
         self._store = store
         self._runtime = runtime
-        self._guest = guest
+        self._configuring = configuring
         self._edge = edge
         self._volumes = volumes
         self._clock = clock
@@ -97,13 +91,7 @@ class Creating:
         self._tasks = tasks
         self._killing = killing
         self._deadlines = deadlines
-        self._secret = secret
-        self._dns_servers = dns_servers
-        self._admission = Admission(
-            at_once=limits.concurrent_starts,
-            most_waiting=limits.queued_starts,
-            longest_wait=limits.start_queue_timeout,
-        )
+        self._admission = admission
         # Counting and adding a row are two calls; between them nobody else may add one.
         self._adding = asyncio.Lock()
         self._underway: dict[SandboxId, _Creation] = {}
@@ -135,6 +123,9 @@ class Creating:
             runtime=self._runtime.name,
             secured=wish.secured,
             volumes=volumes,
+            on_deadline=wish.on_deadline,
+            auto_resume=wish.auto_resume,
+            timeout=wish.timeout,
             request=repeating.named(wish),
         )
         return await self._run(row, wish.timeout, template)
@@ -194,7 +185,7 @@ class Creating:
         async with self._adding:
             if (earlier := await repeating.answered(self._store, row)) is not None:
                 return earlier
-            alive = await self._store.count_sandboxes(SandboxFilter(statuses=ALIVE))
+            alive = await self._store.count_sandboxes(SandboxFilter(statuses=AWAKE))
             if alive >= self._limits.max_sandboxes:
                 raise ResourceExhaustedError(
                     f"The most sandboxes exist that this server may have ({self._limits.max_sandboxes})",
@@ -206,28 +197,13 @@ class Creating:
     async def _bring_up(
         self, creation: _Creation, row: Sandbox, lifetime: timedelta, template: Template
     ) -> Sandbox:
-        spec = MachineSpec(
-            sandbox_id=row.id,
-            template_id=row.template_id,
-            hostname=row.id,
-            limits=row.limits,
-            egress=row.egress.fenced(),
-            volumes=row.volumes,
-        )
         creation.step = "start"
-        machine = await _within(self._limits.start_timeout, "start", self._runtime.start(spec))
-        creation.step = "configure"
-        await _within(
-            self._limits.configure_timeout,
-            "take its configuration",
-            self._guest.configure(machine, self._configuration(row, machine, template)),
-        )
-        if row.egress.rules:
-            creation.step = "trust"
-            await _within(self._limits.configure_timeout, "trust its rules", self._guest.trust_edge(machine))
-        if template.start is not None:
-            creation.step = "launch"
-            await self._guest.launch(machine, template.start)
+        machine = await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
+
+        def step(name: str) -> None:
+            creation.step = name
+
+        await self._configuring.configure(row, machine, template, step=step)
         creation.step = "record"
         now = self._clock.now()
         running = replace(
@@ -241,24 +217,6 @@ class Creating:
         self._deadlines.appeared(running.deadline)
         log.info("sandbox started", sandbox_id=row.id, template=row.template_id, runtime=row.runtime)
         return running
-
-    def _configuration(self, row: Sandbox, machine: Machine, template: Template) -> GuestConfiguration:
-        return GuestConfiguration(
-            generation=row.generation,
-            sandbox_id=row.id,
-            template_id=row.template_id,
-            team_id=row.team_id,
-            hostname=row.id,
-            machine_id=hashlib.sha256(b"machine-id " + row.id.encode()).hexdigest()[:32],
-            env=tuple({**dict(template.env), **row.env}.items()),
-            access_token=access.access_token(self._secret, row.id) if row.secured else "",
-            default_user=template.default_user,
-            default_workdir=template.default_workdir,
-            processes=row.limits.processes,
-            memory_bytes=row.limits.memory_bytes,
-            address=machine.address,
-            dns_servers=self._dns_servers,
-        )
 
     async def _undo(self, creation: _Creation, row: Sandbox, error: BaseException) -> None:
         end = creation.stopped[0] if creation.stopped else _failure(creation.step, error)
@@ -286,14 +244,3 @@ def _stopping() -> AtollError:
 def killed_while_created() -> AtollError:
     """Make the error for the caller of a create whose sandbox somebody killed."""
     return AbortedError("The sandbox was killed while it was being created")
-
-
-async def _within(time: timedelta, what: str, work: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout(time.total_seconds()):
-            return await work
-    except TimeoutError as error:
-        raise DeadlineExceededError(
-            f"The sandbox did not {what} within {time.total_seconds():g} s",
-            resolution="The machine may be overloaded; try again later.",
-        ) from error

@@ -6,7 +6,7 @@ it asks the rows twice for each sandbox, and never just to look.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.domain.errors import AtollError
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.sandbox import EndReason, Sandbox, Status
+from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.store import Store
 
@@ -36,6 +36,8 @@ class Deadlines:
         self._clock = clock
         self._limits = limits
         self._killing = killing
+        # Given by whoever can; without it, all is killed at its deadline.
+        self.pause: Callable[[Sandbox], Awaitable[None]] | None = None
         self._earlier = asyncio.Event()
         self._sleeps_until: datetime | None = None
 
@@ -82,6 +84,9 @@ class Deadlines:
         if row is None:
             return None
         if row.deadline <= self._clock.now():
+            if row.on_deadline is not OnDeadline.KILL and self.pause is not None:
+                await self.pause(row)
+                return row.deadline
             end = End(reason=EndReason.DEADLINE, detail=f"deadline {row.deadline.isoformat()}")
             await self._killing.begin(row.id, end, if_still=self._is_due)
         return row.deadline

@@ -20,6 +20,7 @@ from atoll.server.control.tasks import Job, Tasks, retrieve
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import FINAL, EndReason, Sandbox, Status, Target
+from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
 from atoll.server.ports.runtime import Runtime
@@ -71,9 +72,11 @@ class Killing:
         limits: ControlLimits,
         locks: Locks,
         tasks: Tasks,
+        checkpoints: Checkpoints,
         parting: Parting | None = None,
     ) -> None:
         self._parting = parting
+        self._checkpoints = checkpoints
         self._store = store
         self._runtime = runtime
         self._edge = edge
@@ -163,6 +166,7 @@ class Killing:
                     await self._edge.forget(sandbox_id)
                 async with asyncio.timeout(_seconds(self._limits.destroy_timeout)):
                     await self._runtime.destroy(sandbox_id)
+                    await self._checkpoints.remove_all(sandbox_id)
             await self._close_row(sandbox_id)
         # Whatever it was: a sandbox that nobody wants is not left alone because of a surprise.
         except Exception as error:
@@ -185,7 +189,9 @@ class Killing:
             status = Status.KILLED if row.end_reason in WANTED else Status.FAILED
             # What was secret about its network served it alone.
             egress = row.egress.fenced()
-            return replace(row, status=status, ended_at=self._clock.now(), address=None, egress=egress)
+            return replace(
+                row, status=status, ended_at=self._clock.now(), address=None, egress=egress, pause=None
+            )
 
         try:
             row = await change(self._store, sandbox_id, final)

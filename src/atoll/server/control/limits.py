@@ -29,6 +29,12 @@ class ControlLimits:
         start_timeout: how long a runtime may take for a start. It takes 0.2 s on a quiet machine, and
             some seconds on a full one. With the waits before and after it stays below the API's limit
             for a request.
+        pause_timeout: how long a runtime may take to write a sandbox down; 512 MB take half a second on a
+            quick disk, and 16 GB five minutes on a slow one.
+        resume_timeout: how long a runtime may take to bring one back.
+        pause_again: after a failed pause, for a full disk say, the sandbox runs on for so long at least,
+            until the next try.
+        wake_timeout: what traffic that wakes a sandbox gives it at least, as E2B does.
         configure_timeout: how long guestd may take to accept its configuration; it takes milliseconds.
         concurrent_destroys: destroys under way at once: as many as starts, twice, since a full host is
             emptied before it is filled.
@@ -80,6 +86,10 @@ class ControlLimits:
     queued_starts: int = 256
     start_queue_timeout: timedelta = timedelta(seconds=50)
     start_timeout: timedelta = timedelta(seconds=40)
+    pause_timeout: timedelta = timedelta(minutes=6)
+    resume_timeout: timedelta = timedelta(minutes=6)
+    pause_again: timedelta = timedelta(minutes=1)
+    wake_timeout: timedelta = timedelta(minutes=5)
     configure_timeout: timedelta = timedelta(seconds=10)
     concurrent_destroys: int = field(
         default_factory=lambda: 4 * _cores(), metadata={"shown_default": "4 x cores"}

@@ -8,11 +8,11 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.requests import Actor, Route, SandboxPage
 from atoll.server.domain.errors import NotFoundError
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.sandbox import Sandbox, Status
+from atoll.server.domain.sandbox import SLEEPING, Sandbox, Status
 from atoll.server.ports.store import Page, SandboxFilter, Store
 
 # What callers see when they do not ask for more: what exists, or is about to.
-PRESENT = frozenset({Status.CREATING, Status.RUNNING})
+PRESENT = frozenset({Status.CREATING, Status.RUNNING}) | SLEEPING
 
 
 class Reading:

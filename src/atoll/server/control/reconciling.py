@@ -15,11 +15,12 @@ from atoll.server.control.creating import ALIVE, Creating
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.networking import Networking
+from atoll.server.control.pausing import Pausing
 from atoll.server.control.tasks import Tasks
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import EventsLost, Machine, MachineEnded, ProcessKilledForMemory
-from atoll.server.domain.sandbox import EndReason, Sandbox, Status
+from atoll.server.domain.sandbox import SLEEPING, EndReason, Sandbox, Status
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.store import MOST_ROWS, Page, SandboxFilter, Store
@@ -44,6 +45,7 @@ class Reconciling:
         limits: ControlLimits,
         tasks: Tasks,
         creating: Creating,
+        pausing: Pausing,
         killing: Killing,
         networking: Networking,
     ) -> None:
@@ -53,6 +55,7 @@ class Reconciling:
         self._limits = limits
         self._tasks = tasks
         self._creating = creating
+        self._pausing = pausing
         self._killing = killing
         self._networking = networking
 
@@ -60,7 +63,9 @@ class Reconciling:
         """Open the runtime, and adopt, undo, finish or remove what an earlier server left."""
         machines = {machine.sandbox_id: machine for machine in await self._runtime.open()}
         strays = set(await self._runtime.remains()) | set(machines)
-        for row in await self._unfinished():
+        rows = await self._unfinished()
+        await self._pausing.sweep(rows)
+        for row in rows:
             strays.discard(row.id)
             await self._take_up(row, machines.get(row.id))
         for sandbox_id in strays:
@@ -83,7 +88,9 @@ class Reconciling:
     async def end_all(self, end: End) -> None:
         """Begin to end every sandbox that is not ended."""
         for row in await self._unfinished():
-            await self._killing.begin(row.id, end)
+            # What is on the disk stays there, for when the home is up again.
+            if row.status not in (Status.PAUSED, Status.RESUMING):
+                await self._killing.begin(row.id, end)
 
     async def _unfinished(self) -> list[Sandbox]:
         rows: list[Sandbox] = []
@@ -103,6 +110,10 @@ class Reconciling:
                 await self._end(row, EndReason.LOST, "no machine was there when the server started")
             case Status.CREATING:
                 await self._end(row, EndReason.START_INTERRUPTED, "the server stopped during the start")
+            case _ if row.status in SLEEPING:
+                found = await self._pausing.take_up(row, machine)
+                if found.status is Status.RUNNING and machine is not None:
+                    await self._adopt(found, machine)
             case _:
                 self._killing.remove(row.id)
 

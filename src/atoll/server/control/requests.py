@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.ingress import IngressPolicy
-from atoll.server.domain.sandbox import Sandbox, Status
+from atoll.server.domain.sandbox import OnDeadline, Sandbox, Status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,8 @@ class CreateSandbox:
         secured: whether callers of the daemon must show the access token.
         limits: where it differs from the template.
         volumes: what it sees that outlives it.
+        on_deadline: what happens when ``timeout`` is over.
+        auto_resume: whether traffic wakes it, once it is paused.
         request_key: the caller's name for this call: sent again, it gets the same sandbox; None: no name.
     """
 
@@ -80,6 +82,8 @@ class CreateSandbox:
     secured: bool = True
     limits: LimitsOverride = field(default_factory=LimitsOverride)
     volumes: tuple[MountWish, ...] = ()
+    on_deadline: OnDeadline = OnDeadline.KILL
+    auto_resume: bool = False
     request_key: str | None = None
 
 

@@ -15,6 +15,8 @@ from typing import Self
 import structlog
 
 from atoll.server.control import access
+from atoll.server.control.admission import Admission
+from atoll.server.control.configuring import Configuring
 from atoll.server.control.creating import ALIVE, Creating, killed_while_created
 from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.finding import Finding, SignedFile
@@ -23,6 +25,7 @@ from atoll.server.control.killing import End, Killing, Parting
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.networking import Networking
+from atoll.server.control.pausing import Pausing
 from atoll.server.control.reading import PRESENT, Reading, not_there
 from atoll.server.control.reconciling import Reconciling
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
@@ -35,6 +38,7 @@ from atoll.server.domain.machine import ProcessKilledForMemory, Usage
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status
 from atoll.server.domain.template import Template
 from atoll.server.ports.api_keys import ApiKeys
+from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
 from atoll.server.ports.guest import Guest
@@ -57,6 +61,7 @@ class Ports:
 
     Attributes:
         store: over a database that whoever made it opens and closes; so ``api_keys``.
+        checkpoints: what paused sandboxes come back from.
         parting: done with a sandbox before it is removed.
         runtime: opened and closed by control.
     """
@@ -69,6 +74,7 @@ class Ports:
     templates: Templates
     volumes: Volumes
     clock: Clock
+    checkpoints: Checkpoints
     parting: Parting | None = None
 
 
@@ -104,15 +110,22 @@ class Control:
             limits=limits,
             locks=locks,
             tasks=self._tasks,
+            checkpoints=ports.checkpoints,
             parting=ports.parting,
         )
         self._deadlines = Deadlines(
             store=ports.store, clock=ports.clock, limits=limits, killing=self._killing
         )
+        admission = Admission(
+            at_once=limits.concurrent_starts,
+            most_waiting=limits.queued_starts,
+            longest_wait=limits.start_queue_timeout,
+        )
+        configuring = Configuring(guest=ports.guest, limits=limits, secret=secret, dns_servers=dns_servers)
         self._creating = Creating(
             store=ports.store,
             runtime=ports.runtime,
-            guest=ports.guest,
+            configuring=configuring,
             edge=ports.edge,
             volumes=ports.volumes,
             clock=ports.clock,
@@ -121,9 +134,26 @@ class Control:
             tasks=self._tasks,
             killing=self._killing,
             deadlines=self._deadlines,
-            secret=secret,
-            dns_servers=dns_servers,
+            admission=admission,
         )
+        self._reading = Reading(store=ports.store, limits=limits)
+        self.pausing = Pausing(
+            store=ports.store,
+            runtime=ports.runtime,
+            edge=ports.edge,
+            checkpoints=ports.checkpoints,
+            templates=ports.templates,
+            clock=ports.clock,
+            limits=limits,
+            locks=locks,
+            tasks=self._tasks,
+            admission=admission,
+            configuring=configuring,
+            killing=self._killing,
+            deadlines=self._deadlines,
+            reading=self._reading,
+        )
+        self._deadlines.pause = self.pausing.expire
         self._networking = Networking(
             store=ports.store,
             runtime=ports.runtime,
@@ -141,11 +171,11 @@ class Control:
             limits=limits,
             tasks=self._tasks,
             creating=self._creating,
+            pausing=self.pausing,
             killing=self._killing,
             networking=self._networking,
         )
         self._forgetting = Forgetting(store=ports.store, clock=ports.clock, limits=limits)
-        self._reading = Reading(store=ports.store, limits=limits)
         self._finding = Finding(store=ports.store, reading=self._reading, secret=secret)
 
     async def __aenter__(self) -> Self:
@@ -207,6 +237,7 @@ class Control:
         """
         self._open = False
         self._creating.stop_all()
+        await self.pausing.stop_all()
         await self._reconciling.end_all(End(reason=EndReason.KILLED, detail=detail))
         try:
             async with asyncio.timeout(self._limits.close_timeout.total_seconds()):
@@ -298,6 +329,7 @@ class Control:
         if not await self._killing.begin(sandbox_id, end):
             raise not_there(sandbox_id)
         self._creating.stop(sandbox_id, end, killed_while_created())
+        self.pausing.stop(sandbox_id)
         await self._killing.removed(sandbox_id)
         return await self._ports.store.get_sandbox(sandbox_id)
 
@@ -393,13 +425,16 @@ class Control:
 
     async def route(self, untrusted_id: str) -> Route:
         """
-        Tell the edge where a running sandbox is.
+        Tell the edge where a running sandbox is, or one that traffic wakes, once it runs.
 
         Raises:
             InvalidArgumentError: the id has another form.
             NotFoundError: no such running sandbox.
+            AtollError: it was not woken, and why.
         """
-        return await self._reading.route(parse_sandbox_id(untrusted_id))
+        sandbox_id = parse_sandbox_id(untrusted_id)
+        await self.pausing.wake(sandbox_id)
+        return await self._reading.route(sandbox_id)
 
     async def egress_at(self, untrusted_address: str) -> Sandbox:
         """

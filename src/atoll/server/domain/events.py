@@ -14,12 +14,14 @@ from typing import Any
 
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
-from atoll.server.domain.sandbox import Sandbox, Status
+from atoll.server.domain.sandbox import SLEEPING, Sandbox, Status
 
 # Of the form that E2B documents.
 VERSION = "v1"
 # Executions are named after sandbox and generation: the same one has the same name wherever it is asked for.
 _EXECUTIONS = uuid.UUID("8c1f0a52-5b0e-4e55-9d5a-3f8a2a6f4f10")
+# Created, and not ended.
+_LIVES = SLEEPING | {Status.RUNNING}
 _MIB = 1024 * 1024
 
 
@@ -94,16 +96,27 @@ def told_by(old: Sandbox, new: Sandbox, at: datetime) -> Event | None:
 
 
 def _found(old: Sandbox, new: Sandbox, at: datetime) -> tuple[EventType, dict[str, Any]] | None:
-    match old.status is Status.RUNNING, new.status is Status.RUNNING:
+    match old.status in _LIVES, new.status in _LIVES:
         case False, True:
             return EventType.CREATED, _words(new)
         # One that never ran was never created for its owner, and is not killed.
         case True, False:
             return EventType.KILLED, {**_words(new), "execution": _execution(old, at), **_reason(new)}
+        case True, True if old.status is not new.status:
+            return _turned(old, new)
         case True, True if changes := _changes(old, new):
             return EventType.UPDATED, changes
         case _:
             return None
+
+
+def _turned(old: Sandbox, new: Sandbox) -> tuple[EventType, dict[str, Any]] | None:
+    if new.status is Status.PAUSED and old.status is Status.PAUSING:
+        return EventType.PAUSED, _words(new)
+    if new.status is Status.RUNNING and old.status is Status.RESUMING:
+        return EventType.RESUMED, _words(new)
+    # It did not succeed.
+    return None
 
 
 def _words(row: Sandbox) -> dict[str, Any]:

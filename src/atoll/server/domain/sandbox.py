@@ -6,9 +6,10 @@ Verbs live in control, one file per concern.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
+from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.ingress import IngressPolicy
@@ -20,6 +21,7 @@ class Target(StrEnum):
     """What a sandbox should be."""
 
     RUNNING = "running"
+    PAUSED = "paused"
     KILLED = "killed"
 
 
@@ -28,16 +30,22 @@ class Status(StrEnum):
     What a sandbox is.
 
     creating → running → killing → killed, and from anywhere → failed.
+    running → pausing → paused → resuming → running; what does not succeed goes back.
     Killed and failed are final: nothing of the sandbox is left on the machine.
     """
 
     CREATING = "creating"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    RESUMING = "resuming"
     KILLING = "killing"
     KILLED = "killed"
     FAILED = "failed"
 
 
+# Of a sandbox that is paused, is about to be, or was until now: there is, or may be, a checkpoint of it.
+SLEEPING = frozenset({Status.PAUSING, Status.PAUSED, Status.RESUMING})
 FINAL = frozenset({Status.KILLED, Status.FAILED})
 
 
@@ -64,6 +72,31 @@ class EndReason(StrEnum):
     RUNTIME_HUNG = "runtime_hung"
     # It was gone when the server came back: the machine restarted, say.
     LOST = "lost"
+
+
+class OnDeadline(StrEnum):
+    """What happens to a running sandbox at its deadline."""
+
+    KILL = "kill"
+    PAUSE = "pause"
+    # A later resume boots.
+    PAUSE_FILES = "pause_files"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pause:
+    """
+    What a paused sandbox comes back from.
+
+    Attributes:
+        checkpoint: its name; never used twice.
+        kind: what is in it.
+        at: when the pause was begun.
+    """
+
+    checkpoint: str
+    kind: CheckpointKind
+    at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +141,10 @@ class Sandbox:
         runtime: the runtime's name, "gvisor".
         secured: whether callers of the daemon must show an access token.
         volumes: what it sees that outlives it, and where.
+        on_deadline: what happens then.
+        auto_resume: whether traffic wakes it.
+        timeout: how long it was to run at first; what wakes it gives it as much again.
+        pause: what it comes back from; None unless it is pausing, paused or resuming.
         request: the create that it answers, if its caller named it; None: not named.
     """
 
@@ -133,4 +170,8 @@ class Sandbox:
     runtime: str
     secured: bool = True
     volumes: tuple[VolumeMount, ...] = ()
+    on_deadline: OnDeadline = OnDeadline.KILL
+    auto_resume: bool = False
+    timeout: timedelta = timedelta(minutes=5)
+    pause: Pause | None = None
     request: NamedRequest | None = None

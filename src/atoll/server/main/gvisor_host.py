@@ -31,6 +31,7 @@ from atoll.server.ports.edge import Edge
 from atoll.server.runtimes.gvisor.places import Places
 from atoll.server.runtimes.gvisor.release import RunscRelease
 from atoll.server.runtimes.gvisor.runtime import GVisorRuntime
+from atoll.server.runtimes.kept import CheckpointFiles
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home
 from atoll.server.volumes.images import VolumeImages
@@ -137,6 +138,7 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
             edge=edge if purpose is Purpose.SERVE else _EndedEdge(),
             templates=templates,
             volumes=volumes,
+            checkpoints=CheckpointFiles(home.checkpoints),
             dns_servers=(str(GATEWAY),),
             watch=watch,
             take_down=take_down,

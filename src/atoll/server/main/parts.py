@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Protocol
 
+from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.edge import Edge
 from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
@@ -34,6 +35,7 @@ class HostParts:
         edge: running, when made to serve.
         templates: that are built.
         volumes: files that outlive sandboxes.
+        checkpoints: what paused sandboxes come back from.
         dns_servers: of sandboxes, as seen from inside.
         watch: keeps what outlives the server running, until cancelled.
         take_down: removes what is left on the machine when no sandbox is.
@@ -44,6 +46,7 @@ class HostParts:
     edge: Edge
     templates: Templates
     volumes: VolumeFiles
+    checkpoints: Checkpoints
     dns_servers: tuple[str, ...]
     watch: Callable[[], Coroutine[Any, Any, None]]
     take_down: Callable[[], Awaitable[None]]

@@ -201,6 +201,7 @@ def make_control(
         templates=parts.templates,
         volumes=volumes,
         clock=clock,
+        checkpoints=parts.checkpoints,
         parting=parting,
     )
     return Control(ports, secret=home.secret(), dns_servers=parts.dns_servers, limits=settings.sandboxes)

@@ -24,7 +24,7 @@ from atoll.server.domain.ids import TemplateId
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
-_HALF = ".half-"
+HALF = ".half-"
 # A manifest has some kilobytes; what is larger is none.
 _MOST_MANIFEST = 1024 * 1024
 # Computed at once for files up to this size, in a few milliseconds: the state of the kernel is in them, and a
@@ -45,7 +45,7 @@ class Half:
             AlreadyExistsError: something is there.
         """
         self.directory = directory
-        self.path = directory.with_name(_HALF + directory.name)
+        self.path = directory.with_name(HALF + directory.name)
         if directory.exists():
             raise AlreadyExistsError("The checkpoint is there already", details=str(directory))
 

@@ -145,6 +145,11 @@ class Home:
         return self.path / "runsc-state"
 
     @property
+    def checkpoints(self) -> Path:
+        """What paused sandboxes come back from."""
+        return self.path / "checkpoints"
+
+    @property
     def guestds(self) -> Path:
         """Copies of guestd's program that sandboxes and checkpoints need."""
         return self.path / "guestd"

@@ -1,15 +1,17 @@
 """Rows to domain types and back; a row that makes no sense is named, not guessed at."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import RowMapping
 
 from atoll.server.domain import egress, ingress, volume
+from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory
-from atoll.server.domain.sandbox import EndReason, NamedRequest, Sandbox, Status, Target
+from atoll.server.domain.sandbox import EndReason, NamedRequest, OnDeadline, Pause, Sandbox, Status, Target
 from atoll.server.ports.api_keys import ApiKey
 from atoll.server.stores.database import unreadable
 
@@ -42,6 +44,12 @@ def sandbox_to_row(sandbox: Sandbox) -> dict[str, Any]:
         "runtime": sandbox.runtime,
         "secured": sandbox.secured,
         "volumes": volume.to_plain(sandbox.volumes),
+        "on_deadline": sandbox.on_deadline.value,
+        "auto_resume": sandbox.auto_resume,
+        "timeout_seconds": round(sandbox.timeout.total_seconds()),
+        "checkpoint": sandbox.pause.checkpoint if sandbox.pause else None,
+        "checkpoint_kind": sandbox.pause.kind.value if sandbox.pause else None,
+        "paused_at": sandbox.pause.at if sandbox.pause else None,
         "request_key": sandbox.request.key if sandbox.request else None,
         "request_fingerprint": sandbox.request.fingerprint if sandbox.request else None,
     }
@@ -83,10 +91,21 @@ def sandbox_from_row(row: RowMapping) -> Sandbox:
             runtime=row["runtime"],
             secured=row["secured"],
             volumes=volume.from_plain(row["volumes"]),
+            on_deadline=OnDeadline(row["on_deadline"]),
+            auto_resume=row["auto_resume"],
+            timeout=timedelta(seconds=row["timeout_seconds"]),
+            pause=_pause(row),
             request=_request(row),
         )
     except (ValueError, TypeError) as error:
         raise unreadable(f"sandbox {row['id']}", error) from error
+
+
+def _pause(row: RowMapping) -> Pause | None:
+    if row["checkpoint"] is None:
+        return None
+    kind = CheckpointKind(row["checkpoint_kind"])
+    return Pause(checkpoint=row["checkpoint"], kind=kind, at=row["paused_at"])
 
 
 def _request(row: RowMapping) -> NamedRequest | None:

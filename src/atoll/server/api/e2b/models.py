@@ -125,6 +125,20 @@ class Connect(BaseModel):
     memory: Flag | None = None
 
 
+class Pause(BaseModel):
+    """Pauses a sandbox. ``requireHealthyGuest`` asks for what is so anyway: who hangs is not paused."""
+
+    memory: Flag | None = None
+    requireHealthyGuest: Flag | None = None
+
+
+class ResumeV1(BaseModel):
+    """Resumes a paused sandbox, of older clients."""
+
+    timeout: Annotated[Seconds, Field(gt=0)] | None = None
+    autoPause: Flag | None = None
+
+
 class ConnectV1(Connect):
     """The same, of older clients."""
 
@@ -205,6 +219,7 @@ class SandboxDetail(ListedSandbox):
     domain: str | None
     network: NetworkInfo
     lifecycle: Lifecycle = Field(default_factory=Lifecycle)
+    pauseMode: Literal["full", "filesystem"] | None = None
 
 
 class SandboxMetric(BaseModel):

@@ -10,8 +10,12 @@ from atoll.server.domain.sandbox import Status
 MOST_ITEMS = 100
 _MOST_METADATA_PAIRS = 64
 
-# What is neither starting nor over. Nothing can be paused yet.
-_STATUSES_OF_STATE = {"running": frozenset({Status.RUNNING}), "paused": frozenset[Status]()}
+# What is neither starting nor over; one that is on its way to another state is still in the old one.
+_STATUSES_OF_STATE = {
+    "running": frozenset({Status.RUNNING, Status.PAUSING}),
+    "paused": frozenset({Status.PAUSED, Status.RESUMING}),
+}
+STATE_OF_STATUS = {status: state for state, of_it in _STATUSES_OF_STATE.items() for status in of_it}
 
 
 def decode_metadata(untrusted: str | None) -> tuple[tuple[str, str], ...]:

@@ -10,7 +10,7 @@ from atoll.server.api.cursor import decode_cursor, encode_cursor
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b import models
 from atoll.server.api.e2b.form import render
-from atoll.server.api.e2b.queries import decode_metadata, decode_states
+from atoll.server.api.e2b.queries import STATE_OF_STATUS, decode_metadata, decode_states
 from atoll.server.api.e2b.translate import (
     Reach,
     from_detailed,
@@ -21,6 +21,7 @@ from atoll.server.api.e2b.translate import (
 )
 from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
+from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -47,13 +48,13 @@ def router(control: Control, reach: Reach) -> APIRouter:
 
 async def _running(control: Control, actor: Actor, untrusted_id: str) -> Sandbox:
     """
-    Find a running sandbox: E2B has no word for one that is still being created.
+    Find a running or paused sandbox: E2B has no word for one that is still being created.
 
     Raises:
         NotFoundError: there is none.
     """
     sandbox = await control.get(actor, untrusted_id)
-    if sandbox.status is not Status.RUNNING:
+    if sandbox.status not in STATE_OF_STATUS:
         raise NotFoundError(f"Sandbox \"{sandbox.id}\" doesn't exist or you don't have access to it")
     return sandbox
 
@@ -76,7 +77,8 @@ class _Calls:
         routes.put(f"{one}/network", status_code=204, response_class=Response)(self.set_network)
         routes.post(f"/v2{one}/connect", response_model_exclude_none=True)(self.connect)
         routes.post(f"{one}/connect", response_model_exclude_none=True)(self.connect_v1)
-        routes.post(f"{one}/resume")(self.resume_v1)
+        routes.post(f"{one}/resume", status_code=201, response_model_exclude_none=True)(self.resume_v1)
+        routes.post(f"{one}/pause", status_code=204, response_class=Response)(self.pause)
 
     async def create(
         self,
@@ -109,22 +111,50 @@ class _Calls:
         await self._control.refresh(actor, sandbox_id, timedelta(seconds=max(asked, _REFRESH_SECONDS)))
 
     async def connect(
-        self, actor: Caller, sandbox_id: str, body: models.Connect | None = None
+        self, actor: Caller, sandbox_id: str, answer: Response, body: models.Connect | None = None
     ) -> models.Sandbox:
-        asked = None if body is None else body.timeout
-        return await self._connect(actor, sandbox_id, models.TIMEOUT_V2 if asked is None else asked)
+        body = body or models.Connect()
+        seconds = models.TIMEOUT_V2 if body.timeout is None else body.timeout
+        return await self._connect(actor, sandbox_id, seconds, body, answer)
 
-    async def connect_v1(self, actor: Caller, sandbox_id: str, body: models.ConnectV1) -> models.Sandbox:
-        return await self._connect(actor, sandbox_id, body.timeout)
+    async def connect_v1(
+        self, actor: Caller, sandbox_id: str, answer: Response, body: models.ConnectV1
+    ) -> models.Sandbox:
+        return await self._connect(actor, sandbox_id, body.timeout, body, answer)
 
-    async def resume_v1(self, actor: Caller, sandbox_id: str) -> None:
+    async def pause(self, actor: Caller, sandbox_id: str, body: models.Pause | None = None) -> None:
+        without = body is not None and body.memory is False
+        kind = CheckpointKind.FILES if without else CheckpointKind.MEMORY
+        await self._control.pausing.pause(actor, sandbox_id, kind)
+
+    async def resume_v1(
+        self, actor: Caller, sandbox_id: str, answer: Response, body: models.ResumeV1 | None = None
+    ) -> models.Sandbox:
         sandbox = await _running(self._control, actor, sandbox_id)
-        raise FailedPreconditionError(f"Sandbox {sandbox.id} is already running")
+        if sandbox.status is Status.RUNNING:
+            raise FailedPreconditionError(f"Sandbox {sandbox.id} is already running")
+        asked = None if body is None else body.timeout
+        lifetime = timedelta(seconds=models.TIMEOUT_V1 if asked is None else asked)
+        resumed, _ = await self._control.pausing.connect(actor, sandbox_id, lifetime)
+        return self._created(resumed, answer)
 
-    async def _connect(self, actor: Actor, untrusted_id: str, seconds: int) -> models.Sandbox:
+    async def _connect(
+        self, actor: Actor, untrusted_id: str, seconds: int, body: models.Connect, answer: Response
+    ) -> models.Sandbox:
         if seconds == 0:  # only asks how to reach it: no time to add
-            return self._reachable(await _running(self._control, actor, untrusted_id))
-        return self._reachable(await self._control.refresh(actor, untrusted_id, timedelta(seconds=seconds)))
+            sandbox = await _running(self._control, actor, untrusted_id)
+            if sandbox.status is Status.RUNNING:
+                return self._reachable(sandbox)
+        sandbox, resumed = await self._control.pausing.connect(
+            actor,
+            untrusted_id,
+            timedelta(seconds=seconds or models.TIMEOUT_V1),
+            memory=body.memory is not False,
+        )
+        if not resumed:
+            return self._reachable(sandbox)
+        answer.status_code = 201
+        return self._created(sandbox, answer)
 
     def _created(self, sandbox: Sandbox, answer: Response) -> models.Sandbox:
         # The edge reads it, and prepares for the first request.
@@ -172,8 +202,6 @@ class _Listing:
             template=template or None,
             started_after=startedAfter,
         )
-        if not wanted.statuses:  # paused ones only: there are none yet
-            return []
         response.headers["X-Total-Running"] = str(await self._control.count(actor, wanted))
         page = await self._control.list(
             actor, wanted, Page(limit=limit, after=after, newest_first=newest_first)

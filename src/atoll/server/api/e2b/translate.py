@@ -4,16 +4,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from atoll.server.api.e2b import models
 from atoll.server.api.e2b.egress import from_proxy, from_rules, to_egress
+from atoll.server.api.e2b.queries import STATE_OF_STATUS
 from atoll.server.control.requests import CreateSandbox, MountWish
+from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import ALL_TRAFFIC, EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError, UnimplementedError
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.metrics import Point
-from atoll.server.domain.sandbox import Sandbox
+from atoll.server.domain.sandbox import OnDeadline, Sandbox
 from atoll.server.domain.template import Template
 
 # Clients switch features of the daemon on by its version; guestd has all of this one's.
@@ -26,6 +28,10 @@ PRIVATE_NEEDS_SECURE = (
     "You cannot create a sandbox without public access "
     "unless you enable secure envd access via 'secure' flag."
 )
+_PAUSE_MODES: dict[CheckpointKind, Literal["full", "filesystem"]] = {
+    CheckpointKind.MEMORY: "full",
+    CheckpointKind.FILES: "filesystem",
+}
 # Options of a create whose value says that they are not wanted.
 _OFF: tuple[Any, ...] = (None, False, "", [], {}, {"tokens": {}}, {"tokens": None})
 
@@ -53,10 +59,9 @@ def to_wish(body: models.NewSandbox, *, version: int) -> CreateSandbox:
     _refuse_unknown("", body.model_extra)
     if body.autoPauseMemory is False and not body.autoPause:
         raise InvalidArgumentError("autoPauseMemory false needs autoPause")
-    if body.autoPause or (body.autoResume is not None and body.autoResume.enabled):
-        raise UnimplementedError(
-            "autoPause is not available: Atoll cannot pause a sandbox yet; leave lifecycle out"
-        )
+    auto_resume = body.autoResume is not None and body.autoResume.enabled is True
+    if body.autoPauseMemory is False and auto_resume:
+        raise InvalidArgumentError("autoPauseMemory false excludes autoResume")
     default = models.TIMEOUT_V1 if version == 1 else models.TIMEOUT_V2
     timeout = default if body.timeout is None else body.timeout
     if timeout <= 0:
@@ -72,8 +77,16 @@ def to_wish(body: models.NewSandbox, *, version: int) -> CreateSandbox:
         egress=_first_egress(body.allow_internet_access, body.network),
         ingress=ingress,
         secured=secured,
+        on_deadline=_on_deadline(body),
+        auto_resume=auto_resume,
         volumes=tuple(MountWish(name=one.name, path=one.path) for one in body.volumeMounts or ()),
     )
+
+
+def _on_deadline(body: models.NewSandbox) -> OnDeadline:
+    if not body.autoPause:
+        return OnDeadline.KILL
+    return OnDeadline.PAUSE_FILES if body.autoPauseMemory is False else OnDeadline.PAUSE
 
 
 def _first_egress(internet: bool | None, network: models.Network | None) -> EgressPolicy:
@@ -142,6 +155,11 @@ def from_detailed(sandbox: Sandbox, token: str, reach: Reach) -> models.SandboxD
         allowInternetAccess=not sandbox.egress.denies_all,
         domain=reach.domain,
         network=_network(sandbox),
+        lifecycle=models.Lifecycle(
+            autoResume=sandbox.auto_resume,
+            onTimeout="kill" if sandbox.on_deadline is OnDeadline.KILL else "pause",
+        ),
+        pauseMode=_PAUSE_MODES[sandbox.pause.kind] if sandbox.pause else None,
     )
 
 
@@ -173,7 +191,7 @@ def _described(sandbox: Sandbox) -> dict[str, Any]:
         "cpuCount": _whole_cores(sandbox.limits.cpus),
         "memoryMB": sandbox.limits.memory_bytes // MIB,
         "diskSizeMB": sandbox.limits.disk_bytes // MIB,
-        "state": "running",
+        "state": STATE_OF_STATUS.get(sandbox.status, "running"),
         "envdVersion": ENVD_VERSION,
         "metadata": dict(sandbox.metadata),
         "volumeMounts": [models.VolumeMount(name=one.name, path=one.path) for one in sandbox.volumes],

@@ -1,0 +1,109 @@
+"""Tells a machine that has come up who it is: after a start, and after a resume."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeVar
+
+from atoll.server.control import access
+from atoll.server.control.limits import ControlLimits
+from atoll.server.domain.errors import DeadlineExceededError
+from atoll.server.domain.machine import GuestConfiguration, Machine, MachineSpec
+from atoll.server.domain.sandbox import Sandbox
+from atoll.server.domain.template import Template
+from atoll.server.ports.guest import Guest
+
+T = TypeVar("T")
+
+
+class Configuring:
+    """Configures machines."""
+
+    def __init__(
+        self, *, guest: Guest, limits: ControlLimits, secret: bytes, dns_servers: tuple[str, ...]
+    ) -> None:
+        self._guest = guest
+        self._limits = limits
+        self._secret = secret
+        self._dns_servers = dns_servers
+
+    async def configure(
+        self,
+        row: Sandbox,
+        machine: Machine,
+        template: Template,
+        *,
+        booted: bool = True,
+        step: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """
+        Return when a machine may be led to.
+
+        Args:
+            row: the sandbox's; its generation is newer than what the machine knows, if anything.
+            machine: the machine.
+            template: what the sandbox is made from.
+            booted: whether the template's start command does not run yet.
+            step: told what is being done.
+
+        Raises:
+            AtollError: it does not take its configuration, or does not get ready.
+        """
+        timeout = self._limits.configure_timeout
+        step("configure")
+        told = self._guest.configure(machine, self._configuration(row, machine, template))
+        await within(timeout, "take its configuration", told)
+        if row.egress.rules:
+            step("trust")
+            await within(timeout, "trust its rules", self._guest.trust_edge(machine))
+        if template.start is not None and booted:
+            step("launch")
+            await self._guest.launch(machine, template.start)
+
+    def _configuration(self, row: Sandbox, machine: Machine, template: Template) -> GuestConfiguration:
+        return GuestConfiguration(
+            generation=row.generation,
+            sandbox_id=row.id,
+            template_id=row.template_id,
+            team_id=row.team_id,
+            hostname=row.id,
+            machine_id=hashlib.sha256(b"machine-id " + row.id.encode()).hexdigest()[:32],
+            env=tuple({**dict(template.env), **row.env}.items()),
+            access_token=access.access_token(self._secret, row.id) if row.secured else "",
+            default_user=template.default_user,
+            default_workdir=template.default_workdir,
+            processes=row.limits.processes,
+            memory_bytes=row.limits.memory_bytes,
+            address=machine.address,
+            dns_servers=self._dns_servers,
+        )
+
+
+def spec_of(row: Sandbox) -> MachineSpec:
+    """Say which machine a sandbox has."""
+    return MachineSpec(
+        sandbox_id=row.id,
+        template_id=row.template_id,
+        hostname=row.id,
+        limits=row.limits,
+        egress=row.egress.fenced(),
+        volumes=row.volumes,
+    )
+
+
+async def within(time: timedelta, what: str, work: Awaitable[T]) -> T:
+    """
+    Wait so long for something that a sandbox is to do.
+
+    Raises:
+        DeadlineExceededError: it took longer.
+    """
+    try:
+        async with asyncio.timeout(time.total_seconds()):
+            return await work
+    except TimeoutError as error:
+        raise DeadlineExceededError(
+            f"The sandbox did not {what} within {time.total_seconds():g} s",
+            resolution="The machine may be overloaded; try again later.",
+        ) from error

@@ -1,0 +1,323 @@
+"""Pause and resume: what callers are promised, and that no death of the server loses a paused sandbox."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from fakes.crashes import Points, life
+from fakes.world import ALICE, World, outcome, small, wish
+
+from atoll.server.control.requests import Actor
+from atoll.server.control.service import Control
+from atoll.server.domain.checkpoint import CheckpointKind
+from atoll.server.domain.errors import (
+    AtollError,
+    FailedPreconditionError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+    UnimplementedError,
+)
+from atoll.server.domain.ids import SandboxId, TeamId
+from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status
+from atoll.server.ports.store import SandboxFilter
+from atoll.server.runtimes.fake.faults import Faults
+
+BOB = Actor(team_id=TeamId("others"), key_name="bob")
+MINUTE = timedelta(minutes=1)
+MEMORY, FILES = CheckpointKind.MEMORY, CheckpointKind.FILES
+# More than the script here has; a test makes sure of it.
+MOST_POINTS = 90
+
+
+async def started(world: World, control: Control, **changes: object) -> Sandbox:
+    sandbox = await control.create(ALICE, wish(**changes))
+    world.runtime.remember(sandbox.id, "kept")
+    return sandbox
+
+
+async def until(world: World, sandbox_id: SandboxId, status: Status) -> Sandbox:
+    async with asyncio.timeout(10):
+        while (row := await world.store.get_sandbox(sandbox_id)).status is not status:
+            await asyncio.sleep(0)
+    return row
+
+
+async def test_a_paused_sandbox_comes_back_as_it_was_with_a_new_generation(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+
+    for generation in range(2, 5):
+        paused = await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+        assert (paused.status, paused.address) == (Status.PAUSED, None)
+        assert world.runtime.running() == set()
+        assert world.edge.forgotten.count(sandbox.id) == generation - 1
+        await world.assert_agreement()
+
+        back, resumed = await control.pausing.connect(ALICE, sandbox.id, 7 * MINUTE)
+
+        assert resumed
+        assert (back.status, back.address) == (Status.RUNNING, sandbox.address)
+        assert (back.generation, back.deadline) == (generation, world.clock.now() + 7 * MINUTE)
+        assert world.guest.configurations[sandbox.id].generation == generation
+        assert world.runtime.recall(sandbox.id) == ("kept", "kept")
+        await world.assert_agreement()
+
+
+async def test_without_its_memory_a_sandbox_boots(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    await control.pausing.pause(ALICE, sandbox.id, FILES)
+
+    await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+
+    assert world.runtime.recall(sandbox.id) == ("", "kept")
+
+
+async def test_connect_leaves_a_running_sandbox_as_it_is(world: World, control: Control) -> None:
+    sandbox = await started(world, control, timeout=10 * MINUTE)
+
+    same, resumed = await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+
+    assert (same, resumed) == (sandbox, False)
+
+
+async def test_what_cannot_be_is_refused(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    with pytest.raises(NotFoundError):
+        await control.pausing.pause(BOB, sandbox.id, MEMORY)
+    with pytest.raises(NotFoundError):
+        await control.pausing.connect(BOB, sandbox.id, MINUTE)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+    with pytest.raises(FailedPreconditionError, match="paused, not running"):
+        await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    with pytest.raises(UnimplementedError):
+        await control.pausing.connect(ALICE, sandbox.id, MINUTE, memory=False)
+    with pytest.raises(NotFoundError):
+        await control.set_timeout(ALICE, sandbox.id, MINUTE)
+    with pytest.raises(NotFoundError):
+        await control.route(sandbox.id)
+
+    assert (await control.get(ALICE, sandbox.id)).status is Status.PAUSED
+    await world.assert_agreement()
+
+
+async def test_a_paused_sandbox_is_killed_with_all_that_is_left_of_it(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+    assert (await control.kill(ALICE, sandbox.id)).status is Status.KILLED
+
+    await world.assert_agreement()
+    assert await world.checkpoints.names() == frozenset()
+
+
+async def test_who_cannot_be_written_down_runs_on(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    world.faults.fail("checkpoint:1", ResourceExhaustedError("The host's disk is full"))
+
+    with pytest.raises(ResourceExhaustedError, match="disk is full"):
+        await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+    row = await control.get(ALICE, sandbox.id)
+    assert (row.status, row.address, row.pause) == (Status.RUNNING, sandbox.address, None)
+    assert world.runtime.recall(sandbox.id) == ("kept", "kept")
+    await world.assert_agreement()
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+
+@pytest.mark.parametrize("place", ["restore:1", "restore:2", "restore:3", "configure"])
+async def test_who_cannot_be_brought_back_stays_paused(world: World, control: Control, place: str) -> None:
+    sandbox = await started(world, control)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    world.faults.fail(place, UnavailableError("not now"))
+
+    with pytest.raises(UnavailableError, match="not now"):
+        await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+
+    assert (await control.get(ALICE, sandbox.id)).status is Status.PAUSED
+    await world.assert_agreement()
+    back, _ = await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+    assert back.address == sandbox.address
+    assert world.runtime.recall(sandbox.id) == ("kept", "kept")
+
+
+async def test_a_deadline_pauses_those_that_want_it(world: World, control: Control) -> None:
+    kept = await started(world, control, timeout=MINUTE, on_deadline=OnDeadline.PAUSE)
+    files = await started(world, control, timeout=MINUTE, on_deadline=OnDeadline.PAUSE_FILES)
+    killed = await started(world, control, timeout=MINUTE)
+
+    world.clock.advance(MINUTE)
+    row = await until(world, kept.id, Status.PAUSED)
+    assert row.pause is not None
+    assert row.pause.kind is MEMORY
+    row = await until(world, files.id, Status.PAUSED)
+    assert row.pause is not None
+    assert row.pause.kind is FILES
+    await until(world, killed.id, Status.KILLED)
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_a_pause_at_the_deadline_that_fails_is_tried_again_later(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control, timeout=MINUTE, on_deadline=OnDeadline.PAUSE)
+    world.faults.fail("checkpoint:1", ResourceExhaustedError("The host's disk is full"))
+
+    world.clock.advance(MINUTE)
+    await until(world, sandbox.id, Status.PAUSING)
+    row = await until(world, sandbox.id, Status.RUNNING)
+    assert row.deadline == world.clock.now() + world.limits.pause_again
+    await control.settled()
+    world.clock.advance(world.limits.pause_again)
+
+    await until(world, sandbox.id, Status.PAUSED)
+
+
+async def test_traffic_wakes_those_that_want_it_once(world: World, control: Control) -> None:
+    sandbox = await started(world, control, timeout=MINUTE, on_deadline=OnDeadline.PAUSE, auto_resume=True)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+    routes = await asyncio.gather(*(control.route(sandbox.id) for _ in range(5)))
+
+    assert {route.address for route in routes} == {sandbox.address}
+    row = await control.get(ALICE, sandbox.id)
+    assert (row.generation, row.deadline) == (2, world.clock.now() + world.limits.wake_timeout)
+
+
+async def test_calls_at_the_same_time_share_the_work(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    pauses = await asyncio.gather(
+        *(outcome(control.pausing.pause(ALICE, sandbox.id, MEMORY)) for _ in range(3))
+    )
+    assert sorted(isinstance(one, FailedPreconditionError) for one in pauses) == [False, True, True]
+
+    back = await asyncio.gather(
+        *(control.pausing.connect(ALICE, sandbox.id, MINUTE * n) for n in range(1, 4))
+    )
+
+    assert {row.generation for row, _ in back} == {2}
+    await world.assert_agreement()
+
+
+async def test_a_resume_waits_for_the_pause_before_it(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    pausing = asyncio.create_task(control.pausing.pause(ALICE, sandbox.id, MEMORY))
+    await until(world, sandbox.id, Status.PAUSING)
+
+    back, resumed = await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+
+    assert resumed
+    assert back.status is Status.RUNNING
+    assert (await pausing).status is Status.PAUSED
+    await world.assert_agreement()
+
+
+@pytest.mark.parametrize("verb", ["pause", "connect"])
+async def test_a_kill_in_the_middle_wins(world: World, control: Control, verb: str) -> None:
+    sandbox = await started(world, control)
+    if verb == "connect":
+        await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+        work = asyncio.create_task(outcome(control.pausing.connect(ALICE, sandbox.id, MINUTE)))
+        await until(world, sandbox.id, Status.RESUMING)
+    else:
+        work = asyncio.create_task(outcome(control.pausing.pause(ALICE, sandbox.id, MEMORY)))
+        await until(world, sandbox.id, Status.PAUSING)
+
+    assert (await control.kill(ALICE, sandbox.id)).status is Status.KILLED
+
+    assert isinstance(await work, AtollError)
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_paused_sandboxes_take_no_place_of_running_ones(world: World) -> None:
+    world.limits = small(max_sandboxes=1)
+    async with world.server() as control:
+        first = await started(world, control)
+        await control.pausing.pause(ALICE, first.id, MEMORY)
+        second = await started(world, control)
+
+        with pytest.raises(ResourceExhaustedError):
+            await control.pausing.connect(ALICE, first.id, MINUTE)
+
+        await control.kill(ALICE, second.id)
+        assert (await control.pausing.connect(ALICE, first.id, MINUTE))[1]
+
+
+async def test_the_next_server_has_the_paused_ones_and_no_other_checkpoint(world: World) -> None:
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        lost = await started(world, control)
+        for one in (sandbox, lost):
+            await control.pausing.pause(ALICE, one.id, MEMORY)
+    await world.checkpoints.remove(f"{lost.id}-1")
+    (world.checkpoints.path("stray-1")).mkdir()
+    (world.checkpoints.path(".half-stray-2")).mkdir()
+
+    world.renew(Faults())
+    async with world.server() as control:
+        await control.settled()
+        await world.assert_agreement()
+        assert (await world.store.get_sandbox(lost.id)).end_reason is EndReason.LOST
+        assert not world.checkpoints.path(".half-stray-2").exists()
+        assert (await control.pausing.connect(ALICE, sandbox.id, MINUTE))[0].address == sandbox.address
+        assert world.runtime.recall(sandbox.id) == ("kept", "kept")
+
+
+async def test_taking_the_home_down_leaves_the_paused_ones_on_the_disk(world: World) -> None:
+    async with world.server() as control:
+        sandbox, running = await started(world, control), await started(world, control)
+        await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+        await control.kill_all("down")
+
+        assert (await world.store.get_sandbox(running.id)).status is Status.KILLED
+        assert (await world.store.get_sandbox(sandbox.id)).status is Status.PAUSED
+        assert await world.checkpoints.names() == {f"{sandbox.id}-1"}
+
+
+async def script(world: World, control: Control, told: dict[str, SandboxId]) -> None:
+    """Create, pause, resume, pause, and kill another one that is paused."""
+    sandbox = await started(world, control, timeout=10 * MINUTE)
+    told["created"] = sandbox.id
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    await control.pausing.connect(ALICE, sandbox.id, 10 * MINUTE)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    other = await started(world, control, timeout=10 * MINUTE)
+    await control.pausing.pause(ALICE, other.id, FILES)
+    await control.kill(ALICE, other.id)
+    told["killed"] = other.id
+
+
+async def test_the_script_has_no_more_points_than_are_tried(world: World) -> None:
+    points, told = Points(), dict[str, SandboxId]()
+
+    await life(world, points, lambda control: script(world, control, told))
+
+    assert set(told) == {"created", "killed"}
+    assert 60 < points.count < MOST_POINTS, points.count
+
+
+@pytest.mark.parametrize("point", range(1, MOST_POINTS))
+async def test_a_server_that_dies_anywhere_loses_no_byte(world: World, point: int) -> None:
+    told = dict[str, SandboxId]()
+
+    await life(world, Points(point, Points.die), lambda control: script(world, control, told))
+
+    world.renew(Faults())
+    async with world.server() as control:
+        await control.settled()
+        await world.assert_agreement()
+        rows = await world.rows()
+        if (created := told.get("created")) is not None:
+            assert rows[created].status in (Status.RUNNING, Status.PAUSED)
+            row, resumed = await control.pausing.connect(ALICE, created, MINUTE)
+            assert world.runtime.recall(created) == ("kept", "kept")
+            if resumed:
+                assert world.guest.configurations[created].generation == row.generation
+        if (killed := told.get("killed")) is not None:
+            assert rows[killed].status is Status.KILLED
+        await world.assert_agreement()
+        assert await world.store.count_sandboxes(SandboxFilter(statuses=frozenset({Status.FAILED}))) <= 1
