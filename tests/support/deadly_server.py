@@ -27,13 +27,15 @@ from atoll.server.runtimes.gvisor.beginning import Beginner
 from atoll.server.runtimes.gvisor.launch import Launcher
 from atoll.server.runtimes.gvisor.record import Record
 from atoll.server.runtimes.gvisor.removing import Remover
+from atoll.server.runtimes.images import Half
+from atoll.server.runtimes.kept import CheckpointFiles
 from atoll.server.stores.sandboxes import SqliteSandboxes
 
 CLASSES: dict[str, type[Any]] = {
     one.__name__: one
     for one in (
-        Beginner, EdgeProcess, Fence, HttpGuest, Launcher, Record, Records, Remover, Runsc, SlotMaker,
-        SlotPool, SqliteSandboxes,
+        Beginner, CheckpointFiles, EdgeProcess, Fence, Half, HttpGuest, Launcher, Record, Records, Remover,
+        Runsc, SlotMaker, SlotPool, SqliteSandboxes,
     )
 }  # fmt: skip
 # Whichever this machine has.

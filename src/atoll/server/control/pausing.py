@@ -281,6 +281,8 @@ class Pausing:
             lost = End(reason=EndReason.LOST, detail="it ended while it was written down")
             await self._killing.begin(row.id, ended or lost)
             raise not_there(row.id)
+        # A server may have died while it removed the machine.
+        await self._abandon(row.id)
         await self._forget_route(row.id)
 
         def paused(row: Sandbox) -> Sandbox:
@@ -360,16 +362,13 @@ class Pausing:
         return found
 
     async def _put_back(self, row: Sandbox) -> None:
-        """Undo half a resume; what cannot be undone now, the next resume or start undoes."""
+        """Undo half a resume."""
         async with self._locks.hold(row.id):
             now = await self._store.get_sandbox(row.id)
             if now.status is not Status.RESUMING:
                 # It runs, or is being removed.
                 return
-            try:
-                await self._runtime.abandon(row.id)
-            except UnavailableError as error:
-                log.warning("half a resume not undone", sandbox_id=row.id, error=str(error))
+            await self._abandon(row.id)
 
             def paused(row: Sandbox) -> Sandbox:
                 if row.status is not Status.RESUMING:
@@ -377,6 +376,13 @@ class Pausing:
                 return replace(row, target=Target.PAUSED, status=Status.PAUSED)
 
             await change(self._store, row.id, paused)
+
+    async def _abandon(self, sandbox_id: SandboxId) -> None:
+        try:
+            await self._runtime.abandon(sandbox_id)
+        except UnavailableError as error:
+            # A resume that finds it in its way fails, and tries this again.
+            log.warning("remains of a paused sandbox not removed", sandbox_id=sandbox_id, error=str(error))
 
     async def _still(self, row: Sandbox) -> None:
         """
