@@ -40,6 +40,18 @@ def running(atoll: Atoll) -> set[str]:
     return {one["id"] for one in json.loads(atoll("sandbox", "list", "-m", "atoll=run", "--json").stdout)}
 
 
+def test_a_sandbox_is_paused_and_resumed(atoll: Atoll, sandbox_id: str) -> None:
+    paused = atoll("sandbox", "pause", sandbox_id)
+    listed = atoll("sandbox", "list", "--status", "paused")
+    again = atoll("sandbox", "pause", sandbox_id)
+    resumed = atoll("sandbox", "resume", sandbox_id, "--timeout", "900")
+
+    assert paused.stdout.decode().strip() == resumed.stdout.decode().strip() == sandbox_id
+    assert sandbox_id in listed.stdout.decode()
+    assert again.returncode != 0
+    assert "paused, not running" in again.stderr.decode()
+
+
 def test_a_program_runs_as_if_it_ran_here(atoll: Atoll, tmp_path: Path) -> None:
     program = tmp_path / "sum.py"
     program.write_text(

@@ -17,6 +17,7 @@ from atoll import (
     CommandFailedError,
     CommandHandle,
     DeadlineExceededError,
+    FailedPreconditionError,
     FileChange,
     FileType,
     InvalidArgumentError,
@@ -199,6 +200,30 @@ def test_a_sandbox_that_is_killed_ends_what_is_read(options: dict[str, Any]) -> 
 
     assert victim.info().end_reason == "killed"
     victim.close()
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_paused_sandbox_goes_on_when_it_is_resumed(options: dict[str, Any], memory: bool) -> None:
+    sandbox = Sandbox.create("minimal", timeout=600, **options)
+    sandbox.files.write("/dev/shm/text", "held")
+    sandbox.files.write("/home/user/text", "written")
+
+    assert sandbox.pause(memory=memory).status == "paused"
+    with pytest.raises(FailedPreconditionError):
+        sandbox.pause()
+    assert sandbox.id in {one.id for one in Sandbox.list(status="paused", **options)}
+    assert sandbox.resume(timeout=900).status == "running"
+
+    assert sandbox.files.read("/home/user/text") == "written"
+    assert sandbox.files.exists("/dev/shm/text") is memory
+    sandbox.pause()
+    again = Sandbox.connect(sandbox.id, **options)
+    assert again.commands.run("echo up").stdout == "up\n"
+    assert again.kill()
+    with pytest.raises(NotFoundError):
+        sandbox.resume()
+    for one in (again, sandbox):
+        one.close()
 
 
 def test_the_deadline_ends_it_and_says_so(options: dict[str, Any]) -> None:

@@ -160,6 +160,27 @@ def kill(sandbox_ids: tuple[str, ...]) -> int:
     return code
 
 
+@sandbox.command()
+@click.argument("sandbox_id")
+@click.option("--files-only", is_flag=True, help="Without its memory: a resume boots.")
+def pause(sandbox_id: str, files_only: bool) -> None:
+    """Write a sandbox to the disk and end its processes, until it is resumed."""
+    with closing(Sandbox.get(sandbox_id)) as found:
+        found.pause(memory=not files_only)
+    click.echo(sandbox_id)
+
+
+@sandbox.command()
+@click.argument("sandbox_id")
+@click.option(
+    "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until it is killed."
+)
+def resume(sandbox_id: str, timeout: int) -> None:
+    """Have a paused sandbox go on where it was."""
+    with closing(Sandbox.connect(sandbox_id, timeout=timeout)):
+        click.echo(sandbox_id)
+
+
 @sandbox.command("exec", context_settings={"allow_interspersed_args": False})
 @click.option("--user", "-u", help="Who runs it; default: the template's user.")
 @click.option("--cwd", help="Where it runs; default: the user's home.")

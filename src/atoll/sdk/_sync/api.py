@@ -47,6 +47,15 @@ class Api:
         body = {"timeout_seconds": seconds, "extend_only": extend_only}
         return wire.sandbox(self._call("POST", _path(sandbox_id, "/timeout"), json=body))
 
+    def pause(self, sandbox_id: str, *, memory: bool) -> wire.OwnedSandbox:
+        """Pause a sandbox."""
+        return wire.sandbox(self._call("POST", _path(sandbox_id, "/pause"), json={"memory": memory}))
+
+    def resume(self, sandbox_id: str, seconds: int) -> wire.OwnedSandbox:
+        """Resume a sandbox, or have it live so long."""
+        body = {"timeout_seconds": seconds}
+        return wire.sandbox(self._call("POST", _path(sandbox_id, "/resume"), json=body))
+
     def set_network(self, sandbox_id: str, body: Mapping[str, Any]) -> wire.OwnedSandbox:
         """Replace what a sandbox may reach."""
         return wire.sandbox(self._call("PUT", _path(sandbox_id, "/network"), json=body))

@@ -158,14 +158,16 @@ class Sandbox:
         request_timeout: float | None = None,
     ) -> Self:
         """
-        Find a running sandbox, and see to it that it lives ``timeout`` seconds from now, at least.
+        Find a sandbox, and see to it that it lives ``timeout`` seconds from now, at least.
+
+        One that is paused is resumed.
 
         Raises:
             NotFoundError: no such sandbox, or it has ended.
         """
         api = Api(resolve(api_url, api_key, request_timeout))
         try:
-            return cls(api, api.set_timeout(sandbox_id, timeout, extend_only=True))
+            return cls(api, api.resume(sandbox_id, timeout))
         except BaseException:
             undo(api.close)
             raise
@@ -245,6 +247,36 @@ class Sandbox:
             timeout: seconds from now; 0: at once.
         """
         self._info = (self._api.set_timeout(self.id, timeout, extend_only=False)).info
+
+    def pause(self, *, memory: bool = True) -> SandboxInfo:
+        """
+        Write the sandbox to the server's disk and end its processes, until it is resumed; it costs disk only.
+
+        Args:
+            memory: False: keep files only; a resume boots.
+
+        Raises:
+            FailedPreconditionError: it does not run.
+            NotFoundError: it has ended.
+            ResourceExhaustedError: the server's disk is full; the sandbox runs on.
+        """
+        self._info = (self._api.pause(self.id, memory=memory)).info
+        return self._info
+
+    def resume(self, timeout: int = TIMEOUT) -> SandboxInfo:
+        """
+        Have a paused sandbox go on where it was; one that runs lives ``timeout`` seconds from now, at least.
+
+        Args:
+            timeout: seconds until it is killed.
+
+        Raises:
+            NotFoundError: it has ended.
+            FailedPreconditionError: what was kept of it is damaged, or does not fit to the server.
+            ResourceExhaustedError: the server is full; it stays paused.
+        """
+        self._info = (self._api.resume(self.id, timeout)).info
+        return self._info
 
     def info(self) -> SandboxInfo:
         """Ask the server about the sandbox; works for some days after its end, too."""

@@ -128,6 +128,18 @@ class SetTimeout(Closed):
     extend_only: Flag = Field(default=False, description="Leave a deadline that is later than this as it is.")
 
 
+class PauseSandbox(Closed):
+    """What to keep of a sandbox that is paused."""
+
+    memory: Flag = Field(default=True, description="False: files only; a resume boots.")
+
+
+class ResumeSandbox(Closed):
+    """How long a sandbox runs from now on, at least."""
+
+    timeout_seconds: Annotated[Seconds, Field(gt=0)] = Field(examples=[300])
+
+
 class Limits(BaseModel):
     """The size of a sandbox."""
 

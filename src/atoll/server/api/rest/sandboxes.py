@@ -12,6 +12,7 @@ from atoll.server.api.rest import models
 from atoll.server.api.rest.form import problems, render
 from atoll.server.api.rest.translate import from_sandbox, to_egress, to_metadata, to_wish
 from atoll.server.control.service import Control
+from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.ports.store import MOST_ROWS, Page, SandboxFilter
@@ -34,6 +35,9 @@ def router(control: Control, domain: str) -> APIRouter:
     routes.post(f"{one}/timeout", summary="Set the deadline", responses=problems(400, 404, 409))(
         calls.set_timeout
     )
+    slept = problems(400, 404, 409, 413, 429, 503, 504)
+    routes.post(f"{one}/pause", summary="Pause a sandbox", responses=slept)(calls.pause_sandbox)
+    routes.post(f"{one}/resume", summary="Resume a sandbox", responses=slept)(calls.resume_sandbox)
     routes.put(f"{one}/network", summary="Replace the network rules", responses=problems(400, 404, 503))(
         calls.set_network
     )
@@ -115,6 +119,24 @@ class _Calls:
         """Set when a sandbox is killed, counted from now."""
         verb = self._control.refresh if body.extend_only else self._control.set_timeout
         return self._owned(await verb(actor, sandbox_id, timedelta(seconds=body.timeout_seconds)))
+
+    async def pause_sandbox(
+        self, actor: Caller, sandbox_id: SandboxId, body: models.PauseSandbox | None = None
+    ) -> models.Sandbox:
+        """Write a running sandbox to the disk and end its processes, until it is resumed."""
+        with_memory = body is None or body.memory
+        kind = CheckpointKind.MEMORY if with_memory else CheckpointKind.FILES
+        return self._owned(await self._control.pausing.pause(actor, sandbox_id, kind))
+
+    async def resume_sandbox(
+        self, actor: Caller, sandbox_id: SandboxId, body: models.ResumeSandbox, answer: Response
+    ) -> models.Sandbox:
+        """Have a paused sandbox go on; one that runs lives at least so long from now."""
+        lifetime = timedelta(seconds=body.timeout_seconds)
+        sandbox, resumed = await self._control.pausing.connect(actor, sandbox_id, lifetime)
+        if resumed:
+            answer.headers["Location"] = f"/v1/sandboxes/{sandbox.id}"
+        return self._owned(sandbox)
 
     async def set_network(
         self, actor: Caller, sandbox_id: SandboxId, body: models.SetNetwork
