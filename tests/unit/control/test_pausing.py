@@ -65,6 +65,18 @@ async def test_a_paused_sandbox_comes_back_as_it_was_with_a_new_generation(
         await world.assert_agreement()
 
 
+async def test_checksums_of_what_is_large_follow_and_nobody_waits(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    world.faults.fail("seal", UnavailableError("the disk is slow"))
+
+    for number in range(1, 3):
+        assert (await control.pausing.pause(ALICE, sandbox.id, MEMORY)).status is Status.PAUSED
+        await control.settled()
+        assert world.faults.passed["seal"] == number
+        await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+    await world.assert_agreement()
+
+
 async def test_without_its_memory_a_sandbox_boots(world: World, control: Control) -> None:
     sandbox = await started(world, control)
     await control.pausing.pause(ALICE, sandbox.id, FILES)

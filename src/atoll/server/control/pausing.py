@@ -257,7 +257,22 @@ class Pausing:
                 is_there = row.id in {one.sandbox_id for one in seen.machines}
                 await self._settle(row, is_there=is_there, ended=ended.get(row.id))
                 raise
-            return await self._settle(row, is_there=False)
+            paused = await self._settle(row, is_there=False)
+        # Not where the server stops at this very moment.
+        with contextlib.suppress(UnavailableError):
+            self._tasks.job(f"seal {row.id}", lambda: self._seal(row.id, row.pause))
+        return paused
+
+    async def _seal(self, sandbox_id: SandboxId, pause: Pause | None) -> None:
+        """Compute checksums of what is large, which nobody waits for."""
+        assert pause is not None
+        try:
+            await self._runtime.seal(self._checkpoints.path(pause.checkpoint))
+        except (FailedPreconditionError, NotFoundError):
+            # Resumed or killed meanwhile, for the most part; a damaged one is refused when it is resumed.
+            log.info("checkpoint not sealed", sandbox_id=sandbox_id)
+        except AtollError as error:
+            log.warning("checkpoint not sealed", sandbox_id=sandbox_id, error=str(error))
 
     async def _settle(self, row: Sandbox, *, is_there: bool, ended: End | None = None) -> Sandbox:
         """Bring a pause to its end, by what there is: the machine, or the checkpoint, or neither."""

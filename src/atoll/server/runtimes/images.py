@@ -137,12 +137,16 @@ def seal(directory: Path) -> Checkpoint:
     checkpoint = read(directory)
     if all(file.sha256 is not None for file in checkpoint.files):
         return checkpoint
-    files = tuple(
-        file if file.sha256 is not None else replace(file, sha256=_sum(directory / file.name))
-        for file in checkpoint.files
-    )
-    checkpoint = replace(checkpoint, files=files)
-    _write_manifest(directory, checkpoint)
+    try:
+        files = tuple(
+            file if file.sha256 is not None else replace(file, sha256=_sum(directory / file.name))
+            for file in checkpoint.files
+        )
+        checkpoint = replace(checkpoint, files=files)
+        _write_manifest(directory, checkpoint)
+    except OSError as error:
+        # Unreadable, or removed meanwhile.
+        raise damaged(directory, str(error)) from error
     return checkpoint
 
 

@@ -124,6 +124,7 @@ class FakeRuntime(Runtime):
 
     @override
     async def seal(self, origin: Path) -> Checkpoint:
+        await self.faults.at("seal")
         return images.seal(origin)
 
     @override
