@@ -1,5 +1,6 @@
 """The interpreter's parts that need no kernel: items for clients, and code that sets variables."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -55,6 +56,67 @@ def test_a_message_of_another_kind_or_with_odd_content_breaks_nothing() -> None:
     assert translate("execute_result", {})["extra"] == {}
     assert translate("error", {}) == {"type": "error", "name": "", "value": "", "traceback": ": "}
     assert translate("stream", {"name": "odd"})["type"] == "stdout"
+
+
+def told(run: Any, *, kinds: list[str]) -> None:
+    """Put items of these kinds; a result is a cell's own."""
+    for kind in kinds:
+        item = {"type": kind, "is_main_result": True} if kind == "result" else {"type": kind}
+        run.put(part("items").END if kind == "end_of_execution" else item)
+
+
+async def batches(run: Any) -> list[list[str]]:
+    return [[item["type"] for item in batch] async for batch in run]
+
+
+async def test_a_short_cell_is_told_at_once() -> None:
+    run = part("run").Run()
+    told(run, kinds=["number_of_executions", "result", "end_of_execution"])
+
+    assert await batches(run) == [["number_of_executions", "result", "end_of_execution"]]
+
+
+async def test_what_nobody_waits_for_is_not_held_for_long() -> None:
+    run = part("run").Run()
+    told(run, kinds=["number_of_executions"])
+    reading = asyncio.ensure_future(anext(aiter(run)))
+
+    assert await asyncio.wait_for(reading, 5) == [{"type": "number_of_executions"}]
+
+
+async def test_output_comes_while_the_cell_runs() -> None:
+    run = part("run").Run()
+    told(run, kinds=["number_of_executions", "stdout"])
+    stream = aiter(run)
+
+    assert [item["type"] for item in await anext(stream)] == ["number_of_executions", "stdout"]
+    told(run, kinds=["end_of_execution"])
+    assert await anext(stream) == [part("items").END]
+
+
+async def test_silence_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part("limits"), "SILENCE_S", 0.01)
+    run = part("run").Run()
+
+    assert await anext(aiter(run)) == [part("items").KEEPALIVE]
+
+
+async def test_more_is_produced_only_when_the_client_has_most_of_it_or_is_gone() -> None:
+    much = {"type": "stdout", "text": "x" * 1_000_000}
+    for leave in (False, True):
+        run = part("run").Run()
+        run.put(much)
+        stream = aiter(run)
+        waiting = asyncio.ensure_future(run.taken())
+        assert await anext(stream) == [much]
+        assert not waiting.done()
+        if leave:
+            run.given_up.set()
+            run.put(much)
+        else:
+            told(run, kinds=["end_of_execution"])
+            assert await anext(stream) == [part("items").END]
+        await asyncio.wait_for(waiting, 5)
 
 
 def test_a_value_reaches_bash_and_python_as_it_is() -> None:

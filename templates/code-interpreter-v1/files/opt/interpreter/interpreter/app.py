@@ -15,9 +15,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from interpreter import languages, limits
-from interpreter.context import Context, Run
+from interpreter.context import Context
 from interpreter.contexts import HOME, Contexts, TooManyContextsError
+from interpreter.items import END, Item
 from interpreter.kernel import KernelEndedError
+from interpreter.run import Run
 
 Handler = Callable[["Service", Request], Awaitable[Response]]
 
@@ -51,11 +53,20 @@ class Items(Response):
                 self._run.given_up.set()
 
     async def _send(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async for item in self._run:
-            line = json.dumps(item, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n"
-            await send({"type": "http.response.body", "body": line, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        started = False
+        async for batch in self._run:
+            lines = b"".join(_line(item) for item in batch)
+            last = batch[-1] is END
+            if not started:
+                # What fits into one write needs no pieces.
+                length = [(b"content-length", str(len(lines)).encode())] if last else []
+                await send({"type": "http.response.start", "status": 200, "headers": headers + length})
+                started = True
+            await send({"type": "http.response.body", "body": lines, "more_body": not last})
+
+
+def _line(item: Item) -> bytes:
+    return json.dumps(item, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n"
 
 
 async def _left(receive: Receive) -> None:

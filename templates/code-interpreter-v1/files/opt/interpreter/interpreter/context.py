@@ -3,46 +3,13 @@
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 from interpreter import items, limits
-from interpreter.items import Item
 from interpreter.kernel import Kernel, KernelEndedError, Request
 from interpreter.languages import Language
-
-
-class Run:
-    """An execution as its client sees it: items until the end, and a way to give it up."""
-
-    def __init__(self) -> None:
-        self.items: asyncio.Queue[Item | None] = asyncio.Queue(1)
-        self.given_up = asyncio.Event()
-        self.over = False
-
-    async def put(self, item: Item | None) -> None:
-        """Hand an item on; wait while the client is slow, and drop it when the client is gone."""
-        if self.given_up.is_set():
-            return
-        putting = asyncio.ensure_future(self.items.put(item))
-        gone = asyncio.ensure_future(self.given_up.wait())
-        try:
-            await asyncio.wait({putting, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            putting.cancel()
-            gone.cancel()
-
-    async def __aiter__(self) -> AsyncIterator[Item]:
-        while True:
-            try:
-                async with asyncio.timeout(limits.SILENCE_S):
-                    item = await self.items.get()
-            except TimeoutError:
-                yield items.KEEPALIVE
-                continue
-            if item is None:
-                return
-            yield item
+from interpreter.run import Run
 
 
 class Context:
@@ -110,11 +77,10 @@ class Context:
                 if not run.given_up.is_set():
                     await self._execute(run, code, env)
         except KernelEndedError as problem:
-            await run.put(items.error("KernelNotStarted", f"The kernel does not start: {problem}"))
+            run.put(items.error("KernelNotStarted", f"The kernel does not start: {problem}"))
         finally:
             run.over = True
-            await run.put(items.END)
-            await run.put(None)
+            run.put(items.END)
 
     async def _execute(self, run: Run, code: str, env: Mapping[str, str]) -> None:
         kernel = await self._ready(run)
@@ -129,7 +95,7 @@ class Context:
             text = f"The kernel ended ({kernel.how}) and was restarted: what it had in memory is gone."
             if run.given_up.is_set():
                 self._untold = kernel.how
-            await run.put(items.error("KernelEnded", text))
+            run.put(items.error("KernelEnded", text))
             await self._renew()
 
     async def _ready(self, run: Run) -> Kernel:
@@ -143,65 +109,37 @@ class Context:
                 f"The kernel had ended ({self._untold}) and was restarted: what it had in memory is gone.\n"
             )
             self._untold = ""
-            await run.put(items.output("stderr", told))
+            run.put(items.output("stderr", told))
         return kernel
 
     async def _silently(self, kernel: Kernel, code: str) -> None:
-        request = kernel.execute(code, silent=True)
-        request.abandoned = True
+        request = kernel.execute(code, items.drop, silent=True)
         async with asyncio.timeout(limits.INTERRUPT_S):
             await kernel.done(request)
 
     async def _forward(self, kernel: Kernel, run: Run, code: str) -> None:
-        request = kernel.execute(code)
-        pumping = asyncio.ensure_future(_pump(request, run))
+        request = kernel.execute(code, run.put)
         done = asyncio.ensure_future(kernel.done(request))
         gone = asyncio.ensure_future(run.given_up.wait())
+        flooded = asyncio.ensure_future(request.flooded.wait())
         try:
-            await asyncio.wait({pumping, done, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({done, gone, flooded}, return_when=asyncio.FIRST_COMPLETED)
             if not done.done():
-                # The client left, or was sent all that it may be.
                 await self._stop(kernel, request, done)
             with suppress(KernelEndedError):
                 await done
-            if not pumping.done() and not run.given_up.is_set():
-                await _drained(request, pumping, gone)
+            # A client that is slow holds up the next execution: no more waits for it than one puts out.
+            await run.taken()
             if done.exception() is not None:
                 raise KernelEndedError(kernel.how)
         finally:
-            for task in (pumping, done, gone):
+            for task in (done, gone, flooded):
                 task.cancel()
 
     async def _stop(self, kernel: Kernel, request: Request, done: "asyncio.Future[None]") -> None:
+        """End what a kernel does whose client left, or that puts out too much."""
         request.abandoned = True
-        while not request.messages.empty():
-            request.messages.get_nowait()
         await kernel.interrupt()
         await asyncio.wait({done}, timeout=limits.INTERRUPT_S)
         if not done.done():
             await kernel.kill()
-
-
-async def _pump(request: Request, run: Run) -> None:
-    """Translate messages for the client; return when it was sent more than it may be."""
-    sent = 0
-    while True:
-        message = await request.messages.get()
-        item = items.translate(message["msg_type"], message["content"])
-        if item is not None:
-            sent += items.size(item)
-            await run.put(item)
-        request.messages.task_done()
-        if sent > limits.OUTPUT_BYTES:
-            text = f"The execution was interrupted: it put out more than {limits.OUTPUT_BYTES >> 20} MiB."
-            await run.put(items.error("OutputLimitExceeded", text))
-            return
-
-
-async def _drained(request: Request, *others: "asyncio.Future[None]") -> None:
-    """Wait until all messages are handed on, or until one of the others makes that needless."""
-    joined = asyncio.ensure_future(request.messages.join())
-    try:
-        await asyncio.wait({joined, *others}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        joined.cancel()

@@ -47,6 +47,11 @@ def translate(kind: str, content: dict[str, Any]) -> Item | None:
     return None
 
 
+def can_wait(item: Item) -> bool:
+    """Say whether something is due right behind an item, as it is behind a cell's own result."""
+    return item["type"] in ("number_of_executions", "end_of_execution") or item.get("is_main_result", False)
+
+
 def _result(data: dict[str, Any], *, is_main: bool) -> Item:
     item: Item = {"type": "result", "is_main_result": is_main}
     extra: dict[str, Any] = {}
@@ -66,6 +71,10 @@ def _unquoted(text: Any) -> Any:
     return text
 
 
+def drop(_item: Item) -> None:
+    """Take an item that no client waits for."""
+
+
 def size(item: Item) -> int:
-    """Estimate what an item weighs on its way, from what can be large in it."""
-    return 64 + sum(len(value) for value in item.values() if isinstance(value, str))
+    """Estimate what an item holds in memory while it waits, from what can be large in it."""
+    return 512 + sum(len(value) for value in item.values() if isinstance(value, str))

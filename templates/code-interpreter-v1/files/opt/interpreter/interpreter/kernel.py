@@ -6,17 +6,22 @@ kernel is silent: no heartbeat, no polling of the process, and the kernel knows 
 """
 
 import asyncio
+import functools
 import os
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import zmq
+import zmq.asyncio
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
-from interpreter import limits
+from interpreter import items, limits
+from interpreter.items import Item
 from interpreter.languages import Language
 
 KERNELS = "/opt/interpreter/kernels"
@@ -28,15 +33,30 @@ class KernelEndedError(Exception):
 
 
 class Request:
-    """Code that the kernel runs: its messages in order, until the kernel says that it is done."""
+    """Code that the kernel runs: hands its items on in order, until the kernel says that it is done."""
 
-    def __init__(self, message_id: str) -> None:
+    def __init__(self, message_id: str, put: Callable[[Item], None]) -> None:
         self.id = message_id
-        self.messages: asyncio.Queue[Message] = asyncio.Queue(limits.QUEUED_MESSAGES)
+        self._put = put
         self.replied = asyncio.Event()
         self.idle = asyncio.Event()
-        # Nobody reads the messages any more.
+        # It has put out more than it may: the last item says so.
+        self.flooded = asyncio.Event()
+        # Nobody wants more of it.
         self.abandoned = False
+        self._bytes = 0
+
+    def take(self, message: Message) -> None:
+        """Hand on what a message says to clients, while it is not too much."""
+        item = items.translate(message["msg_type"], message["content"])
+        if item is None or self.abandoned or self.flooded.is_set():
+            return
+        self._bytes += items.size(item)
+        if self._bytes > limits.OUTPUT_BYTES:
+            text = f"The execution was interrupted: it put out more than {limits.OUTPUT_BYTES >> 20} MiB."
+            item = items.error("OutputLimitExceeded", text)
+            self.flooded.set()
+        self._put(item)
 
 
 class Kernel:
@@ -91,14 +111,14 @@ class Kernel:
         threading.Thread(target=wait, daemon=True, name=f"waits for {self._pid}").start()
 
     async def _connect(self) -> None:
-        self._client = self._manager.client()
+        self._client = self._manager.client(context=_context())
         self._client.start_channels(stdin=False, hb=False)
         self._readers = [
             asyncio.ensure_future(self._read_output()),
             asyncio.ensure_future(self._read_replies()),
         ]
         while True:
-            request = self._expect(self._client.kernel_info())
+            request = self._expect(self._client.kernel_info(), items.drop)
             await self._or_end(request.replied.wait())
             with suppress(TimeoutError):
                 # What was published before the subscription took effect is lost: ask again.
@@ -107,8 +127,8 @@ class Kernel:
                     self._request = None
                     return
 
-    def _expect(self, message_id: str) -> Request:
-        self._request = Request(message_id)
+    def _expect(self, message_id: str, put: Callable[[Item], None]) -> Request:
+        self._request = Request(message_id, put)
         return self._request
 
     async def _or_end(self, wanted: Any) -> None:
@@ -133,8 +153,8 @@ class Kernel:
             if message["msg_type"] == "status":
                 if message["content"].get("execution_state") == "idle":
                     request.idle.set()
-            elif not request.abandoned:
-                await request.messages.put(message)
+            else:
+                request.take(message)
 
     async def _read_replies(self) -> None:
         assert self._client is not None
@@ -143,13 +163,14 @@ class Kernel:
             if self._request is not None and message["parent_header"].get("msg_id") == self._request.id:
                 self._request.replied.set()
 
-    def execute(self, code: str, *, silent: bool = False) -> Request:
-        """Ask the kernel to run code; one at a time."""
+    def execute(self, code: str, put: Callable[[Item], None], *, silent: bool = False) -> Request:
+        """Ask the kernel to run code, and hand its items on to *put*; one at a time."""
         assert self._client is not None
         return self._expect(
             self._client.execute(
                 code, silent=silent, store_history=not silent, allow_stdin=False, stop_on_error=False
-            )
+            ),
+            put,
         )
 
     async def done(self, request: Request) -> None:
@@ -187,6 +208,14 @@ class Kernel:
                 await self._manager.shutdown_kernel(now=True)
         if self._client is not None:
             self._client.stop_channels()
+
+
+@functools.cache
+def _context() -> zmq.asyncio.Context:
+    """Make what all sockets are made in: they have its options from their beginning."""
+    context = zmq.asyncio.Context()
+    context.setsockopt(zmq.RCVHWM, limits.MESSAGES_AHEAD)
+    return context
 
 
 def _outcome(code: int, status: int) -> str:

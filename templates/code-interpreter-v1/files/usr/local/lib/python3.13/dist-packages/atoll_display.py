@@ -1,5 +1,6 @@
 """
-What the Python kernel shows beside IPython's own: the data of charts and of DataFrames.
+What the Python kernel does beside IPython's own: it shows the data of charts and of DataFrames, and sends
+what is printed in pieces.
 
 An extension of IPython, loaded when the kernel starts. It imports nothing that code may not need: it waits
 until somebody imports pandas or matplotlib.
@@ -8,11 +9,14 @@ until somebody imports pandas or matplotlib.
 import json
 import sys
 
+from ipykernel.iostream import OutStream
 from IPython.core.formatters import BaseFormatter
 from traitlets import ObjectName, Unicode
 
 # A DataFrame with more is shown as text and HTML only, which pandas cuts short.
 MOST_CELLS = 1_000_000
+# Characters. Messages of hundreds of megabytes would be all memory, several times over, where they are read.
+MOST_WAITING = 1_000_000
 
 
 class DataFormatter(BaseFormatter):
@@ -61,8 +65,27 @@ def _chart(figure):
         return None
 
 
+def _sent_in_pieces(stream):
+    """Have what is printed sent when so much waits; the kernel itself collects all of a fifth of a second."""
+    write, waiting = stream.write, 0
+
+    def counted(text):
+        nonlocal waiting
+        written = write(text)
+        waiting += len(text)
+        if waiting >= MOST_WAITING:
+            waiting = 0
+            stream.flush()
+        return written
+
+    stream.write = counted
+
+
 def load_ipython_extension(shell):
-    """Add the formatters."""
+    """Add the formatters, and bound what is printed at once."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, OutStream):
+            _sent_in_pieces(stream)
     formatters = shell.display_formatter.formatters
     formatters["e2b/data"] = DataFormatter(parent=shell.display_formatter)
     formatters["e2b/chart"] = ChartFormatter(parent=shell.display_formatter)
