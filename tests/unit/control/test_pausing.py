@@ -11,7 +11,6 @@ from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
-    AtollError,
     FailedPreconditionError,
     NotFoundError,
     ResourceExhaustedError,
@@ -240,7 +239,7 @@ async def test_a_kill_in_the_middle_wins(world: World, control: Control, verb: s
 
     assert (await control.kill(ALICE, sandbox.id)).status is Status.KILLED
 
-    assert isinstance(await work, AtollError)
+    assert isinstance(await work, NotFoundError)
     await control.settled()
     await world.assert_agreement()
 

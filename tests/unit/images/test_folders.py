@@ -119,16 +119,6 @@ async def test_two_templates_are_built_at_once(folders: Folders) -> None:
         pass
 
 
-async def test_a_withdrawn_template_is_gone(folders: Folders) -> None:
-    async with folders.working() as work:
-        folders.publish(work, ONE)
-
-    folders.withdraw(ONE)
-
-    assert folders.built() == []
-    assert list(folders.root.glob(".removing-*")) == []
-
-
 def test_a_folder_that_is_not_there_has_nothing(folders: Folders) -> None:
     assert folders.built() == []
     assert folders.clear() == []

@@ -162,22 +162,6 @@ async def test_a_build_that_was_removed_is_not_found_any_more(
         await library.rootfs(template.id)
 
 
-async def test_old_builds_are_removed_but_for_those_in_use(
-    library: TemplateLibrary, builds: Path, recipes: Path
-) -> None:
-    current = put(builds, current_id(recipes), 1)
-    used = put(builds, "tiny-000000000001", 2)
-    unused = put(builds, "tiny-000000000002", 3)
-    other = put(builds, "other-000000000001", 3, name="other")
-
-    assert await library.remove_old("tiny", {used.id}) == [unused.id]
-    assert sorted(path.name for path in builds.iterdir() if not path.name.startswith(".")) == sorted(
-        [current.id, used.id, other.id]
-    )
-    with pytest.raises(NotFoundError):
-        await library.get(unused.id)
-
-
 def test_extra_authorities_make_another_template_and_tell_programs_where_they_are(recipes: Path) -> None:
     recipe = load_recipe(recipes, "tiny")
     plain = make_order(recipe, ()).template

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from atoll.server.domain.errors import UnavailableError
+from atoll.server.domain.errors import AtollError, UnavailableError
 
 T = TypeVar("T")
 
@@ -21,6 +21,7 @@ class Job(Generic[T]):
         self._outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._outcome.add_done_callback(retrieve)
         self._task: asyncio.Task[None] | None = None
+        self._stopped_for: AtollError | None = None
 
     @property
     def outcome(self) -> asyncio.Future[T]:
@@ -36,9 +37,15 @@ class Job(Generic[T]):
         """Whether it has a result."""
         return self.done and not self._outcome.cancelled() and self._outcome.exception() is None
 
-    def cancel(self) -> None:
-        """Ask it to stop; it may take time to clean up."""
+    def cancel(self, error: AtollError | None = None) -> None:
+        """
+        Ask it to stop; it may take time to clean up.
+
+        Args:
+            error: for those who wait; default: that the server stops.
+        """
         if self._task is not None:
+            self._stopped_for = self._stopped_for or error
             self._task.cancel()
 
     async def wait(self) -> T:
@@ -47,6 +54,7 @@ class Job(Generic[T]):
 
         Raises:
             UnavailableError: it was cancelled, because the server stops.
+            AtollError: it failed, or was stopped for this.
         """
         try:
             return await asyncio.shield(self._outcome)
@@ -66,7 +74,11 @@ class Job(Generic[T]):
 
     def _ended(self, _: asyncio.Task[None]) -> None:
         # Cancelled, perhaps before its first step.
-        if not self._outcome.done():
+        if self._outcome.done():
+            return
+        if self._stopped_for is not None:
+            self._outcome.set_exception(self._stopped_for)
+        else:
             self._outcome.cancel()
 
 

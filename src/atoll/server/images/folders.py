@@ -3,7 +3,6 @@ The folder of built templates: which directory is what, who may touch it when.
 
     <template id>/          complete: template.json and rootfs/
     .building-<random>/     a build at work, or what an interrupted one left
-    .removing-<random>/     on its way out
     .locks/<template id>    held by who builds it
     .locks/working          held for a moment, while a working directory is made or cleared
 
@@ -27,7 +26,6 @@ from atoll.server.domain.ids import TemplateId
 log = structlog.get_logger(__name__)
 
 _BUILDING = ".building-"
-_REMOVING = ".removing-"
 _LOCKS = ".locks"
 # How often a waiting builder asks whether the other one is done.
 _LOOK_AGAIN_S = 0.1
@@ -97,13 +95,6 @@ class Folders:
         work.rename(self.path(template_id))
         _sync_directory(self.root)
 
-    def withdraw(self, template_id: TemplateId) -> None:
-        """Remove a template; from the first moment on it is not there."""
-        aside = self.root / f"{_REMOVING}{secrets.token_hex(8)}"
-        self.path(template_id).rename(aside)
-        _sync_directory(self.root)
-        _remove(aside)
-
     def clear(self) -> list[str]:
         """Remove what dead builders left, and return the names of it."""
         if not self.root.is_dir():
@@ -112,7 +103,7 @@ class Folders:
             removed = [
                 path.name
                 for path in self.root.iterdir()
-                if path.name.startswith((_BUILDING, _REMOVING)) and _is_abandoned(path)
+                if path.name.startswith(_BUILDING) and _is_abandoned(path)
             ]
         # Nobody uses these names again, so nothing has to be locked.
         for name in removed:

@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -119,31 +119,6 @@ class TemplateLibrary(Templates):
     async def clear(self) -> None:
         """Remove what interrupted builds left; builds under way are not touched."""
         await asyncio.to_thread(self._folders.clear)
-
-    async def remove_old(self, name: str, in_use: Collection[TemplateId]) -> Sequence[TemplateId]:
-        """
-        Remove the builds of a recipe as it was before.
-
-        Args:
-            name: of a recipe.
-            in_use: builds to keep: those that sandboxes run from.
-
-        Returns:
-            What was removed.
-
-        Raises:
-            NotFoundError: there is no such recipe.
-        """
-        current = (await asyncio.to_thread(self._current, name)).template.id
-        removed: list[TemplateId] = []
-        for template in await asyncio.to_thread(self._all):
-            if template.name != name or template.id == current or template.id in in_use:
-                continue
-            async with self._folders.locked(template.id, timeout_s=self._build_timeout_s):
-                self._read.pop(template.id, None)
-                await asyncio.to_thread(self._folders.withdraw, template.id)
-            removed.append(template.id)
-        return removed
 
     def _find(self, name: str) -> Template:
         if not _is_plain(name) or not (self._recipes / name).is_dir():

@@ -1,0 +1,179 @@
+"""
+Writes sandboxes down: the work behind a pause.
+
+Machine written down and ended, route forgotten, row (paused). What fails on the way, and what a killed server
+left, is settled by what is there: the machine runs on, or a complete checkpoint is kept, or it is lost.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+import structlog
+
+from atoll.server.control.changing import change
+from atoll.server.control.configuring import within
+from atoll.server.control.deadlines import Deadlines
+from atoll.server.control.killing import End, Killing
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.locks import Locks
+from atoll.server.control.reading import not_there
+from atoll.server.control.tasks import Tasks
+from atoll.server.domain.errors import (
+    AtollError,
+    FailedPreconditionError,
+    NotFoundError,
+    UnavailableError,
+)
+from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.sandbox import EndReason, Pause, Sandbox, Status, Target
+from atoll.server.ports.checkpoints import Checkpoints
+from atoll.server.ports.clock import Clock
+from atoll.server.ports.edge import Edge
+from atoll.server.ports.runtime import Runtime
+from atoll.server.ports.store import Store
+
+log = structlog.get_logger(__name__)
+
+
+class Checkpointing:
+    """From a row that is pausing to one that is paused, or runs again, or is being removed."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        runtime: Runtime,
+        edge: Edge,
+        checkpoints: Checkpoints,
+        clock: Clock,
+        limits: ControlLimits,
+        locks: Locks,
+        tasks: Tasks,
+        killing: Killing,
+        deadlines: Deadlines,
+    ) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._edge = edge
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._limits = limits
+        self._locks = locks
+        self._tasks = tasks
+        self._killing = killing
+        self._deadlines = deadlines
+
+    async def run(self, row: Sandbox) -> Sandbox:
+        """
+        Write down a machine and end it; returns the row, paused.
+
+        Raises:
+            NotFoundError: it ended meanwhile.
+            AtollError: it runs on, and why.
+        """
+        assert row.pause is not None
+        async with self._locks.hold(row.id):
+            await check_unchanged(self._store, row)
+            try:
+                written = self._runtime.checkpoint(
+                    row.id,
+                    self._checkpoints.path(row.pause.checkpoint),
+                    kind=row.pause.kind,
+                    leave_running=False,
+                )
+                await within(self._limits.pause_timeout, "stand still on the disk", written)
+            except BaseException as error:
+                log.warning("sandbox not paused", sandbox_id=row.id, error=str(error) or type(error).__name__)
+                seen = await self._runtime.observe()
+                ended = {one.sandbox_id: End(reason=one.reason, detail=one.detail) for one in seen.ended}
+                is_there = row.id in {one.sandbox_id for one in seen.machines}
+                await self.settle(row, is_there=is_there, ended=ended.get(row.id))
+                raise
+            paused = await self.settle(row, is_there=False)
+        # Not where the server stops at this very moment.
+        with contextlib.suppress(UnavailableError):
+            self._tasks.job(f"seal {row.id}", lambda: self._seal(row.id, row.pause))
+        return paused
+
+    async def settle(self, row: Sandbox, *, is_there: bool, ended: End | None = None) -> Sandbox:
+        """
+        Bring a pause to its end, by what there is: the machine, or the checkpoint, or neither.
+
+        Args:
+            row: as it was when the pause began.
+            is_there: whether its machine runs.
+            ended: why it does not, where that is known.
+
+        Raises:
+            NotFoundError: neither; it is being removed.
+        """
+        assert row.pause is not None
+        if is_there:
+            await self._checkpoints.remove(row.pause.checkpoint)
+            soonest = self._clock.now() + self._limits.pause_again
+
+            def running(row: Sandbox) -> Sandbox:
+                if row.status is not Status.PAUSING:
+                    return row
+                deadline = max(row.deadline, soonest)
+                return replace(
+                    row, target=Target.RUNNING, status=Status.RUNNING, pause=None, deadline=deadline
+                )
+
+            back = await change(self._store, row.id, running)
+            self._deadlines.appeared(back.deadline)
+            return back
+        if row.pause.checkpoint not in await self._checkpoints.names():
+            lost = End(reason=EndReason.LOST, detail="it ended while it was written down")
+            await self._killing.begin(row.id, ended or lost)
+            raise not_there(row.id)
+        # A server may have died while it removed the machine.
+        await abandon(self._runtime, row.id)
+        await self._forget_route(row.id)
+
+        def paused(row: Sandbox) -> Sandbox:
+            return replace(row, status=Status.PAUSED, address=None) if row.status is Status.PAUSING else row
+
+        found = await change(self._store, row.id, paused)
+        log.info("sandbox paused", sandbox_id=row.id, kind=row.pause.kind)
+        return found
+
+    async def _seal(self, sandbox_id: SandboxId, pause: Pause | None) -> None:
+        """Compute checksums of what is large, which nobody waits for."""
+        assert pause is not None
+        try:
+            await self._runtime.seal(self._checkpoints.path(pause.checkpoint))
+        except (FailedPreconditionError, NotFoundError):
+            # Resumed or killed meanwhile, for the most part; a damaged one is refused when it is resumed.
+            log.info("checkpoint not sealed", sandbox_id=sandbox_id)
+        except AtollError as error:
+            log.warning("checkpoint not sealed", sandbox_id=sandbox_id, error=str(error))
+
+    async def _forget_route(self, sandbox_id: SandboxId) -> None:
+        try:
+            async with asyncio.timeout(self._limits.forget_timeout.total_seconds()):
+                await self._edge.forget(sandbox_id)
+        except (AtollError, TimeoutError) as error:
+            # Nobody else gets its address: connections there fail, and the edge asks again.
+            log.warning("route of a paused sandbox not forgotten", sandbox_id=sandbox_id, error=str(error))
+
+
+async def abandon(runtime: Runtime, sandbox_id: SandboxId) -> None:
+    """Remove what half a pause or half a resume left of a machine; what stays is logged and tried again."""
+    try:
+        await runtime.abandon(sandbox_id)
+    except UnavailableError as error:
+        # A resume that finds it in its way fails, and tries this again.
+        log.warning("remains of a paused sandbox not removed", sandbox_id=sandbox_id, error=str(error))
+
+
+async def check_unchanged(store: Store, row: Sandbox) -> None:
+    """
+    Check that nobody ended a sandbox while this waited for its turn.
+
+    Raises:
+        NotFoundError: somebody did.
+    """
+    if (await store.get_sandbox(row.id)).status is not row.status:
+        raise not_there(row.id)
