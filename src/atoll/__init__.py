@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from atoll.sdk._async.handle import AsyncCommandHandle
     from atoll.sdk._async.pty import AsyncPty
     from atoll.sdk._async.sandbox import AsyncSandbox
+    from atoll.sdk._async.team import AsyncTeam
     from atoll.sdk._sync.commands import Commands
     from atoll.sdk._sync.files import Files, FileStream, Watch
     from atoll.sdk._sync.handle import CommandHandle
     from atoll.sdk._sync.pty import Pty
     from atoll.sdk._sync.sandbox import Sandbox
+    from atoll.sdk._sync.team import Team
     from atoll.sdk.errors import (
         AbortedError,
         AlreadyExistsError,
@@ -46,14 +48,17 @@ if TYPE_CHECKING:
         FileEvent,
         FileInfo,
         FileType,
+        KeyInfo,
         Limits,
         LogLine,
         MemoryKill,
         Metric,
+        NewKey,
         Output,
         ProcessInfo,
         SandboxInfo,
         Stream,
+        TeamInfo,
         TemplateInfo,
         Usage,
     )
@@ -68,6 +73,7 @@ __all__ = [
     "AsyncFiles",
     "AsyncPty",
     "AsyncSandbox",
+    "AsyncTeam",
     "AsyncWatch",
     "AtollError",
     "CommandFailedError",
@@ -85,11 +91,13 @@ __all__ = [
     "Files",
     "InternalError",
     "InvalidArgumentError",
+    "KeyInfo",
     "Limits",
     "LogLine",
     "MemoryKill",
     "Metric",
     "Network",
+    "NewKey",
     "NotFoundError",
     "Output",
     "PermissionDeniedError",
@@ -101,6 +109,8 @@ __all__ = [
     "Sandbox",
     "SandboxInfo",
     "Stream",
+    "Team",
+    "TeamInfo",
     "TemplateInfo",
     "UnauthenticatedError",
     "UnavailableError",
@@ -120,6 +130,7 @@ _MODULES = {
     "atoll.sdk._async.handle": ("AsyncCommandHandle",),
     "atoll.sdk._async.pty": ("AsyncPty",),
     "atoll.sdk._async.sandbox": ("AsyncSandbox",),
+    "atoll.sdk._async.team": ("AsyncTeam",),
     "atoll.sdk._sync.commands": ("Commands",),
     "atoll.sdk._sync.files": (
         "Files",
@@ -129,6 +140,7 @@ _MODULES = {
     "atoll.sdk._sync.handle": ("CommandHandle",),
     "atoll.sdk._sync.pty": ("Pty",),
     "atoll.sdk._sync.sandbox": ("Sandbox",),
+    "atoll.sdk._sync.team": ("Team",),
     "atoll.sdk.errors": (
         "AbortedError",
         "AlreadyExistsError",
@@ -152,14 +164,17 @@ _MODULES = {
         "FileEvent",
         "FileInfo",
         "FileType",
+        "KeyInfo",
         "Limits",
         "LogLine",
         "MemoryKill",
         "Metric",
+        "NewKey",
         "Output",
         "ProcessInfo",
         "SandboxInfo",
         "Stream",
+        "TeamInfo",
         "TemplateInfo",
         "Usage",
     ),

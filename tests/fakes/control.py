@@ -92,8 +92,8 @@ class FakeControl(Control):
     rows: dict[SandboxId, Sandbox] = field(default_factory=dict)
     keys: Mapping[str, Actor] = field(
         default_factory=lambda: {
-            KEY: Actor(team_id=TeamId("team1"), key_name="one"),
-            OTHER_KEY: Actor(team_id=TeamId("team2"), key_name="two"),
+            KEY: Actor(team_id=TeamId("team1"), key_id="one", key_name="one"),
+            OTHER_KEY: Actor(team_id=TeamId("team2"), key_id="two", key_name="two"),
         }
     )
     # Raised by the next verb, once.

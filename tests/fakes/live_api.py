@@ -12,10 +12,10 @@ import uvicorn
 
 from atoll.server.api.app import PublicAddress, build_public
 from atoll.server.api.limits import ApiLimits, server_options
-from atoll.server.control.access import add_key, hash_api_key
+from atoll.server.control.access import set_home_key
 from atoll.server.control.limits import ControlLimits
 from atoll.server.domain.ids import TeamId
-from atoll.server.ports.api_keys import ApiKey
+from atoll.server.domain.keys import DEFAULT_TEAM, KeyKind, make_key
 from fakes.world import LIMITS, World
 
 KEY = "e2b_" + "a1" * 20
@@ -40,7 +40,9 @@ class LiveApi:
 
 
 @contextmanager
-def live_api(directory: Path, limits: ControlLimits = LIMITS) -> Iterator[LiveApi]:
+def live_api(
+    directory: Path, limits: ControlLimits = LIMITS, home_key: str | None = None
+) -> Iterator[LiveApi]:
     """Serve until left, in a thread of its own: the clients under test block theirs."""
     listener = socket.create_server(("127.0.0.1", 0))
     # Accepted connections inherit it; asyncio sets it only where it made the listener itself.
@@ -52,14 +54,11 @@ def live_api(directory: Path, limits: ControlLimits = LIMITS) -> Iterator[LiveAp
 
     async def serve() -> None:
         async with world.server() as control:
-            await add_key(world.api_keys, world.clock, KEY, name="test")
-            stranger = ApiKey(
-                hash=hash_api_key(OTHER_KEY),
-                team_id=TeamId("other"),
-                name="other",
-                created_at=world.clock.now(),
-            )
-            await world.api_keys.add_api_key(stranger)
+            for key, team, name in ((KEY, DEFAULT_TEAM, "test"), (OTHER_KEY, TeamId("other"), "other")):
+                made = make_key(key, KeyKind.API_KEY, team, name, world.clock.now())
+                await world.api_keys.add_api_key(made, most=10)
+            if home_key is not None:
+                await set_home_key(world.api_keys, world.clock, home_key, name="home")
             app = build_public(
                 world.verbs(control),
                 PublicAddress(domain=f"localhost:{port}"),

@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from atoll.server.control.clock import SystemClock
+from atoll.server.control.keys import Keys
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.logbook import Logbook
 from atoll.server.control.requests import Actor
 from atoll.server.control.verbs import Verbs
 from atoll.server.domain.logs import Line, LogQuery, life, select
+from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database
 from fakes.control import FakeControl
 from fakes.events import events_in, webhooks_in
@@ -36,4 +40,5 @@ def verbs_over(control: FakeControl) -> Verbs:
         # The database is not open: none are kept.
         events=events_in(Database(None)),
         webhooks=webhooks_in(Database(None)),
+        keys=Keys(keys=SqliteApiKeys(Database(None)), clock=SystemClock(), limits=ControlLimits()),
     )

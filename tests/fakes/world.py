@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from atoll.server.control.access import DEFAULT_TEAM
+from atoll.server.control.keys import Keys
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.logbook import Logbook, LogLimits
 from atoll.server.control.observing import MetricsLimits, Observing
@@ -19,6 +19,7 @@ from atoll.server.control.volumes import VolumeLimits, Volumes
 from atoll.server.domain.errors import AtollError
 from atoll.server.domain.events import EventType
 from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.keys import DEFAULT_TEAM
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.events import EventQuery
@@ -39,9 +40,9 @@ from atoll.server.stores.lines import FileLines
 from atoll.server.stores.samples import FileSamples
 from atoll.server.stores.volumes import SqliteVolumes
 from fakes.events import events_in, sandboxes_in, webhooks_in
-from fakes.secrets import no_secrets
+from fakes.secrets import secrets_in
 
-ALICE = Actor(team_id=DEFAULT_TEAM, key_name="alice")
+ALICE = Actor(team_id=DEFAULT_TEAM, key_id="alice", key_name="alice")
 SECRET = b"s" * 32
 LIMITS = ControlLimits(
     max_sandboxes=20,
@@ -127,10 +128,15 @@ class World:
             control=control,
             observing=self.observing(),
             logbook=self.logbook(),
-            secrets=no_secrets(),
+            secrets=secrets_in(self.database),
             events=events_in(self.database, self.clock),
             webhooks=webhooks_in(self.database, self.clock),
+            keys=self.keys(),
         )
+
+    def keys(self) -> Keys:
+        """Make a server's verbs of teams and keys."""
+        return Keys(keys=self.api_keys, clock=self.clock, limits=self.limits)
 
     def volumes(self) -> Volumes:
         """Make a server's verbs of volumes."""

@@ -30,8 +30,8 @@ from atoll.server.domain.webhooks import Delivery, DeliveryStatus, Webhook, pars
 from atoll.server.stores.database import Database
 from atoll.server.stores.deliveries import SqliteDeliveries
 
-TEAM = Actor(team_id=TeamId("team"), key_name="k")
-OTHER = Actor(team_id=TeamId("other"), key_name="k")
+TEAM = Actor(team_id=TeamId("team"), key_id="k", key_name="k")
+OTHER = Actor(team_id=TeamId("other"), key_id="k", key_name="k")
 CREATED, KILLED = EventType.CREATED.value, EventType.KILLED.value
 LIMITS = WebhookLimits(
     networks="127.0.0.0/8, ::1",

@@ -28,6 +28,8 @@ _VERBS: Mapping[str, tuple[str, str]] = {
     "run": ("atoll.cli.run", "run"),
     "sandbox": ("atoll.cli.sandbox", "sandbox"),
     "template": ("atoll.cli.template", "template"),
+    "team": ("atoll.cli.team", "team"),
+    "key": ("atoll.cli.team", "key"),
     "ls": ("atoll.cli.files", "ls"),
     "cp": ("atoll.cli.files", "cp"),
 }

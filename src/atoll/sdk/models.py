@@ -148,6 +148,48 @@ class TemplateInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeamInfo:
+    """Who owns sandboxes, volumes, secrets and keys."""
+
+    id: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyInfo:
+    """
+    What is kept of a key.
+
+    Attributes:
+        kind: ``api_key``, or ``access_token``: that makes and revokes keys of its team too.
+        hint: some of its characters, so that it is known again.
+        last_used_at: to the minute; None: never.
+    """
+
+    id: str
+    team_id: str
+    name: str
+    kind: str
+    hint: str
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewKey:
+    """
+    A key that was just made.
+
+    Attributes:
+        key: the key itself, which nobody can read again; kept out of the text of this object.
+    """
+
+    info: KeyInfo
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CommandResult:
     """
     How a command ended.

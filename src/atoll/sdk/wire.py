@@ -76,6 +76,41 @@ def templates(answer: Any) -> list[models.TemplateInfo]:
         raise _strange(error) from error
 
 
+def team(answer: Any) -> models.TeamInfo:
+    """Read a team."""
+    try:
+        return models.TeamInfo(
+            id=answer["id"], name=answer["name"], created_at=datetime.fromisoformat(answer["created_at"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _strange(error) from error
+
+
+def key(answer: Any) -> models.KeyInfo:
+    """Read what is kept of a key."""
+    try:
+        return models.KeyInfo(
+            id=answer["id"],
+            team_id=answer["team_id"],
+            name=answer["name"],
+            kind=answer["kind"],
+            hint=answer["hint"],
+            created_at=datetime.fromisoformat(answer["created_at"]),
+            last_used_at=_moment(answer["last_used_at"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _strange(error) from error
+
+
+def new_key(answer: Any) -> models.NewKey:
+    """Read a key that was just made."""
+    info = key(answer)
+    try:
+        return models.NewKey(info=info, key=str(answer["key"]))
+    except KeyError as error:
+        raise _strange(error) from error
+
+
 def usage(answer: Any) -> models.Usage:
     """Read what a sandbox uses."""
     try:

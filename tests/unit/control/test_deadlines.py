@@ -134,7 +134,7 @@ async def test_bad_timeouts_are_refused(
 
 async def test_only_what_runs_and_is_ones_own_has_a_deadline_to_move(world: World, control: Control) -> None:
     sandbox = await control.create(ALICE, wish())
-    mallory = Actor(team_id=TeamId("others"), key_name="mallory")
+    mallory = Actor(team_id=TeamId("others"), key_id="mallory", key_name="mallory")
     with pytest.raises(NotFoundError):
         await control.set_timeout(mallory, sandbox.id, MINUTE)
     with pytest.raises(NotFoundError):

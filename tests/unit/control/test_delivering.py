@@ -24,7 +24,7 @@ from atoll.server.stores.database import Database
 from atoll.server.stores.deliveries import SqliteDeliveries
 
 TEAM = TeamId("team")
-ACTOR = Actor(team_id=TEAM, key_name="k")
+ACTOR = Actor(team_id=TEAM, key_id="k", key_name="k")
 
 
 class Answering(Courier):

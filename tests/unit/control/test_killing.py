@@ -14,7 +14,7 @@ from atoll.server.domain.ids import TeamId, new_sandbox_id
 from atoll.server.domain.sandbox import EndReason, Status, Target
 from atoll.server.runtimes.fake.runtime import DESTROY_PLACES
 
-MALLORY = Actor(team_id=TeamId("others"), key_name="mallory")
+MALLORY = Actor(team_id=TeamId("others"), key_id="mallory", key_name="mallory")
 
 
 async def test_a_killed_sandbox_is_gone_and_its_row_says_why(world: World, control: Control) -> None:

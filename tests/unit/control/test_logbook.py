@@ -13,7 +13,7 @@ from atoll.server.domain.ids import TeamId, new_sandbox_id
 from atoll.server.domain.logs import Level, Line, LogQuery
 from atoll.server.runtimes.fake.faults import Faults
 
-BOB = Actor(team_id=TeamId("bobs"), key_name="bob")
+BOB = Actor(team_id=TeamId("bobs"), key_id="bob", key_name="bob")
 ALL = LogQuery(most=1000)
 
 

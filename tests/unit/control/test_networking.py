@@ -43,7 +43,7 @@ async def test_the_edge_is_told_whose_address_it_is(control: Control) -> None:
 
 async def test_wrong_rules_and_others_sandboxes_change_nothing(world: World, control: Control) -> None:
     sandbox = await control.create(ALICE, wish())
-    bob = Actor(team_id=TeamId("bob"), key_name="bob")
+    bob = Actor(team_id=TeamId("bob"), key_id="bob", key_name="bob")
 
     with pytest.raises(InvalidArgumentError):
         await control.set_egress(ALICE, sandbox.id, EgressPolicy(deny_out=("x",)))

@@ -15,7 +15,7 @@ from atoll.server.domain.ids import TeamId, new_sandbox_id
 from atoll.server.runtimes.fake.faults import Faults
 from atoll.server.stores.samples import FileSamples
 
-BOB = Actor(team_id=TeamId("bobs"), key_name="bob")
+BOB = Actor(team_id=TeamId("bobs"), key_id="bob", key_name="bob")
 ROUND = timedelta(seconds=5)
 
 

@@ -22,7 +22,7 @@ from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status
 from atoll.server.ports.store import SandboxFilter
 from atoll.server.runtimes.fake.faults import Faults
 
-BOB = Actor(team_id=TeamId("others"), key_name="bob")
+BOB = Actor(team_id=TeamId("others"), key_id="bob", key_name="bob")
 MINUTE = timedelta(minutes=1)
 MEMORY, FILES = CheckpointKind.MEMORY, CheckpointKind.FILES
 # More than the script here has; a test makes sure of it.

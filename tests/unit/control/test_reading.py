@@ -17,7 +17,7 @@ from atoll.server.domain.sandbox import Status
 from atoll.server.ports.store import Page, SandboxFilter
 from atoll.server.runtimes.fake.templates import BASE
 
-BOB = Actor(team_id=TeamId("others"), key_name="bob")
+BOB = Actor(team_id=TeamId("others"), key_id="bob", key_name="bob")
 
 
 async def test_teams_see_only_their_own(control: Control) -> None:

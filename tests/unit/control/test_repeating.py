@@ -17,7 +17,7 @@ from atoll.server.domain.errors import (
 )
 from atoll.server.domain.ids import TeamId
 
-BOB = Actor(team_id=TeamId("others"), key_name="bob")
+BOB = Actor(team_id=TeamId("others"), key_id="bob", key_name="bob")
 
 
 async def test_the_same_create_gets_the_same_sandbox(control: Control) -> None:

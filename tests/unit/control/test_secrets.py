@@ -16,7 +16,7 @@ from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
 from atoll.server.domain.ids import TeamId
 from atoll.server.stores.database import Database
 
-BOB = Actor(team_id=TeamId("bob"), key_name="bob")
+BOB = Actor(team_id=TeamId("bob"), key_id="bob", key_name="bob")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from atoll.server.domain.ids import TeamId
 from atoll.server.domain.sandbox import Status
 from atoll.server.domain.volume import check_paths
 
-BOB = Actor(team_id=TeamId("others"), key_name="bob")
+BOB = Actor(team_id=TeamId("others"), key_id="bob", key_name="bob")
 
 
 @pytest.fixture

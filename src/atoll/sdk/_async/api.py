@@ -1,5 +1,6 @@
 """Calls of the control API: JSON over HTTP, answers as the SDK's models. Nothing here knows the daemon."""
 
+import builtins
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,17 @@ from atoll.sdk import wire
 from atoll.sdk._synchronization import async_http_client
 from atoll.sdk.connection import Connection
 from atoll.sdk.errors import InternalError
-from atoll.sdk.models import LogLine, MemoryKill, Metric, SandboxInfo, TemplateInfo, Usage
+from atoll.sdk.models import (
+    KeyInfo,
+    LogLine,
+    MemoryKill,
+    Metric,
+    NewKey,
+    SandboxInfo,
+    TeamInfo,
+    TemplateInfo,
+    Usage,
+)
 from atoll.sdk.transport import error_from_response, map_http_errors
 
 # Rows that one call lists at most: the server's own bound.
@@ -79,6 +90,28 @@ class AsyncApi:
         """List templates."""
         return wire.templates(await self._call("GET", "/v1/templates"))
 
+    async def teams(self) -> builtins.list[TeamInfo]:
+        """List teams."""
+        return [wire.team(one) for one in await self._call("GET", "/v1/teams")]
+
+    async def create_team(self, name: str) -> TeamInfo:
+        """Create a team."""
+        return wire.team(await self._call("POST", "/v1/teams", json={"name": name}))
+
+    async def keys(self, team: str | None) -> builtins.list[KeyInfo]:
+        """List a team's keys."""
+        query = {"team": team} if team is not None else {}
+        return [wire.key(one) for one in await self._call("GET", "/v1/keys", params=query)]
+
+    async def create_key(self, name: str, kind: str, team: str | None) -> NewKey:
+        """Make a key."""
+        body = {"name": name, "kind": kind, "team": team}
+        return wire.new_key(await self._call("POST", "/v1/keys", json=body))
+
+    async def revoke_key(self, key_id: str) -> None:
+        """Take a key back."""
+        await self._call("DELETE", f"/v1/keys/{wire.path_word(key_id)}")
+
     async def list(self, query: Mapping[str, Any]) -> list[SandboxInfo]:
         """List sandboxes, all pages."""
         found: list[SandboxInfo] = []
@@ -95,6 +128,8 @@ class AsyncApi:
             response = await self._http.request(method, path, **options)
         if response.status_code >= 300:
             raise error_from_response(response.status_code, response.content)
+        if response.status_code == 204:
+            return None
         try:
             return response.json()
         except ValueError as error:

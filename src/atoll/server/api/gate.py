@@ -118,7 +118,7 @@ class Gate:
             return answer(Code.RESOURCE_EXHAUSTED, text, passage.request_id, 431)
         headers = Headers(scope=scope)
         if not _is_open(dialect, scope["path"]):
-            actor = await self._authenticate(_presented_key(headers))
+            actor = await self._authenticate(presented_key(headers))
             scope["state"]["actor"] = actor
             if (refusal := self._paced(actor, passage)) is not None:
                 return refusal
@@ -131,7 +131,7 @@ class Gate:
         """Count a request for its key; every answer tells where that stands."""
         if self._pace is None:
             return None
-        standing = self._pace.take((actor.team_id, actor.key_name))
+        standing = self._pace.take((actor.team_id, actor.key_id))
         told = standing.headers()
         passage.told = [(name.lower().encode(), value.encode()) for name, value in told.items()]
         if standing.passes:
@@ -147,7 +147,8 @@ def _is_open(dialect: Dialect, path: str) -> bool:
     return path in dialect.open_paths or path.startswith(dialect.open_prefixes)
 
 
-def _presented_key(headers: Headers) -> str | None:
+def presented_key(headers: Headers) -> str | None:
+    """Return the key that a request shows: E2B's header, or a bearer's."""
     key = headers.get("x-api-key")
     if key is not None:
         return key.strip()

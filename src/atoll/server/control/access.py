@@ -2,32 +2,26 @@
 
 import hashlib
 import hmac
-import secrets
+from datetime import datetime
+
+import structlog
 
 from atoll.server.control.requests import Actor
-from atoll.server.domain.errors import UnauthenticatedError
-from atoll.server.domain.ids import SandboxId, TeamId
-from atoll.server.ports.api_keys import ApiKey, ApiKeys
+from atoll.server.domain.errors import AtollError, UnauthenticatedError
+from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.keys import (
+    DEFAULT_TEAM,
+    MOST_KEY_LENGTH,
+    USE_IS_NOTED_EVERY,
+    ApiKey,
+    KeyKind,
+    hash_key,
+    make_key,
+)
+from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.clock import Clock
 
-# Until there are more.
-DEFAULT_TEAM = TeamId("default")
-# Longer ones are not hashed; ours have 44.
-MOST_KEY_LENGTH = 256
-
-
-def new_api_key() -> str:
-    """Make a key: ``e2b_`` and 40 hexadecimal digits, the form that every E2B client accepts."""
-    return "e2b_" + secrets.token_hex(20)
-
-
-def hash_api_key(key: str) -> str:
-    """
-    Return what is kept of a key.
-
-    Keys are random and long, so a plain hash cannot be turned around.
-    """
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+log = structlog.get_logger(__name__)
 
 
 def access_token(secret: bytes, sandbox_id: SandboxId) -> str:
@@ -40,26 +34,18 @@ def traffic_token(secret: bytes, sandbox_id: SandboxId) -> str:
     return hmac.new(secret, b"traffic " + sandbox_id.encode(), hashlib.sha256).hexdigest()
 
 
-async def add_key(keys: ApiKeys, clock: Clock, key: str, *, name: str) -> None:
-    """Let a key call for the default team; a no-op when it may already."""
-    await keys.add_api_key(
-        ApiKey(hash=hash_api_key(key), team_id=DEFAULT_TEAM, name=name, created_at=clock.now())
-    )
+async def set_home_key(keys: ApiKeys, clock: Clock, key: str, *, name: str) -> None:
+    """Let the home's own key call, and no earlier one of the home."""
+    made = make_key(key, KeyKind.HOME, DEFAULT_TEAM, name, clock.now())
+    await keys.replace_home_key(made)
 
 
-async def set_key(keys: ApiKeys, clock: Clock, key: str, *, name: str) -> None:
-    """Let a key call, and no earlier one of this name."""
-    if await keys.find_api_key(hash_api_key(key)) is None:
-        await keys.drop_api_keys(DEFAULT_TEAM, name)
-        await add_key(keys, clock, key, name=name)
-
-
-async def authenticate(keys: ApiKeys, untrusted_key: str | None) -> Actor:
+async def authenticate(keys: ApiKeys, clock: Clock, untrusted_key: str | None) -> Actor:
     """
     Find out whose key this is.
 
     The row is found by the key's hash, and the hashes are compared in constant time: how long
-    this takes says nothing about the keys that exist.
+    this takes says nothing about the keys that exist. Nothing is cached: a revoked key is refused at once.
 
     Raises:
         UnauthenticatedError: no key, or an unknown one.
@@ -69,8 +55,19 @@ async def authenticate(keys: ApiKeys, untrusted_key: str | None) -> Actor:
             "An API key is missing", resolution="Send it in the header X-API-Key; 'atoll env' prints it."
         )
     if len(untrusted_key) <= MOST_KEY_LENGTH:
-        hashed = hash_api_key(untrusted_key)
+        hashed = hash_key(untrusted_key)
         key = await keys.find_api_key(hashed)
         if key is not None and hmac.compare_digest(key.hash, hashed):
-            return Actor(team_id=key.team_id, key_name=key.name)
+            await _note_use(keys, key, clock.now())
+            return Actor(team_id=key.team_id, key_id=key.id, key_name=key.name, kind=key.kind)
     raise UnauthenticatedError("The API key is not known", resolution="'atoll env' prints the right one.")
+
+
+async def _note_use(keys: ApiKeys, key: ApiKey, now: datetime) -> None:
+    if key.last_used_at is not None and now - key.last_used_at < USE_IS_NOTED_EVERY:
+        return
+    try:
+        await keys.use_api_key(key.id, now)
+    except AtollError as error:
+        # A full disk, say: whoever has a key may still read and kill.
+        log.warning("use of a key not noted", key_id=key.id, error=str(error))

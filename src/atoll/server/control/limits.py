@@ -72,6 +72,8 @@ class ControlLimits:
         egress_rules: domains whose requests get headers, in one sandbox's rules; as many as E2B allows.
         egress_headers: headers that one such rule gives, as many as E2B allows; their names have up to 64
             characters, their values up to 2,048.
+        max_teams: teams of this server.
+        max_keys: API keys and access tokens of one team.
         max_secrets: secrets of one team; a list shows 100 at once.
         secret_value_bytes: bytes of a secret's value, in UTF-8; as many as E2B allows, and more than most
             servers take as a header.
@@ -123,5 +125,7 @@ class ControlLimits:
     egress_dns_servers: int = 10
     egress_rules: int = 10
     egress_headers: int = 20
+    max_teams: int = 1000
+    max_keys: int = 1000
     max_secrets: int = 1000
     secret_value_bytes: int = 64 * 1024

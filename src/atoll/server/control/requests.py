@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.ingress import IngressPolicy
+from atoll.server.domain.keys import KeyKind
 from atoll.server.domain.sandbox import OnDeadline, Sandbox, Status
 
 
@@ -22,11 +23,15 @@ class Actor:
 
     Attributes:
         team_id: whose sandboxes the caller sees.
-        key_name: the owner's word for the key that was shown.
+        key_id: of the key that was shown.
+        key_name: the owner's word for it.
+        kind: what may be done with it.
     """
 
     team_id: TeamId
+    key_id: str
     key_name: str
+    kind: KeyKind = KeyKind.API_KEY
 
 
 @dataclass(frozen=True, kw_only=True)

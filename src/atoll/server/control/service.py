@@ -260,7 +260,7 @@ class Control:
         Raises:
             UnauthenticatedError: no key, or one that is not known.
         """
-        return await access.authenticate(self._ports.api_keys, untrusted_key)
+        return await access.authenticate(self._ports.api_keys, self._ports.clock, untrusted_key)
 
     async def create(self, actor: Actor, wish: CreateSandbox) -> Sandbox:
         """

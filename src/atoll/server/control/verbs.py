@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from atoll.server.control.events import Events
+from atoll.server.control.keys import Keys
 from atoll.server.control.logbook import Logbook
 from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
@@ -22,6 +23,7 @@ class Verbs:
         secrets: what sandboxes may use and never see.
         events: what happened to them, for their owners.
         webhooks: where that is sent.
+        keys: teams, and who may call for them.
     """
 
     control: Control
@@ -30,3 +32,4 @@ class Verbs:
     secrets: Secrets
     events: Events
     webhooks: Webhooks
+    keys: Keys

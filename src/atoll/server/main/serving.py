@@ -20,6 +20,7 @@ from atoll.server.control import access
 from atoll.server.control.clock import SystemClock
 from atoll.server.control.delivering import Delivering
 from atoll.server.control.events import Events
+from atoll.server.control.keys import Keys
 from atoll.server.control.killing import Parting
 from atoll.server.control.logbook import Logbook
 from atoll.server.control.naming import Naming
@@ -72,7 +73,7 @@ async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Cal
     """
     with home.locked(), _stop_signal() as stop:
         async with Database(home.database) as database:
-            await access.set_key(SqliteApiKeys(database), SystemClock(), home.api_key(), name=HOME_KEY)
+            await access.set_home_key(SqliteApiKeys(database), SystemClock(), home.api_key(), name=HOME_KEY)
             async with host(home, settings, Purpose.SERVE) as parts, _courier(settings) as courier:
                 delivering = make_delivering(home, settings, database, courier)
                 telling = make_telling(settings, delivering.call)
@@ -137,6 +138,7 @@ def make_verbs(
             limits=settings.webhooks,
             allowed=parse_networks(settings.webhooks.networks),
         ),
+        keys=Keys(keys=SqliteApiKeys(database), clock=clock, limits=settings.sandboxes),
     )
 
 

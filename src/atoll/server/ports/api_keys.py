@@ -1,40 +1,77 @@
-"""The port to the keys that may call."""
+"""The port to teams and the keys that may call."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
 from atoll.server.domain.ids import TeamId
-
-
-@dataclass(frozen=True, kw_only=True)
-class ApiKey:
-    """
-    Who may call.
-
-    Attributes:
-        hash: sha256 of the key, hexadecimal. The key itself is not kept.
-        team_id: for whom.
-        name: the owner's word for it.
-    """
-
-    hash: str
-    team_id: TeamId
-    name: str
-    created_at: datetime
+from atoll.server.domain.keys import ApiKey, KeyKind, Team
 
 
 class ApiKeys(Protocol):
-    """Keeps the keys. Every call is one transaction."""
+    """Keeps teams and keys. Every call is one transaction."""
 
-    async def add_api_key(self, key: ApiKey) -> None:
-        """Write a key; a no-op when the same hash is there."""
+    async def add_team(self, team: Team, *, most: int) -> None:
+        """
+        Write a team.
+
+        Raises:
+            AlreadyExistsError: there is one of this name.
+            ResourceExhaustedError: there are as many as there may be.
+        """
         ...
 
-    async def drop_api_keys(self, team_id: TeamId, name: str) -> int:
-        """Delete a team's keys of this name; return how many."""
+    async def get_team(self, team_id: TeamId) -> Team:
+        """
+        Read a team.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        ...
+
+    async def list_teams(self) -> Sequence[Team]:
+        """List the teams, oldest first."""
+        ...
+
+    async def add_api_key(self, key: ApiKey, *, most: int) -> None:
+        """
+        Write a key.
+
+        Raises:
+            ResourceExhaustedError: its team has as many as it may.
+        """
+        ...
+
+    async def replace_home_key(self, key: ApiKey) -> None:
+        """Write the home's own key, in place of an earlier one; a no-op when the same hash is there."""
         ...
 
     async def find_api_key(self, hash: str) -> ApiKey | None:
         """Read a key by its hash."""
+        ...
+
+    async def get_api_key(self, key_id: str) -> ApiKey:
+        """
+        Read a key by its id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        ...
+
+    async def list_api_keys(self, team_id: TeamId, kinds: frozenset[KeyKind]) -> Sequence[ApiKey]:
+        """List a team's keys of some kinds, oldest first."""
+        ...
+
+    async def rename_api_key(self, key_id: str, name: str) -> None:
+        """Give a key another name; a no-op when it is not there."""
+        ...
+
+    async def use_api_key(self, key_id: str, at: datetime) -> None:
+        """Note when a key was used; a no-op when it is not there."""
+        ...
+
+    async def drop_api_key(self, key_id: str) -> bool:
+        """Delete a key; return whether it was there."""
         ...

@@ -16,8 +16,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from atoll.server.control.access import new_api_key
 from atoll.server.domain.errors import FailedPreconditionError, InternalError, InvalidArgumentError
+from atoll.server.domain.keys import KeyKind, new_key
 
 # Files of homes that everybody may read; gone after a reboot, and written again by the next start.
 PUBLIC = Path("/run/atoll/public")
@@ -273,7 +273,7 @@ def open_home(path: Path, *, cache: Path | None = None) -> Home:
     path.chmod(0o700)
     if not (path / "home.json").exists():
         _write_identity(path, {"id": secrets.token_hex(3)})
-    _make_secret(path / "key", new_api_key)
+    _make_secret(path / "key", lambda: new_key(KeyKind.HOME))
     _make_secret(path / "secret", lambda: secrets.token_hex(32))
     return Home(path=path, id=_read_identity(path)["id"], cache=(cache or path).absolute())
 

@@ -12,7 +12,6 @@ from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import EndReason, NamedRequest, OnDeadline, Pause, Sandbox, Status, Target
-from atoll.server.ports.api_keys import ApiKey
 from atoll.server.stores.database import unreadable
 
 
@@ -131,13 +130,6 @@ def memory_kill_from_row(row: RowMapping) -> ProcessKilledForMemory:
         pid=row["pid"],
         command=row["command"],
         resident_bytes=row["resident_bytes"],
-    )
-
-
-def api_key_from_row(row: RowMapping) -> ApiKey:
-    """Read an API key's row."""
-    return ApiKey(
-        hash=row["hash"], team_id=TeamId(row["team_id"]), name=row["name"], created_at=row["created_at"]
     )
 
 

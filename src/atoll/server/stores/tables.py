@@ -125,13 +125,32 @@ memory_kills = Table(
     Index("memory_kills_by_sandbox", "sandbox_id", "id"),
 )
 
+teams = Table(
+    "teams",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("teams_by_name", "name", unique=True),
+)
+
+# Of a key its hash is kept, and what is shown of it.
 api_keys = Table(
     "api_keys",
     metadata,
     Column("hash", String, primary_key=True),
+    Column("id", String, nullable=False),
     Column("team_id", String, nullable=False),
     Column("name", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("prefix", String, nullable=False),
+    Column("length", Integer, nullable=False),
+    Column("first", String, nullable=False),
+    Column("last", String, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime),
+    Index("api_keys_by_id", "id", unique=True),
+    Index("api_keys_by_team", "team_id", "created_at", "id"),
 )
 
 # Values are encrypted; a name is one of a kind in its team.

@@ -3,7 +3,17 @@
 from fastapi import APIRouter, FastAPI, Response
 
 from atoll.server.api.dialect import add_error_forms, route_class
-from atoll.server.api.e2b import events, logs, metrics, sandboxes, templates, unavailable, volumes, webhooks
+from atoll.server.api.e2b import (
+    events,
+    keys,
+    logs,
+    metrics,
+    sandboxes,
+    templates,
+    unavailable,
+    volumes,
+    webhooks,
+)
 from atoll.server.api.e2b import secrets as secret_routes
 from atoll.server.api.e2b.form import render
 from atoll.server.api.e2b.translate import Reach
@@ -26,6 +36,7 @@ def build(verbs: Verbs, reach: Reach) -> Dialect:
     app.include_router(secret_routes.router(verbs.secrets))
     app.include_router(events.router(verbs.events))
     app.include_router(webhooks.router(verbs.webhooks))
+    app.include_router(keys.router(verbs.keys))
     # Before templates: its paths are the narrower ones.
     app.include_router(unavailable.router())
     app.include_router(templates.router(verbs.control))

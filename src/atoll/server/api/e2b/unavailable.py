@@ -31,7 +31,6 @@ UNAVAILABLE: dict[tuple[str, str], str] = {
     ("POST", "/templates/tags"): "tagging a template",
     ("DELETE", "/templates/tags"): "tagging a template",
     ("GET", f"{_TEMPLATE}/tags"): "tagging a template",
-    ("GET", "/teams"): "teams",
 }
 
 

@@ -10,6 +10,7 @@ from atoll.server.api.rest.models import Problem
 _MEANINGS = {
     400: "Something in the request can never work; the message names it.",
     401: "No API key, or an unknown one.",
+    403: "Not with this key.",
     404: "No such thing, or not yours.",
     409: "Not in the status that this needs, or changed meanwhile.",
     413: "The body is too long.",

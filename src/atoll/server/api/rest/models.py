@@ -249,3 +249,45 @@ class Problem(BaseModel):
     code: Code = Field(examples=[Code.NOT_FOUND])
     message: str = Field(examples=[f"Sandbox \"{_EXAMPLE_ID}\" doesn't exist or you don't have access to it"])
     request_id: str = Field(description="The same as in the server's log.", examples=["req_4f0c2a9be1d37568"])
+
+
+class TeamWish(Closed):
+    """A team to be made."""
+
+    name: Name = Field(examples=["research"])
+
+
+class Team(BaseModel):
+    """Who owns sandboxes, volumes, secrets and keys."""
+
+    id: str
+    name: str
+    created_at: datetime
+
+
+class KeyWish(Closed):
+    """A key to be made."""
+
+    name: Name = Field(examples=["nightly runs"])
+    kind: Literal["api_key", "access_token"] = Field(
+        default="api_key", description="For programs; or what makes and revokes keys of its team too."
+    )
+    team: Name | None = Field(default=None, description="Id or name; null: the caller's own.")
+
+
+class Key(BaseModel):
+    """What is kept of a key."""
+
+    id: str
+    team_id: str
+    name: str
+    kind: str
+    hint: str = Field(description="Some of its characters, so that it is known again.")
+    created_at: datetime
+    last_used_at: datetime | None = Field(description="To the minute; null: never.")
+
+
+class NewKey(Key):
+    """A key, this once with the key itself."""
+
+    key: str

@@ -1,0 +1,123 @@
+"""Teams, and the keys that programs call with."""
+
+import builtins
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from atoll.sdk._async.api import AsyncApi
+from atoll.sdk._synchronization import async_undo
+from atoll.sdk.connection import resolve
+from atoll.sdk.models import KeyInfo, NewKey, TeamInfo
+
+
+class AsyncTeam:
+    """
+    Who owns sandboxes, volumes, secrets and keys; a key sees what is its team's, and nothing else.
+
+    The home's own key may do everything, for every team; an access token what concerns its own team;
+    an API key nothing here but list its team. Every call takes ``api_url``, ``api_key`` and
+    ``request_timeout``, as ``AsyncSandbox``'s do, and raises PermissionDeniedError where the key may not.
+    """
+
+    @classmethod
+    async def list(
+        cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
+    ) -> builtins.list[TeamInfo]:
+        """List the teams that the key may act for, oldest first."""
+        async with _api(api_url, api_key, request_timeout) as api:
+            return await api.teams()
+
+    @classmethod
+    async def create(
+        cls,
+        name: str,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> TeamInfo:
+        """
+        Create a team; it has no keys yet.
+
+        Raises:
+            AlreadyExistsError: there is one of this name.
+        """
+        async with _api(api_url, api_key, request_timeout) as api:
+            return await api.create_team(name)
+
+    @classmethod
+    async def keys(
+        cls,
+        team: str | None = None,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> builtins.list[KeyInfo]:
+        """
+        List a team's keys, oldest first.
+
+        Args:
+            team: id or name; None: the one that the key belongs to.
+
+        Raises:
+            NotFoundError: no such team, or somebody else's.
+        """
+        async with _api(api_url, api_key, request_timeout) as api:
+            return await api.keys(team)
+
+    @classmethod
+    async def create_key(
+        cls,
+        name: str,
+        *,
+        team: str | None = None,
+        access_token: bool = False,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> NewKey:
+        """
+        Make a key.
+
+        Args:
+            name: its owner's word for it.
+            team: id or name; None: the one that the key belongs to.
+            access_token: make one that may make and revoke keys itself.
+
+        Raises:
+            NotFoundError: no such team, or somebody else's.
+        """
+        kind = "access_token" if access_token else "api_key"
+        async with _api(api_url, api_key, request_timeout) as api:
+            return await api.create_key(name, kind, team)
+
+    @classmethod
+    async def revoke_key(
+        cls,
+        key_id: str,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> None:
+        """
+        Take a key back; it is refused at once. What it started lives on.
+
+        Raises:
+            NotFoundError: no such key, or somebody else's.
+            FailedPreconditionError: it is the home's own.
+        """
+        async with _api(api_url, api_key, request_timeout) as api:
+            await api.revoke_key(key_id)
+
+
+@asynccontextmanager
+async def _api(
+    api_url: str | None, api_key: str | None, request_timeout: float | None
+) -> AsyncIterator[AsyncApi]:
+    api = AsyncApi(resolve(api_url, api_key, request_timeout))
+    try:
+        yield api
+    finally:
+        await async_undo(api.close)

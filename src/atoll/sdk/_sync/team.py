@@ -1,0 +1,122 @@
+# Generated from sdk/_async/team.py by scripts/unasync.py. DO NOT EDIT.
+"""Teams, and the keys that programs call with."""
+
+import builtins
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from atoll.sdk._sync.api import Api
+from atoll.sdk._synchronization import undo
+from atoll.sdk.connection import resolve
+from atoll.sdk.models import KeyInfo, NewKey, TeamInfo
+
+
+class Team:
+    """
+    Who owns sandboxes, volumes, secrets and keys; a key sees what is its team's, and nothing else.
+
+    The home's own key may do everything, for every team; an access token what concerns its own team;
+    an API key nothing here but list its team. Every call takes ``api_url``, ``api_key`` and
+    ``request_timeout``, as ``Sandbox``'s do, and raises PermissionDeniedError where the key may not.
+    """
+
+    @classmethod
+    def list(
+        cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
+    ) -> builtins.list[TeamInfo]:
+        """List the teams that the key may act for, oldest first."""
+        with _api(api_url, api_key, request_timeout) as api:
+            return api.teams()
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> TeamInfo:
+        """
+        Create a team; it has no keys yet.
+
+        Raises:
+            AlreadyExistsError: there is one of this name.
+        """
+        with _api(api_url, api_key, request_timeout) as api:
+            return api.create_team(name)
+
+    @classmethod
+    def keys(
+        cls,
+        team: str | None = None,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> builtins.list[KeyInfo]:
+        """
+        List a team's keys, oldest first.
+
+        Args:
+            team: id or name; None: the one that the key belongs to.
+
+        Raises:
+            NotFoundError: no such team, or somebody else's.
+        """
+        with _api(api_url, api_key, request_timeout) as api:
+            return api.keys(team)
+
+    @classmethod
+    def create_key(
+        cls,
+        name: str,
+        *,
+        team: str | None = None,
+        access_token: bool = False,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> NewKey:
+        """
+        Make a key.
+
+        Args:
+            name: its owner's word for it.
+            team: id or name; None: the one that the key belongs to.
+            access_token: make one that may make and revoke keys itself.
+
+        Raises:
+            NotFoundError: no such team, or somebody else's.
+        """
+        kind = "access_token" if access_token else "api_key"
+        with _api(api_url, api_key, request_timeout) as api:
+            return api.create_key(name, kind, team)
+
+    @classmethod
+    def revoke_key(
+        cls,
+        key_id: str,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> None:
+        """
+        Take a key back; it is refused at once. What it started lives on.
+
+        Raises:
+            NotFoundError: no such key, or somebody else's.
+            FailedPreconditionError: it is the home's own.
+        """
+        with _api(api_url, api_key, request_timeout) as api:
+            api.revoke_key(key_id)
+
+
+@contextmanager
+def _api(api_url: str | None, api_key: str | None, request_timeout: float | None) -> Iterator[Api]:
+    api = Api(resolve(api_url, api_key, request_timeout))
+    try:
+        yield api
+    finally:
+        undo(api.close)

@@ -1,0 +1,73 @@
+"""Calls of our own API about teams and their keys."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from atoll.server.api.dialect import Caller, route_class
+from atoll.server.api.fields import MOST_NAME_CHARACTERS
+from atoll.server.api.rest import models
+from atoll.server.api.rest.form import problems, render
+from atoll.server.control.keys import Keys
+from atoll.server.domain import keys as domain
+from atoll.server.domain.keys import KeyKind
+
+_TeamQuery = Annotated[
+    str | None,
+    Query(max_length=MOST_NAME_CHARACTERS, description="Id or name; default: the caller's own."),
+]
+
+
+def router(keys: Keys) -> APIRouter:
+    """Build the routes."""
+    routes = APIRouter(prefix="/v1", tags=["teams"], route_class=route_class(render))
+
+    @routes.get("/teams", summary="List teams", responses=problems())
+    async def list_teams(actor: Caller) -> list[models.Team]:
+        """With the home's own key: all; else the one that the key belongs to."""
+        return [_team(team) for team in await keys.teams(actor)]
+
+    @routes.post("/teams", status_code=201, summary="Create a team", responses=problems(400, 403, 409, 429))
+    async def create_team(actor: Caller, wish: models.TeamWish) -> models.Team:
+        """Only with the home's own key. A new team has no keys."""
+        return _team(await keys.create_team(actor, wish.name))
+
+    @routes.get("/keys", summary="List keys", responses=problems(403, 404))
+    async def list_keys(actor: Caller, team: _TeamQuery = None) -> list[models.Key]:
+        """With the home's own key or an access token; the keys themselves are not shown."""
+        return [_key(key) for key in await keys.list(actor, team)]
+
+    @routes.post("/keys", status_code=201, summary="Create a key", responses=problems(400, 403, 404, 429))
+    async def create_key(actor: Caller, wish: models.KeyWish) -> models.NewKey:
+        """The answer holds the key; nobody can read it again."""
+        made, key = await keys.create(actor, wish.name, KeyKind(wish.kind), wish.team)
+        return models.NewKey(**_key(made).model_dump(), key=key)
+
+    @routes.delete(
+        "/keys/{key_id}",
+        status_code=204,
+        response_class=Response,
+        summary="Revoke a key",
+        responses=problems(403, 404, 409),
+    )
+    async def revoke_key(actor: Caller, key_id: str) -> None:
+        """It is refused at once; what it started lives on."""
+        await keys.revoke(actor, key_id)
+
+    return routes
+
+
+def _team(team: domain.Team) -> models.Team:
+    return models.Team(id=team.id, name=team.name, created_at=team.created_at)
+
+
+def _key(key: domain.ApiKey) -> models.Key:
+    return models.Key(
+        id=key.id,
+        team_id=key.team_id,
+        name=key.name,
+        kind=key.kind.value,
+        hint=f"{key.mask.prefix}{key.mask.first}...{key.mask.last}",
+        created_at=key.created_at,
+        last_used_at=key.last_used_at,
+    )
