@@ -1,6 +1,7 @@
 """Fixtures that every test folder may use: a home for each run, templates kept between runs."""
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,11 @@ from support.home import CACHE, LiveHome, fresh_home
 
 from atoll.server.domain.template import Template
 from atoll.server.images.library import TemplateLibrary
+
+
+def pytest_configure() -> None:
+    """Have interrupts arrive where the tests run in the background, though there they begin ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

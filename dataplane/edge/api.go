@@ -67,6 +67,13 @@ func newAPITransport(socket string, limits *Limits) *apiTransport {
 	}
 	fresh := kept.Clone()
 	fresh.DisableKeepAlives = true
+	fresh.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := dialPatiently(ctx, socket, limits)
+		if err != nil {
+			return nil, err
+		}
+		return &apiConn{Conn: conn}, nil
+	}
 	return &apiTransport{kept: kept, fresh: fresh}
 }
 
@@ -76,6 +83,14 @@ func (t *apiTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	return t.fresh.RoundTrip(r)
 }
+
+// apiConn is a connection to the server that carries one request.
+type apiConn struct {
+	net.Conn
+	words lastWords
+}
+
+func (c *apiConn) Write(p []byte) (int, error) { return c.words.write(c.Conn, p) }
 
 func (t *apiTransport) CloseIdleConnections() { t.kept.CloseIdleConnections() }
 

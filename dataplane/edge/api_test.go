@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -149,5 +150,38 @@ func TestCONNECTIsNotServed(t *testing.T) {
 	_, _ = io.WriteString(conn, "CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: 127.0.0.1:22\r\nConnection: close\r\n\r\n")
 	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 405 ") {
 		t.Errorf("%q %v", answer, err)
+	}
+}
+
+// A server that refuses a request need not read its body first.
+func TestAnAnswerBeforeTheBodyIsReadArrives(t *testing.T) {
+	h := newHome(t)
+	listener, err := net.Listen("unix", h.config.API)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = conn.Close() }()
+				// The first bytes only; what is left unread breaks the connection when it is closed.
+				if _, err := io.ReadFull(conn, make([]byte, 16)); err == nil {
+					_, _ = io.WriteString(conn, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+				}
+			}()
+		}
+	}()
+	for _, size := range []int{10, 200 << 10} {
+		for range 200 {
+			request, _ := http.NewRequest(http.MethodPost, h.url+"/sandboxes", bytes.NewReader(make([]byte, size)))
+			if status, body := h.do(request); status != http.StatusUnauthorized || body != "no" {
+				t.Fatalf("%d bytes: %d %s", size, status, body)
+			}
+		}
 	}
 }

@@ -446,3 +446,41 @@ func TestAPersonGetsAPage(t *testing.T) {
 		t.Errorf("%d %s", status, body)
 	}
 }
+
+// A program that refuses an upload need not read it first.
+func TestAnAnswerBeforeTheBodyIsReadArrivesFromASandboxToo(t *testing.T) {
+	h := newHome(t)
+	s := h.newSandbox()
+	listener := s.listen(3000)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = conn.Close() }()
+				if _, err := io.ReadFull(conn, make([]byte, 16)); err == nil {
+					_, _ = io.WriteString(conn, "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+				}
+			}()
+		}
+	}()
+	for _, size := range []int{10, 200 << 10} {
+		for range 100 {
+			response, err := h.client.Do(s.request(http.MethodPost, "/", 3000, bytes.NewReader(make([]byte, size))))
+			if err != nil {
+				// As without the edge: a client that still writes when the program closes may not get to read.
+				if size == 10 {
+					t.Fatal(err)
+				}
+				continue
+			}
+			body, _ := io.ReadAll(response.Body)
+			response.Body.Close()
+			if response.StatusCode != http.StatusRequestEntityTooLarge || string(body) != "no" {
+				t.Fatalf("%d bytes: %d %s", size, response.StatusCode, body)
+			}
+		}
+	}
+}

@@ -260,12 +260,16 @@ func (l *lease) keep(conn net.Conn) (net.Conn, error) {
 type sandboxConn struct {
 	net.Conn
 	lease *lease
+	words lastWords
 	// whenClosed tells the request that uses the connection; the lease's lock guards it.
 	whenClosed func()
 }
 
+func (c *sandboxConn) Write(p []byte) (int, error) { return c.words.write(c.Conn, p) }
+
 // tell has the end of the connection told to its present user.
 func (c *sandboxConn) tell(whenClosed func()) {
+	c.words.begin()
 	c.lease.mu.Lock()
 	defer c.lease.mu.Unlock()
 	c.whenClosed = whenClosed
