@@ -14,7 +14,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import httpx
 import structlog
@@ -97,17 +97,26 @@ async def _body(client: httpx.AsyncClient, url: str, *, most: int) -> AsyncItera
 
 
 def _unpack(archive: Path, directory: Path) -> None:
+    """Take out what is wanted by hand: tarfile's filters came with Python 3.11.4, Debian 12 has 3.11.2."""
     try:
         with tarfile.open(archive, "r:bz2") as tar:
-            members = [member for member in tar if member.name.removeprefix("./").startswith(_WANTED)]
-            tar.extractall(directory, members, filter="data")
+            for member in tar:
+                name = PurePosixPath(member.name.removeprefix("./"))
+                if not str(name).startswith(_WANTED) or member.isdir():
+                    continue
+                source = tar.extractfile(member) if member.isreg() and ".." not in name.parts else None
+                if source is None:
+                    raise ReleaseError(f"{archive.name} holds {member.name!r}, which is no plain file")
+                target = directory / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with source, target.open("wb") as out:
+                    shutil.copyfileobj(source, out)
+                target.chmod(0o755)
     except tarfile.TarError as error:
         raise ReleaseError(f"{archive.name} cannot be unpacked: {error}") from error
     archive.unlink()
-    program = directory / "runsc"
-    if not program.is_file():
+    if not (directory / "runsc").is_file():
         raise ReleaseError(f"{archive.name} holds no runsc")
-    program.chmod(0o755)
 
 
 async def compile_runsc(go_version: str, version: str, directory: Path, progress: Progress) -> None:
