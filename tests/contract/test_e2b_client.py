@@ -72,10 +72,7 @@ def test_a_team_does_not_see_the_sandboxes_of_another() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda one: one.create_snapshot(),
-        lambda one: one.fork(),
         lambda one: Sandbox.create("base", mcp={"github/a/b": {"run_cmd": "x", "install_cmd": "y"}}),
-        lambda one: Sandbox.list_snapshots().next_items(),
     ],
 )
 def test_what_is_not_there_yet_is_said_once_and_clearly(api: LiveApi, call: object) -> None:

@@ -180,12 +180,24 @@ def test_a_sandbox_is_paused_and_resumed(cli: Cli, made: str) -> None:
     assert "kept" in kept.stdout
 
 
-def test_what_is_not_there_yet_is_said(cli: Cli, made: str) -> None:
-    forked = cli.run("sandbox", "snapshot", "create", made)
+def test_a_snapshot_is_taken_listed_used_and_deleted(cli: Cli, made: str) -> None:
+    taken = cli.run("sandbox", "snapshot", "create", made)
+    assert taken.returncode == 0, taken.stderr
+    [snapshot] = set(re.findall(r"\bs[a-z0-9]{20}(?::default)?", taken.stdout))
+
+    listed = cli.run("sandbox", "snapshot", "list")
+    created = cli.run("sandbox", "create", snapshot, "--detach")
+    deleted = cli.run("sandbox", "snapshot", "delete", snapshot)
+
+    assert snapshot in listed.stdout
+    assert created.returncode == 0, created.stderr
+    assert deleted.returncode == 0, deleted.stderr
+    assert snapshot not in cli.run("sandbox", "snapshot", "list").stdout
+
+
+def test_an_unknown_template_is_named(cli: Cli) -> None:
     unknown = cli.run("sandbox", "create", "no-such-template", "--detach")
 
-    assert forked.returncode != 0
-    assert "not available" in forked.stderr
     assert "template 'no-such-template' not found" in unknown.stderr
 
 

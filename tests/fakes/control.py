@@ -10,6 +10,7 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.pausing import Pausing
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
 from atoll.server.control.service import Control
+from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.volumes import Volumes
 from atoll.server.domain import ingress
 from atoll.server.domain.checkpoint import CheckpointKind
@@ -24,6 +25,7 @@ from atoll.server.domain.ids import SandboxId, TeamId, TemplateId, new_sandbox_i
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory, Usage
 from atoll.server.domain.sandbox import FINAL, EndReason, Pause, Sandbox, Status, Target
+from atoll.server.domain.snapshot import Snapshot
 from atoll.server.domain.template import Template
 from atoll.server.ports.store import Page, SandboxFilter
 from fakes.volumes import memory_volumes
@@ -84,6 +86,16 @@ class FakePausing(Pausing):
         return row, True
 
 
+class FakeSnapshots(Snapshots):
+    """Has none."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def find(self, actor: Actor, untrusted_reference: str) -> Snapshot | None:
+        return None
+
+
 @dataclass
 class FakeControl(Control):
     """Two teams, two templates' worth of rules, no machines."""
@@ -105,6 +117,10 @@ class FakeControl(Control):
     @property
     def volumes(self) -> Volumes:
         return self.memory_volumes
+
+    @property
+    def snapshots(self) -> Snapshots:
+        return FakeSnapshots()
 
     @property
     def pausing(self) -> Pausing:

@@ -23,6 +23,7 @@ from atoll.server.domain.keys import DEFAULT_TEAM
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.events import EventQuery
+from atoll.server.ports.snapshots import SnapshotStore
 from atoll.server.ports.store import Page, SandboxFilter, Store
 from atoll.server.ports.templates import Templates
 from atoll.server.runtimes.fake.clock import FakeClock
@@ -38,6 +39,7 @@ from atoll.server.stores.database import Database
 from atoll.server.stores.events import SqliteEvents
 from atoll.server.stores.lines import FileLines
 from atoll.server.stores.samples import FileSamples
+from atoll.server.stores.snapshots import SqliteSnapshots
 from atoll.server.stores.volumes import SqliteVolumes
 from fakes.events import events_in, sandboxes_in, webhooks_in
 from fakes.secrets import secrets_in
@@ -76,6 +78,7 @@ class World:
         self.database = Database(self.directory / "atoll.db")
         self.store: Store = sandboxes_in(self.database, self.clock)
         self.api_keys: ApiKeys = SqliteApiKeys(self.database)
+        self.snapshots: SnapshotStore = SqliteSnapshots(self.database)
         self.samples = FileSamples(self.directory / "metrics", kept=1000)
         self.lines = FileLines(self.directory / "logs", most_bytes=1024 * 1024)
         self.runtime = FakeRuntime(self.directory / "machines", faults=faults)
@@ -95,6 +98,7 @@ class World:
             volumes=self.volumes(),
             clock=self.clock,
             checkpoints=self.checkpoints,
+            snapshots=self.snapshots,
             parting=self.logbook().part,
         )
         return Control(ports, secret=SECRET, dns_servers=("169.254.1.1",), limits=self.limits)
@@ -169,7 +173,8 @@ class World:
         paused = {row.id for row in rows.values() if row.status is Status.PAUSED}
         assert set(await FakeRuntime(self.directory / "machines").remains()) == running | paused
         named = {row.pause.checkpoint for row in rows.values() if row.pause is not None}
-        assert await self.checkpoints.names() == named
+        kept = {snapshot.id for snapshot in await self.snapshots.all_snapshots()}
+        assert await self.checkpoints.names() == named | kept
         for row in rows.values():
             if row.status is Status.RUNNING:
                 assert (row.address, row.ended_at, row.end_reason) != (None, None, None)

@@ -124,10 +124,22 @@ test('ten sandboxes run at once', async () => {
   assert.deepEqual(outputs, Array.from({ length: 10 }, (_, n) => `${n}\n`))
 })
 
-test('what is not there yet is said once and clearly', async () => {
+test('a snapshot is a template, and forks go on', async () => {
   const sandbox = await Sandbox.create('minimal', { timeoutMs: 60_000 })
   try {
-    await assert.rejects(sandbox.createSnapshot(), (error) => !(error instanceof RateLimitError) && /not available/.test(error.message))
+    await sandbox.files.write('/tmp/kept', 'kept')
+    const snapshot = await sandbox.createSnapshot({ name: 'from-js' })
+    await sandbox.files.write('/tmp/kept', 'later')
+    const listed = await Sandbox.listSnapshots({ sandboxId: sandbox.sandboxId }).nextItems()
+    assert.deepEqual(listed.map((one) => one.snapshotId), [snapshot.snapshotId])
+    const child = await Sandbox.create(snapshot.snapshotId, { timeoutMs: 60_000 })
+    assert.equal(await child.files.read('/tmp/kept'), 'kept')
+    await child.kill()
+    const [fork] = await sandbox.fork({ count: 1, timeoutMs: 60_000 })
+    assert.equal(await fork.files.read('/tmp/kept'), 'later')
+    await fork.kill()
+    assert.equal(await Sandbox.deleteSnapshot(snapshot.snapshotId), true)
+    assert.equal(await Sandbox.deleteSnapshot(snapshot.snapshotId), false)
   } finally {
     await sandbox.kill()
   }

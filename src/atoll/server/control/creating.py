@@ -23,6 +23,7 @@ from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.tasks import Job, Tasks
 from atoll.server.control.volumes import Volumes
 from atoll.server.domain import ingress
+from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AbortedError,
     AtollError,
@@ -31,8 +32,11 @@ from atoll.server.domain.errors import (
     UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId, new_sandbox_id
+from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import FINAL, EndReason, Sandbox, Status, Target
+from atoll.server.domain.snapshot import Snapshot
 from atoll.server.domain.template import Template
+from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
 from atoll.server.ports.runtime import Runtime
@@ -51,11 +55,13 @@ class _Creation:
     A create under way.
 
     Attributes:
+        origin: what the machine is restored from; None: it starts.
         job: what does it.
         step: how far it is.
         stopped: why it was stopped from outside, and what its caller is told; None: it was not.
     """
 
+    origin: Snapshot | None
     job: Job[Sandbox] | None = None
     step: str = "row"
     stopped: tuple[End, AtollError] | None = None
@@ -79,6 +85,7 @@ class Creating:
         killing: Killing,
         deadlines: Deadlines,
         admission: Admission,
+        checkpoints: Checkpoints,
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -92,12 +99,15 @@ class Creating:
         self._killing = killing
         self._deadlines = deadlines
         self._admission = admission
+        self._checkpoints = checkpoints
         # Counting and adding a row are two calls; between them nobody else may add one.
         self._adding = asyncio.Lock()
         self._underway: dict[SandboxId, _Creation] = {}
 
-    async def create(self, actor: Actor, wish: CreateSandbox, template: Template) -> Sandbox:
-        """Do what ``Control.create`` promises, with a template that was found."""
+    async def create(
+        self, actor: Actor, wish: CreateSandbox, template: Template, origin: Snapshot | None = None
+    ) -> Sandbox:
+        """Do what ``Control.create`` promises, with what was found: a template, and a snapshot over it."""
         checking.check_timeout(wish.timeout, self._limits)
         checking.check_metadata(wish.metadata, self._limits)
         checking.check_env(wish.env, self._limits)
@@ -113,11 +123,12 @@ class Creating:
             template_alias=wish.template,
             target=Target.RUNNING,
             status=Status.CREATING,
-            limits=checking.sized(template.limits, wish.limits, self._limits),
+            limits=checking.sized(origin.limits if origin else template.limits, wish.limits, self._limits),
             egress=policy,
             ingress=ingress.checked(wish.ingress),
             metadata=dict(wish.metadata),
-            env=dict(wish.env),
+            env={**(origin.env if origin else {}), **wish.env},
+            generation=origin.generation + 1 if origin else 1,
             created_at=now,
             deadline=now + wish.timeout,
             runtime=self._runtime.name,
@@ -128,7 +139,7 @@ class Creating:
             timeout=wish.timeout,
             request=repeating.named(wish),
         )
-        return await self._run(row, wish.timeout, template)
+        return await self._run(row, wish.timeout, template, origin)
 
     def stop(self, sandbox_id: SandboxId, end: End, error: AtollError) -> bool:
         """Stop a create that is under way; its caller gets the error. False: there is none."""
@@ -145,8 +156,10 @@ class Creating:
         for sandbox_id in list(self._underway):
             self.stop(sandbox_id, End(reason=EndReason.START_INTERRUPTED), _stopping())
 
-    async def _run(self, row: Sandbox, lifetime: timedelta, template: Template) -> Sandbox:
-        creation = _Creation()
+    async def _run(
+        self, row: Sandbox, lifetime: timedelta, template: Template, origin: Snapshot | None
+    ) -> Sandbox:
+        creation = _Creation(origin=origin)
         creation.job = self._tasks.job(
             f"create {row.id}", lambda: self._create(creation, row, lifetime, template)
         )
@@ -197,13 +210,13 @@ class Creating:
     async def _bring_up(
         self, creation: _Creation, row: Sandbox, lifetime: timedelta, template: Template
     ) -> Sandbox:
-        creation.step = "start"
-        machine = await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
+        machine = await self._machine(creation, row)
 
         def step(name: str) -> None:
             creation.step = name
 
-        await self._configuring.configure(row, machine, template, step=step)
+        booted = creation.origin is None or creation.origin.kind is CheckpointKind.FILES
+        await self._configuring.configure(row, machine, template, booted=booted, step=step)
         creation.step = "record"
         now = self._clock.now()
         running = replace(
@@ -217,6 +230,16 @@ class Creating:
         self._deadlines.appeared(running.deadline)
         log.info("sandbox started", sandbox_id=row.id, template=row.template_id, runtime=row.runtime)
         return running
+
+    async def _machine(self, creation: _Creation, row: Sandbox) -> Machine:
+        if creation.origin is None:
+            creation.step = "start"
+            return await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
+        creation.step = "restore"
+        path = self._checkpoints.path(creation.origin.id)
+        return await within(
+            self._limits.resume_timeout, "come back", self._runtime.restore(spec_of(row), path)
+        )
 
     async def _undo(self, creation: _Creation, row: Sandbox, error: BaseException) -> None:
         end = creation.stopped[0] if creation.stopped else _failure(creation.step, error)

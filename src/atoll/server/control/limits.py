@@ -72,6 +72,8 @@ class ControlLimits:
         egress_rules: domains whose requests get headers, in one sandbox's rules; as many as E2B allows.
         egress_headers: headers that one such rule gives, as many as E2B allows; their names have up to 64
             characters, their values up to 2,048.
+        max_snapshots: snapshots of one team; each takes disk, up to what its sandbox has of memory and disk.
+        max_forks: sandboxes of one fork; as many as E2B allows.
         max_teams: teams of this server.
         max_keys: API keys and access tokens of one team.
         max_secrets: secrets of one team; a list shows 100 at once.
@@ -125,6 +127,8 @@ class ControlLimits:
     egress_dns_servers: int = 10
     egress_rules: int = 10
     egress_headers: int = 20
+    max_snapshots: int = 200
+    max_forks: int = 20
     max_teams: int = 1000
     max_keys: int = 1000
     max_secrets: int = 1000

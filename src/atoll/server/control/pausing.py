@@ -212,9 +212,9 @@ class Pausing:
             await self._killing.begin(row.id, end)
         return await self._store.get_sandbox(row.id)
 
-    async def sweep(self, rows: Iterable[Sandbox]) -> None:
-        """Remove the checkpoints that no row names, before anything is written."""
-        named = frozenset(row.pause.checkpoint for row in rows if row.pause is not None)
+    async def sweep(self, rows: Iterable[Sandbox], others: frozenset[str]) -> None:
+        """Remove the checkpoints that neither a row nor anybody else names, before anything is written."""
+        named = others | {row.pause.checkpoint for row in rows if row.pause is not None}
         try:
             await self._checkpoints.keep_only(named)
         except UnavailableError as error:

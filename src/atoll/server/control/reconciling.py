@@ -16,6 +16,7 @@ from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.networking import Networking
 from atoll.server.control.pausing import Pausing
+from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.tasks import Tasks
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId
@@ -46,6 +47,7 @@ class Reconciling:
         tasks: Tasks,
         creating: Creating,
         pausing: Pausing,
+        snapshots: Snapshots,
         killing: Killing,
         networking: Networking,
     ) -> None:
@@ -56,6 +58,7 @@ class Reconciling:
         self._tasks = tasks
         self._creating = creating
         self._pausing = pausing
+        self._snapshots = snapshots
         self._killing = killing
         self._networking = networking
 
@@ -64,7 +67,7 @@ class Reconciling:
         machines = {machine.sandbox_id: machine for machine in await self._runtime.open()}
         strays = set(await self._runtime.remains()) | set(machines)
         rows = await self._unfinished()
-        await self._pausing.sweep(rows)
+        await self._pausing.sweep(rows, await self._snapshots.take_up())
         for row in rows:
             strays.discard(row.id)
             await self._take_up(row, machines.get(row.id))

@@ -29,6 +29,7 @@ from atoll.server.control.pausing import Pausing
 from atoll.server.control.reading import PRESENT, Reading, not_there
 from atoll.server.control.reconciling import Reconciling
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
+from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.tasks import Tasks
 from atoll.server.control.volumes import Volumes
 from atoll.server.domain.egress import EgressPolicy
@@ -43,6 +44,7 @@ from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
 from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
+from atoll.server.ports.snapshots import SnapshotStore
 from atoll.server.ports.store import Page, SandboxFilter, Store
 from atoll.server.ports.templates import Templates
 
@@ -61,7 +63,7 @@ class Ports:
 
     Attributes:
         store: over a database that whoever made it opens and closes; so ``api_keys``.
-        checkpoints: what paused sandboxes come back from.
+        checkpoints: what paused sandboxes come back from, and snapshots.
         parting: done with a sandbox before it is removed.
         runtime: opened and closed by control.
     """
@@ -75,6 +77,7 @@ class Ports:
     volumes: Volumes
     clock: Clock
     checkpoints: Checkpoints
+    snapshots: SnapshotStore
     parting: Parting | None = None
 
 
@@ -135,6 +138,7 @@ class Control:
             killing=self._killing,
             deadlines=self._deadlines,
             admission=admission,
+            checkpoints=ports.checkpoints,
         )
         self._reading = Reading(store=ports.store, limits=limits)
         self.pausing = Pausing(
@@ -154,6 +158,19 @@ class Control:
             reading=self._reading,
         )
         self._deadlines.pause = self.pausing.expire
+        self.snapshots = Snapshots(
+            snapshots=ports.snapshots,
+            store=ports.store,
+            runtime=ports.runtime,
+            checkpoints=ports.checkpoints,
+            templates=ports.templates,
+            clock=ports.clock,
+            limits=limits,
+            locks=locks,
+            tasks=self._tasks,
+            reading=self._reading,
+            create=self.create,
+        )
         self._networking = Networking(
             store=ports.store,
             runtime=ports.runtime,
@@ -172,6 +189,7 @@ class Control:
             tasks=self._tasks,
             creating=self._creating,
             pausing=self.pausing,
+            snapshots=self.snapshots,
             killing=self._killing,
             networking=self._networking,
         )
@@ -238,6 +256,7 @@ class Control:
         self._open = False
         self._creating.stop_all()
         await self.pausing.stop_all()
+        await self.snapshots.stop_all()
         await self._reconciling.end_all(End(reason=EndReason.KILLED, detail=detail))
         try:
             async with asyncio.timeout(self._limits.close_timeout.total_seconds()):
@@ -278,8 +297,9 @@ class Control:
         """
         if not self._open:
             raise UnavailableError("The server is stopping")
-        template = await self.template(actor, wish.template)
-        return await self._creating.create(actor, wish, template)
+        origin = await self.snapshots.find(actor, wish.template)
+        template = await self.template(actor, origin.template_id if origin else wish.template)
+        return await self._creating.create(actor, wish, template, origin)
 
     async def get(self, actor: Actor, untrusted_id: str, *, ended: bool = False) -> Sandbox:
         """
@@ -330,6 +350,7 @@ class Control:
             raise not_there(sandbox_id)
         self._creating.stop(sandbox_id, end, killed_while_created())
         self.pausing.stop(sandbox_id)
+        self.snapshots.stop(sandbox_id)
         await self._killing.removed(sandbox_id)
         return await self._ports.store.get_sandbox(sandbox_id)
 

@@ -47,6 +47,7 @@ from atoll.server.stores.lines import FileLines
 from atoll.server.stores.samples import FileSamples
 from atoll.server.stores.sandboxes import SqliteSandboxes
 from atoll.server.stores.secrets import SqliteSecrets
+from atoll.server.stores.snapshots import SqliteSnapshots
 from atoll.server.stores.telling import Telling
 from atoll.server.stores.volumes import SqliteVolumes
 from atoll.server.stores.webhooks import SqliteWebhooks
@@ -204,6 +205,7 @@ def make_control(
         volumes=volumes,
         clock=clock,
         checkpoints=parts.checkpoints,
+        snapshots=SqliteSnapshots(database),
         parting=parting,
     )
     return Control(ports, secret=home.secret(), dns_servers=parts.dns_servers, limits=settings.sandboxes)

@@ -8,7 +8,8 @@ from atoll.server.domain.ids import SandboxId
 
 class Checkpoints(Protocol):
     """
-    Directories that runtimes write checkpoints into, by name: ``<sandbox id>-<more>``.
+    Directories that runtimes write checkpoints into, by name: ``<sandbox id>-<more>`` what a sandbox comes
+    back from, a snapshot's id what is kept of one.
 
     What a name stands for never changes; what there is under no name that anybody knows is removed.
     """

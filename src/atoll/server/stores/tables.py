@@ -180,6 +180,30 @@ volumes = Table(
     Index("volumes_by_name", "team_id", "name", unique=True),
 )
 
+# Where their checkpoints are, the host knows. Of rows with one name, the newest has it.
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("team_id", String, nullable=False),
+    Column("name", String),
+    Column("sandbox_id", String, nullable=False),
+    Column("template_id", String, nullable=False),
+    Column("template_alias", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("cpus", Float, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("processes", Integer, nullable=False),
+    Column("disk_bytes", BigInteger, nullable=False),
+    Column("env", JSON, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("status", String, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("snapshots_by_name", "team_id", "name", unique=True),
+    Index("snapshots_by_team", "team_id", "created_at", "id"),
+)
+
 # What happened to sandboxes; no reference to their rows, which go sooner.
 events = Table(
     "events",

@@ -9,6 +9,7 @@ from atoll.server.api.e2b import (
     logs,
     metrics,
     sandboxes,
+    snapshots,
     templates,
     unavailable,
     volumes,
@@ -37,6 +38,7 @@ def build(verbs: Verbs, reach: Reach) -> Dialect:
     app.include_router(events.router(verbs.events))
     app.include_router(webhooks.router(verbs.webhooks))
     app.include_router(keys.router(verbs.keys))
+    app.include_router(snapshots.router(verbs.control, reach))
     # Before templates: its paths are the narrower ones.
     app.include_router(unavailable.router())
     app.include_router(templates.router(verbs.control))

@@ -26,6 +26,8 @@ def router(control: Control) -> APIRouter:
 
     @routes.delete("/templates/{template_id:path}", status_code=204, response_class=Response)
     async def delete_template(actor: Caller, template_id: str) -> None:
+        if await control.snapshots.delete(actor, template_id):
+            return
         template = await control.template(actor, _without_tag(template_id))
         raise UnimplementedError(f"template '{template.name}' belongs to the server and cannot be deleted")
 

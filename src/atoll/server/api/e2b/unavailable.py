@@ -15,9 +15,6 @@ _TEMPLATE = "/templates/{template_id}"
 
 # (method, path) → what the caller wanted to do.
 UNAVAILABLE: dict[tuple[str, str], str] = {
-    ("POST", f"{_SANDBOX}/fork"): "forking a sandbox",
-    ("POST", f"{_SANDBOX}/snapshots"): "taking a snapshot of a sandbox",
-    ("GET", "/snapshots"): "listing snapshots",
     ("POST", "/v3/templates"): "building a template",
     ("POST", "/v2/templates"): "building a template",
     ("POST", "/templates"): "building a template",

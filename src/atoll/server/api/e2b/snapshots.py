@@ -1,0 +1,125 @@
+"""Routes of the E2B dialect about snapshots and forks."""
+
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel
+
+from atoll.server.api.cursor import decode_cursor, encode_cursor
+from atoll.server.api.dialect import Caller, route_class
+from atoll.server.api.e2b import models
+from atoll.server.api.e2b.form import render
+from atoll.server.api.e2b.translate import Reach, from_sandbox
+from atoll.server.api.errors import STATUS
+from atoll.server.api.fields import Flag, Name, Seconds
+from atoll.server.control.service import Control
+from atoll.server.control.snapshots import MOST_LISTED
+from atoll.server.domain.checkpoint import CheckpointKind
+from atoll.server.domain.errors import AtollError
+from atoll.server.domain.ids import SandboxId, parse_sandbox_id
+from atoll.server.domain.sandbox import Sandbox
+from atoll.server.domain.snapshot import Snapshot, SnapshotId, bare_reference
+from atoll.server.ports.snapshots import SnapshotQuery
+
+# E2B's default of a fork.
+_FORK_SECONDS = 15
+
+
+class NewSnapshot(BaseModel):
+    """A snapshot to be taken."""
+
+    name: Name | None = None
+    memory: Flag | None = None
+
+
+class SnapshotInfo(BaseModel):
+    """A snapshot."""
+
+    snapshotID: str
+    names: list[str]
+
+
+class Fork(BaseModel):
+    """Sandboxes to be made of one."""
+
+    timeout: Seconds | None = None
+    count: int | None = None
+
+
+class ForkError(BaseModel):
+    """Why one of them is not there."""
+
+    code: int
+    message: str
+
+
+class ForkResult(BaseModel):
+    """One of them."""
+
+    sandbox: models.Sandbox | None = None
+    error: ForkError | None = None
+
+
+def router(control: Control, reach: Reach) -> APIRouter:
+    """Build the routes."""
+    routes = APIRouter(route_class=route_class(render))
+
+    @routes.post("/sandboxes/{sandbox_id}/snapshots", status_code=201)
+    async def take(actor: Caller, sandbox_id: str, body: NewSnapshot | None = None) -> SnapshotInfo:
+        body = body or NewSnapshot()
+        kind = CheckpointKind.FILES if body.memory is False else CheckpointKind.MEMORY
+        return _shown(await control.snapshots.take(actor, sandbox_id, body.name, kind))
+
+    @routes.post("/sandboxes/{sandbox_id}/fork", status_code=201, response_model_exclude_none=True)
+    async def fork(actor: Caller, sandbox_id: str, body: Fork | None = None) -> list[ForkResult]:
+        body = body or Fork()
+        timeout = timedelta(seconds=_FORK_SECONDS if body.timeout is None else body.timeout)
+        count = 1 if body.count is None else body.count
+        made = await control.snapshots.fork(actor, sandbox_id, count, timeout)
+        return [_result(control, reach, one) for one in made]
+
+    @routes.get("/snapshots")
+    async def list_snapshots(
+        actor: Caller,
+        response: Response,
+        sandboxID: Annotated[str | None, Query()] = None,
+        name: Annotated[str | None, Query(max_length=256)] = None,
+        limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = MOST_LISTED,
+        nextToken: Annotated[str | None, Query()] = None,
+    ) -> list[SnapshotInfo]:
+        query = SnapshotQuery(
+            team_id=actor.team_id,
+            sandbox_id=None if sandboxID is None else parse_sandbox_id(sandboxID),
+            name=None if name is None else bare_reference(name),
+            after=_place(nextToken) if nextToken else None,
+            limit=limit,
+        )
+        found = await control.snapshots.list(query)
+        if len(found) == limit:
+            response.headers["X-Next-Token"] = _token(found[-1])
+        return [_shown(snapshot) for snapshot in found]
+
+    return routes
+
+
+def _shown(snapshot: Snapshot) -> SnapshotInfo:
+    names = [] if snapshot.name is None else [f"{snapshot.team_id}/{snapshot.name}:default"]
+    return SnapshotInfo(snapshotID=f"{snapshot.id}:default", names=names)
+
+
+def _result(control: Control, reach: Reach, made: Sandbox | AtollError) -> ForkResult:
+    if isinstance(made, AtollError):
+        return ForkResult(error=ForkError(code=STATUS[made.code], message=made.message))
+    token = control.access_token(made.id)
+    return ForkResult(sandbox=from_sandbox(made, token, reach, control.traffic_token(made)))
+
+
+def _token(last: Snapshot) -> str:
+    # The same length and letters as a sandbox's id but for the first one, which is "i" there.
+    return encode_cursor((last.created_at, SandboxId(f"i{last.id[1:]}")), newest_first=True)
+
+
+def _place(untrusted: str) -> tuple[datetime, SnapshotId]:
+    created_at, place = decode_cursor(untrusted, newest_first=True)
+    return created_at, SnapshotId(f"s{place[1:]}")

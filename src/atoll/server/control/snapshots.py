@@ -1,0 +1,283 @@
+"""
+Snapshots of running sandboxes, and forks: sandboxes created from one, many at once.
+
+Row (making), machine written down while it stands still for a moment, row (ready). What fails, is cancelled
+or is found half done at a start leaves neither row nor checkpoint.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+
+import structlog
+
+from atoll.server.control.checkpointing import check_unchanged
+from atoll.server.control.configuring import within
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.locks import Locks
+from atoll.server.control.reading import Reading, not_there
+from atoll.server.control.requests import Actor, CreateSandbox, MountWish
+from atoll.server.control.tasks import Job, Tasks
+from atoll.server.domain.checkpoint import CheckpointKind
+from atoll.server.domain.errors import (
+    AlreadyExistsError,
+    AtollError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
+from atoll.server.domain.ids import SandboxId, parse_sandbox_id
+from atoll.server.domain.sandbox import SLEEPING, Sandbox, Status
+from atoll.server.domain.snapshot import (
+    Snapshot,
+    SnapshotId,
+    SnapshotStatus,
+    bare_reference,
+    check_name,
+    new_snapshot_id,
+)
+from atoll.server.ports.checkpoints import Checkpoints
+from atoll.server.ports.clock import Clock
+from atoll.server.ports.runtime import Runtime
+from atoll.server.ports.snapshots import SnapshotQuery, SnapshotStore
+from atoll.server.ports.store import Store
+from atoll.server.ports.templates import Templates
+
+log = structlog.get_logger(__name__)
+
+# Of one page of a list.
+MOST_LISTED = 100
+_LIVING = SLEEPING | {Status.RUNNING}
+
+Create = Callable[[Actor, CreateSandbox], Awaitable[Sandbox]]
+
+
+class Snapshots:
+    """Takes, finds, lists and deletes snapshots, and forks sandboxes."""
+
+    def __init__(
+        self,
+        *,
+        snapshots: SnapshotStore,
+        store: Store,
+        runtime: Runtime,
+        checkpoints: Checkpoints,
+        templates: Templates,
+        clock: Clock,
+        limits: ControlLimits,
+        locks: Locks,
+        tasks: Tasks,
+        reading: Reading,
+        create: Create,
+    ) -> None:
+        self._snapshots = snapshots
+        self._store = store
+        self._runtime = runtime
+        self._checkpoints = checkpoints
+        self._templates = templates
+        self._clock = clock
+        self._limits = limits
+        self._locks = locks
+        self._tasks = tasks
+        self._reading = reading
+        self._create = create
+        self._underway: dict[SnapshotId, tuple[SandboxId, Job[Snapshot]]] = {}
+
+    async def take(
+        self, actor: Actor, untrusted_id: str, untrusted_name: str | None, kind: CheckpointKind
+    ) -> Snapshot:
+        """
+        Write a running sandbox down, which goes on; return when all of it is on the disk.
+
+        Args:
+            actor: who asks.
+            untrusted_id: whose.
+            untrusted_name: for the snapshot; an older one of this name loses it.
+            kind: what to keep.
+
+        Raises:
+            InvalidArgumentError: id or name have another form.
+            AlreadyExistsError: a template has this name.
+            NotFoundError: no such sandbox.
+            FailedPreconditionError: it does not run.
+            ResourceExhaustedError: the team has as many as it may, or the disk is full.
+            UnavailableError, DeadlineExceededError: it could not be written; nothing is left of it.
+        """
+        row = await self._running(actor, untrusted_id)
+        name = None if untrusted_name is None else await self._free(untrusted_name)
+        return await self._take(row, name, kind)
+
+    async def fork(
+        self, actor: Actor, untrusted_id: str, count: int, lifetime: timedelta
+    ) -> Sequence[Sandbox | AtollError]:
+        """
+        Create sandboxes that go on where a running one is now; it goes on, too.
+
+        Each has its own id, token, host name and address, and else what the first one has.
+
+        Args:
+            actor: who asks.
+            untrusted_id: whose.
+            count: how many.
+            lifetime: of each, from when it runs.
+
+        Returns:
+            For each, the sandbox, or why there is none.
+
+        Raises:
+            InvalidArgumentError: the count is not 1 to ``max_forks``, or the id has another form.
+            AtollError: as for ``take``.
+        """
+        if not 1 <= count <= self._limits.max_forks:
+            raise InvalidArgumentError(f"count must be 1 to {self._limits.max_forks}")
+        row = await self._running(actor, untrusted_id)
+        snapshot = await self._take(row, None, CheckpointKind.MEMORY)
+        wish = CreateSandbox(
+            template=snapshot.id,
+            timeout=lifetime,
+            metadata=row.metadata,
+            egress=row.egress,
+            ingress=row.ingress,
+            secured=row.secured,
+            volumes=tuple(MountWish(name=one.name, path=one.path) for one in row.volumes),
+            on_deadline=row.on_deadline,
+            auto_resume=row.auto_resume,
+        )
+        try:
+            return await asyncio.gather(*(self._child(actor, wish) for _ in range(count)))
+        finally:
+            with contextlib.suppress(UnavailableError):
+                self._tasks.job(f"remove {snapshot.id}", lambda: self._drop(snapshot.id))
+
+    async def find(self, actor: Actor, untrusted_reference: str) -> Snapshot | None:
+        """Find a snapshot by id or name, also as E2B's clients write them."""
+        return await self._snapshots.find_snapshot(actor.team_id, bare_reference(untrusted_reference))
+
+    async def list(self, query: SnapshotQuery) -> Sequence[Snapshot]:
+        """
+        List a team's snapshots, newest first.
+
+        Raises:
+            InvalidArgumentError: the limit is not 1 to 100.
+        """
+        if not 1 <= query.limit <= MOST_LISTED:
+            raise InvalidArgumentError(f"limit must be 1 to {MOST_LISTED}")
+        return await self._snapshots.list_snapshots(query)
+
+    async def delete(self, actor: Actor, untrusted_reference: str) -> bool:
+        """Delete a snapshot and free its disk; what was created from it lives on. False: there is none."""
+        found = await self.find(actor, untrusted_reference)
+        if found is None:
+            return False
+        await self._drop(found.id)
+        log.info("snapshot deleted", snapshot_id=found.id)
+        return True
+
+    def stop(self, sandbox_id: SandboxId) -> None:
+        """Stop writing a sandbox down, since it is killed."""
+        for underway, job in list(self._underway.values()):
+            if underway == sandbox_id:
+                job.cancel(not_there(sandbox_id))
+
+    async def stop_all(self) -> None:
+        """Stop all that is being written, before everything is ended."""
+        jobs = [job for _, job in self._underway.values()]
+        for job in jobs:
+            job.cancel()
+        if jobs:
+            await asyncio.wait([job.outcome for job in jobs])
+
+    async def take_up(self) -> frozenset[str]:
+        """Settle what an earlier server left; return the checkpoints that are to stay."""
+        there = await self._checkpoints.names()
+        kept = set[str]()
+        for snapshot in await self._snapshots.all_snapshots():
+            if snapshot.status is SnapshotStatus.READY and snapshot.id in there:
+                kept.add(snapshot.id)
+                continue
+            if snapshot.status is SnapshotStatus.READY:
+                log.error("snapshot lost: its checkpoint is not there", snapshot_id=snapshot.id)
+            await self._snapshots.delete_snapshot(snapshot.id)
+        return frozenset(kept)
+
+    async def _running(self, actor: Actor, untrusted_id: str) -> Sandbox:
+        sandbox_id = parse_sandbox_id(untrusted_id)
+        row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)
+        if row.status is not Status.RUNNING:
+            raise FailedPreconditionError(f"Sandbox {sandbox_id} is {row.status}, not running")
+        return row
+
+    async def _free(self, untrusted_name: str) -> str:
+        name = check_name(bare_reference(untrusted_name))
+        try:
+            template = await self._templates.get(name)
+        except NotFoundError:
+            return name
+        raise AlreadyExistsError(f"A template is called '{template.name}'")
+
+    async def _take(self, row: Sandbox, name: str | None, kind: CheckpointKind) -> Snapshot:
+        making = Snapshot(
+            id=new_snapshot_id(),
+            team_id=row.team_id,
+            sandbox_id=row.id,
+            template_id=row.template_id,
+            template_alias=row.template_alias,
+            kind=kind,
+            generation=row.generation,
+            limits=row.limits,
+            env=row.env,
+            status=SnapshotStatus.MAKING,
+            created_at=self._clock.now(),
+        )
+        await self._snapshots.add_snapshot(making, most=self._limits.max_snapshots)
+        job = self._tasks.job(f"snapshot {row.id}", lambda: self._write(row, making, name))
+        self._underway[making.id] = (row.id, job)
+        job.outcome.add_done_callback(lambda _: self._underway.pop(making.id, None))
+        try:
+            ready = await job.wait()
+        except asyncio.CancelledError:
+            # The caller went away, and nobody else knows of it.
+            job.cancel()
+            raise
+        with contextlib.suppress(UnavailableError):
+            self._tasks.job(f"seal {ready.id}", lambda: self._seal(ready.id))
+        return ready
+
+    async def _write(self, row: Sandbox, making: Snapshot, name: str | None) -> Snapshot:
+        try:
+            async with self._locks.hold(row.id):
+                await check_unchanged(self._store, row)
+                path = self._checkpoints.path(making.id)
+                written = self._runtime.checkpoint(row.id, path, kind=making.kind, leave_running=True)
+                checkpoint = await within(self._limits.pause_timeout, "stand still on the disk", written)
+            ready = await self._snapshots.finish_snapshot(making.id, name, checkpoint.size)
+        except BaseException as error:
+            log.warning("snapshot not taken", sandbox_id=row.id, error=str(error) or type(error).__name__)
+            await self._drop(making.id)
+            raise
+        log.info("snapshot taken", snapshot_id=ready.id, sandbox_id=row.id, size_bytes=ready.size_bytes)
+        return ready
+
+    async def _child(self, actor: Actor, wish: CreateSandbox) -> Sandbox | AtollError:
+        try:
+            return await self._create(actor, wish)
+        except AtollError as error:
+            return error
+
+    async def _drop(self, snapshot_id: SnapshotId) -> None:
+        """Row first: what no row names is removed at the next start."""
+        await self._snapshots.delete_snapshot(snapshot_id)
+        try:
+            await self._checkpoints.remove(snapshot_id)
+        except UnavailableError as error:
+            log.warning("checkpoint not removed", snapshot_id=snapshot_id, error=str(error))
+
+    async def _seal(self, snapshot_id: SnapshotId) -> None:
+        """Compute checksums of what is large, which nobody waits for."""
+        try:
+            await self._runtime.seal(self._checkpoints.path(snapshot_id))
+        except AtollError as error:
+            # Deleted meanwhile, for the most part; a damaged one is refused when it is restored.
+            log.info("checkpoint not sealed", snapshot_id=snapshot_id, error=str(error))

@@ -1,0 +1,99 @@
+"""Snapshots and forks of real machines, with E2B's released client."""
+
+from typing import Any
+
+import pytest
+from e2b import AsyncSandbox, NotFoundException, Sandbox, SandboxException
+
+# Prints its pid and counts; a machine that goes on has it at the same pid, further on.
+COUNTER = "sh -c 'n=0; while :; do n=$((n+1)); echo $n > /tmp/count; sleep 0.05; done' >/dev/null 2>&1 &"
+
+
+def counted(sandbox: Sandbox) -> int:
+    """Read a count that is whole."""
+    return int(sandbox.commands.run("until [ -s /tmp/count ]; do :; done; cat /tmp/count").stdout or 0)
+
+
+def counting(sandbox: Sandbox) -> bool:
+    """Say whether the counter goes on."""
+    before = counted(sandbox)
+    waiting = f"until [ $(cat /tmp/count || echo 0) -gt {before} ]; do sleep 0.1; done"
+    return sandbox.commands.run(waiting, timeout=20).exit_code == 0
+
+
+def test_what_is_created_from_a_snapshot_goes_on_from_there(client_options: dict[str, Any]) -> None:
+    with Sandbox.create("minimal", timeout=300, envs={"A": "1"}, **client_options) as sandbox:
+        sandbox.commands.run(COUNTER)
+        sandbox.files.write("/home/user/kept", "kept")
+        snapshot = sandbox.create_snapshot(name="counting")
+        sandbox.files.write("/home/user/kept", "later")
+        assert counting(sandbox)
+        assert snapshot.names == ["default/counting:default"]
+
+        listed = sandbox.list_snapshots().next_items()
+        assert [one.snapshot_id for one in listed] == [snapshot.snapshot_id]
+        for reference in (snapshot.snapshot_id, "counting"):
+            with Sandbox.create(reference, timeout=300, envs={"B": "2"}, **client_options) as child:
+                assert child.files.read("/home/user/kept") == "kept"
+                assert counting(child)
+                assert child.commands.run("echo $A$B").stdout == "12\n"
+                assert child.commands.run("hostname").stdout.strip() == child.sandbox_id
+                assert child.commands.run("hostname").stdout != sandbox.commands.run("hostname").stdout
+        assert sandbox.files.read("/home/user/kept") == "later"
+
+        assert Sandbox.delete_snapshot(snapshot.snapshot_id, **client_options)
+        assert not Sandbox.delete_snapshot(snapshot.snapshot_id, **client_options)
+        with pytest.raises((NotFoundException, SandboxException), match="not found"):
+            Sandbox.create(snapshot.snapshot_id, **client_options)
+
+
+def test_a_snapshot_of_files_boots_and_outlives_its_sandbox(client_options: dict[str, Any]) -> None:
+    sandbox = Sandbox.create("minimal", timeout=300, **client_options)
+    sandbox.commands.run(COUNTER)
+    sandbox.files.write("/home/user/kept", "kept")
+    boot = "cat /proc/sys/kernel/random/boot_id"
+    before = sandbox.commands.run(boot).stdout
+    snapshot = sandbox.create_snapshot(mode="filesystem")
+    sandbox.kill()
+
+    with Sandbox.create(snapshot.snapshot_id, timeout=300, **client_options) as child:
+        assert child.files.read("/home/user/kept") == "kept"
+        assert child.commands.run(boot).stdout != before
+        assert child.commands.run("pgrep -f tmp/count || echo none").stdout == "none\n"
+    assert Sandbox.delete_snapshot(snapshot.snapshot_id, **client_options)
+
+
+def test_forks_are_different_machines_that_go_on(client_options: dict[str, Any]) -> None:
+    with Sandbox.create("minimal", timeout=300, metadata={"a": "b"}, **client_options) as sandbox:
+        sandbox.commands.run(COUNTER)
+        forks = sandbox.fork(timeout=120, count=3)
+        children = [fork for fork in forks if isinstance(fork, Sandbox)]
+        assert len(children) == 3, forks
+        try:
+            told = set()
+            for child in children:
+                assert counting(child)
+                assert child.get_info().metadata == {"a": "b"}
+                seen = "hostname; cat /etc/machine-id; head -c 16 /dev/urandom | base64"
+                told.add(tuple(child.commands.run(seen).stdout.split()))
+            assert len({word for words in told for word in words}) == 9, told
+            assert counting(sandbox)
+        finally:
+            for child in children:
+                child.kill()
+        assert sandbox.list_snapshots().next_items() == []
+
+
+async def test_asyncio_has_them_too(client_options: dict[str, Any]) -> None:
+    sandbox = await AsyncSandbox.create("minimal", timeout=120, **client_options)
+    try:
+        snapshot = await sandbox.create_snapshot()
+        assert [one.snapshot_id for one in await sandbox.list_snapshots().next_items()] == [
+            snapshot.snapshot_id
+        ]
+        [fork] = await sandbox.fork()
+        assert isinstance(fork, AsyncSandbox), fork
+        assert await fork.kill()
+        assert await AsyncSandbox.delete_snapshot(snapshot.snapshot_id, **client_options)
+    finally:
+        await sandbox.kill()

@@ -1,0 +1,244 @@
+"""Snapshots and forks: what callers are promised, and that no death of the server leaves half of one."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from fakes.crashes import Points, life
+from fakes.world import ALICE, World, outcome, small, wish
+
+from atoll.server.control.requests import Actor
+from atoll.server.control.service import Control
+from atoll.server.domain.checkpoint import CheckpointKind
+from atoll.server.domain.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from atoll.server.domain.ids import TeamId
+from atoll.server.domain.sandbox import Sandbox, Status
+from atoll.server.domain.snapshot import Snapshot
+from atoll.server.ports.snapshots import SnapshotQuery
+from atoll.server.runtimes.fake.faults import Faults
+
+BOB = Actor(team_id=TeamId("others"), key_id="bob", key_name="bob")
+MINUTE = timedelta(minutes=1)
+MEMORY, FILES = CheckpointKind.MEMORY, CheckpointKind.FILES
+# More than the script here has; a test makes sure of it.
+MOST_POINTS = 60
+
+
+async def started(world: World, control: Control, **changes: object) -> Sandbox:
+    sandbox = await control.create(ALICE, wish(**changes))
+    world.runtime.remember(sandbox.id, "kept")
+    return sandbox
+
+
+async def test_a_snapshot_is_taken_while_the_sandbox_runs_and_is_a_template(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control, env={"A": "1", "B": "1"})
+
+    snapshot = await control.snapshots.take(ALICE, sandbox.id, "ready-to-go", MEMORY)
+
+    assert (await control.get(ALICE, sandbox.id)) == sandbox
+    world.runtime.remember(sandbox.id, "later")
+    for reference in (snapshot.id, f"{snapshot.id}:default", "ready-to-go", "team/ready-to-go:default"):
+        child = await control.create(ALICE, wish(template=reference, env={"B": "2"}))
+        assert child.id != sandbox.id
+        assert child.address != sandbox.address
+        assert (child.template_id, child.template_alias) == (sandbox.template_id, reference)
+        assert child.env == {"A": "1", "B": "2"}
+        assert child.limits == sandbox.limits
+        told = world.guest.configurations[child.id]
+        assert (told.generation, told.sandbox_id) == (sandbox.generation + 1, child.id)
+        assert world.runtime.recall(child.id) == ("kept", "kept")
+    assert world.runtime.recall(sandbox.id) == ("later", "later")
+    await world.assert_agreement()
+
+
+async def test_a_snapshot_outlives_its_sandbox_until_it_is_deleted(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    snapshot = await control.snapshots.take(ALICE, sandbox.id, None, MEMORY)
+    await control.kill(ALICE, sandbox.id)
+    await world.assert_agreement()
+
+    child = await control.create(ALICE, wish(template=snapshot.id))
+    assert world.runtime.recall(child.id) == ("kept", "kept")
+
+    assert not await control.snapshots.delete(BOB, snapshot.id)
+    assert await control.snapshots.delete(ALICE, snapshot.id)
+    assert not await control.snapshots.delete(ALICE, snapshot.id)
+    await control.settled()
+    assert await world.checkpoints.names() == frozenset()
+    with pytest.raises(NotFoundError):
+        await control.create(ALICE, wish(template=snapshot.id))
+    assert (await control.get(ALICE, child.id)).status is Status.RUNNING
+    await world.assert_agreement()
+
+
+async def test_without_its_memory_what_is_created_boots(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    snapshot = await control.snapshots.take(ALICE, sandbox.id, None, FILES)
+
+    child = await control.create(ALICE, wish(template=snapshot.id))
+
+    assert world.runtime.recall(child.id) == ("", "kept")
+
+
+async def test_what_cannot_be_is_refused(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    take = control.snapshots.take
+    with pytest.raises(NotFoundError):
+        await take(BOB, sandbox.id, None, MEMORY)
+    for name in ("", "A", "a b", "x" * 65, "-a", "ä"):
+        with pytest.raises(InvalidArgumentError):
+            await take(ALICE, sandbox.id, name, MEMORY)
+    with pytest.raises(AlreadyExistsError):
+        await take(ALICE, sandbox.id, "base", MEMORY)
+    for count in (0, 21, -1):
+        with pytest.raises(InvalidArgumentError):
+            await control.snapshots.fork(ALICE, sandbox.id, count, MINUTE)
+    snapshot = await take(ALICE, sandbox.id, "mine", MEMORY)
+    for reference in (snapshot.id, "mine"):
+        with pytest.raises(NotFoundError):
+            await control.create(BOB, wish(template=reference))
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    with pytest.raises(FailedPreconditionError, match="paused, not running"):
+        await take(ALICE, sandbox.id, None, MEMORY)
+    assert await control.snapshots.list(SnapshotQuery(team_id=ALICE.team_id)) == [snapshot]
+    await world.assert_agreement()
+
+
+@pytest.mark.parametrize("error", [ResourceExhaustedError("The host's disk is full"), UnavailableError("no")])
+async def test_what_cannot_be_written_leaves_nothing(
+    world: World, control: Control, error: Exception
+) -> None:
+    sandbox = await started(world, control)
+    world.faults.fail("checkpoint:1", error)
+
+    with pytest.raises(type(error)):
+        await control.snapshots.take(ALICE, sandbox.id, "name", MEMORY)
+
+    assert await world.snapshots.all_snapshots() == []
+    assert (await control.get(ALICE, sandbox.id)).status is Status.RUNNING
+    await world.assert_agreement()
+
+
+async def test_a_create_from_a_snapshot_that_fails_is_undone(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    snapshot = await control.snapshots.take(ALICE, sandbox.id, None, MEMORY)
+    for place in ("restore:1", "restore:2", "configure"):
+        world.faults.fail(place, UnavailableError("not now"))
+        with pytest.raises(UnavailableError, match="not now"):
+            await control.create(ALICE, wish(template=snapshot.id))
+        await control.settled()
+        await world.assert_agreement()
+    await control.create(ALICE, wish(template=snapshot.id))
+
+
+async def test_forks_go_on_where_the_first_one_is(world: World, control: Control) -> None:
+    sandbox = await started(world, control, metadata={"a": "b"}, env={"A": "1"})
+
+    forks = await control.snapshots.fork(ALICE, sandbox.id, 3, 2 * MINUTE)
+
+    assert len(forks) == 3
+    ids, tokens = {sandbox.id}, set()
+    for fork in forks:
+        assert isinstance(fork, Sandbox)
+        assert (fork.metadata, fork.env) == ({"a": "b"}, {"A": "1"})
+        assert fork.deadline == world.clock.now() + 2 * MINUTE
+        assert world.runtime.recall(fork.id) == ("kept", "kept")
+        ids.add(fork.id)
+        tokens.add(world.guest.configurations[fork.id].access_token)
+    assert (len(ids), len(tokens)) == (4, 3)
+    await control.settled()
+    assert await world.snapshots.all_snapshots() == []
+    await world.assert_agreement()
+
+
+async def test_each_fork_fails_alone(world: World) -> None:
+    world.limits = small(max_sandboxes=3)
+    async with world.server() as control:
+        sandbox = await started(world, control)
+
+        forks = await control.snapshots.fork(ALICE, sandbox.id, 4, MINUTE)
+
+        assert sorted(isinstance(fork, ResourceExhaustedError) for fork in forks) == [
+            False,
+            False,
+            True,
+            True,
+        ]
+        await control.settled()
+        await world.assert_agreement()
+
+
+async def test_a_kill_in_the_middle_wins(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("checkpoint:1")
+    taking = asyncio.create_task(outcome(control.snapshots.take(ALICE, sandbox.id, None, MEMORY)))
+    await world.faults.reached("checkpoint:1")
+
+    await control.kill(ALICE, sandbox.id)
+
+    assert isinstance(await taking, NotFoundError)
+    await control.settled()
+    assert await world.snapshots.all_snapshots() == []
+    await world.assert_agreement()
+
+
+async def test_who_goes_away_leaves_nothing(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("checkpoint:1")
+    taking = asyncio.create_task(control.snapshots.take(ALICE, sandbox.id, None, MEMORY))
+    await world.faults.reached("checkpoint:1")
+
+    taking.cancel()
+    await asyncio.wait([taking])
+
+    await control.settled()
+    assert await world.snapshots.all_snapshots() == []
+    await world.assert_agreement()
+
+
+async def script(world: World, control: Control, told: dict[str, Snapshot]) -> None:
+    """Create, take, take under the same name, create from it, fork, delete."""
+    sandbox = await started(world, control)
+    told["first"] = await control.snapshots.take(ALICE, sandbox.id, "name", MEMORY)
+    told["second"] = await control.snapshots.take(ALICE, sandbox.id, "name", FILES)
+    await control.create(ALICE, wish(template="name"))
+    await control.snapshots.fork(ALICE, sandbox.id, 2, MINUTE)
+    await control.snapshots.delete(ALICE, told["second"].id)
+    del told["second"]
+
+
+async def test_the_script_has_no_more_points_than_are_tried(world: World) -> None:
+    points, told = Points(), dict[str, Snapshot]()
+
+    await life(world, points, lambda control: script(world, control, told))
+
+    assert set(told) == {"first"}
+    assert 30 < points.count < MOST_POINTS, points.count
+
+
+@pytest.mark.parametrize("point", range(1, MOST_POINTS))
+async def test_a_server_that_dies_anywhere_loses_none_and_leaves_no_half(world: World, point: int) -> None:
+    told = dict[str, Snapshot]()
+
+    await life(world, Points(point, Points.die), lambda control: script(world, control, told))
+
+    world.renew(Faults())
+    async with world.server() as control:
+        await control.settled()
+        await world.assert_agreement()
+        for snapshot in told.values():
+            if await control.snapshots.find(ALICE, snapshot.id) is None:
+                # It was being deleted when the server died.
+                assert snapshot.kind is FILES
+                continue
+            child = await control.create(ALICE, wish(template=snapshot.id))
+            assert world.runtime.recall(child.id)[1] == "kept"
