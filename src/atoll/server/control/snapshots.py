@@ -36,6 +36,7 @@ from atoll.server.domain.snapshot import (
     SnapshotStatus,
     bare_reference,
     check_name,
+    may_be_reference,
     new_snapshot_id,
 )
 from atoll.server.ports.checkpoints import Checkpoints
@@ -153,7 +154,8 @@ class Snapshots:
 
     async def find(self, actor: Actor, untrusted_reference: str) -> Snapshot | None:
         """Find a snapshot by id or name, also as E2B's clients write them."""
-        return await self._snapshots.find_snapshot(actor.team_id, bare_reference(untrusted_reference))
+        bare = bare_reference(untrusted_reference)
+        return await self._snapshots.find_snapshot(actor.team_id, bare) if may_be_reference(bare) else None
 
     async def list(self, query: SnapshotQuery) -> Sequence[Snapshot]:
         """

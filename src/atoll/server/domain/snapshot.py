@@ -89,3 +89,8 @@ def bare_reference(untrusted: str) -> str:
     """Drop what E2B's clients put around a name or id: ``team/name:default``."""
     _, _, last = untrusted[:MOST_REFERENCE].rpartition("/")
     return last.removesuffix(":default").removesuffix(":latest")
+
+
+def may_be_reference(bare: str) -> bool:
+    """Say whether this can be a snapshot's name, or its id, which has the same form."""
+    return _NAME.fullmatch(bare) is not None

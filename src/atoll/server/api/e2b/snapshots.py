@@ -19,7 +19,7 @@ from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import AtollError
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
 from atoll.server.domain.sandbox import Sandbox
-from atoll.server.domain.snapshot import Snapshot, SnapshotId, bare_reference
+from atoll.server.domain.snapshot import Snapshot, SnapshotId, bare_reference, check_name
 from atoll.server.ports.snapshots import SnapshotQuery
 
 # E2B's default of a fork.
@@ -91,7 +91,7 @@ def router(control: Control, reach: Reach) -> APIRouter:
         query = SnapshotQuery(
             team_id=actor.team_id,
             sandbox_id=None if sandboxID is None else parse_sandbox_id(sandboxID),
-            name=None if name is None else bare_reference(name),
+            name=None if name is None else check_name(bare_reference(name)),
             after=_place(nextToken) if nextToken else None,
             limit=limit,
         )
