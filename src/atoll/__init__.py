@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from atoll.sdk._async.handle import AsyncCommandHandle
     from atoll.sdk._async.pty import AsyncPty
     from atoll.sdk._async.sandbox import AsyncSandbox
+    from atoll.sdk._async.snapshot import AsyncSnapshot
     from atoll.sdk._async.team import AsyncTeam
     from atoll.sdk._sync.commands import Commands
     from atoll.sdk._sync.files import Files, FileStream, Watch
     from atoll.sdk._sync.handle import CommandHandle
     from atoll.sdk._sync.pty import Pty
     from atoll.sdk._sync.sandbox import Sandbox
+    from atoll.sdk._sync.snapshot import Snapshot
     from atoll.sdk._sync.team import Team
     from atoll.sdk.errors import (
         AbortedError,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
         Output,
         ProcessInfo,
         SandboxInfo,
+        SnapshotInfo,
         Stream,
         TeamInfo,
         TemplateInfo,
@@ -73,6 +76,7 @@ __all__ = [
     "AsyncFiles",
     "AsyncPty",
     "AsyncSandbox",
+    "AsyncSnapshot",
     "AsyncTeam",
     "AsyncWatch",
     "AtollError",
@@ -108,6 +112,8 @@ __all__ = [
     "ResourceExhaustedError",
     "Sandbox",
     "SandboxInfo",
+    "Snapshot",
+    "SnapshotInfo",
     "Stream",
     "Team",
     "TeamInfo",
@@ -130,6 +136,7 @@ _MODULES = {
     "atoll.sdk._async.handle": ("AsyncCommandHandle",),
     "atoll.sdk._async.pty": ("AsyncPty",),
     "atoll.sdk._async.sandbox": ("AsyncSandbox",),
+    "atoll.sdk._async.snapshot": ("AsyncSnapshot",),
     "atoll.sdk._async.team": ("AsyncTeam",),
     "atoll.sdk._sync.commands": ("Commands",),
     "atoll.sdk._sync.files": (
@@ -140,6 +147,7 @@ _MODULES = {
     "atoll.sdk._sync.handle": ("CommandHandle",),
     "atoll.sdk._sync.pty": ("Pty",),
     "atoll.sdk._sync.sandbox": ("Sandbox",),
+    "atoll.sdk._sync.snapshot": ("Snapshot",),
     "atoll.sdk._sync.team": ("Team",),
     "atoll.sdk.errors": (
         "AbortedError",
@@ -173,6 +181,7 @@ _MODULES = {
         "Output",
         "ProcessInfo",
         "SandboxInfo",
+        "SnapshotInfo",
         "Stream",
         "TeamInfo",
         "TemplateInfo",

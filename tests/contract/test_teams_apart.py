@@ -25,6 +25,7 @@ BODIES: dict[str, dict[str, object]] = {
     "POST /v2/sandboxes/{sandbox_id}/connect": {"timeout": 7},
     "POST /v1/sandboxes/{sandbox_id}/timeout": {"timeout_seconds": 7},
     "POST /v1/sandboxes/{sandbox_id}/resume": {"timeout_seconds": 7},
+    "POST /v1/sandboxes/{sandbox_id}/fork": {"timeout_seconds": 7},
     "PUT /v1/sandboxes/{sandbox_id}/network": {"allow_out": [], "deny_out": []},
     "PUT /sandboxes/{sandbox_id}/network": {},
     "PATCH /events/webhooks/{webhook_id}": {"enabled": False},
@@ -85,6 +86,9 @@ async def scene(world: World) -> AsyncIterator[Scene]:
                 "secret": secret["secretID"],
                 "key": key,
                 "webhook": hook.json()["id"],
+                "snapshot": (await a.post(f"/sandboxes/{sandbox.id}/snapshots", json={})).json()[
+                    "snapshotID"
+                ],
             }
             yield Scene(world, gate, sandbox, ids, b)
 
@@ -105,7 +109,9 @@ def named(ids: dict[str, str], path: str) -> str:
     word = path[start + 1 : path.index("}")]
     if word == "key_id" or word == "token_id":
         return path.replace("{" + word + "}", ids["key"])
-    noun = {"sandbox_id": "sandbox", "key": "secret", "volume_id": "volume"}.get(word)
+    noun = {"sandbox_id": "sandbox", "reference": "snapshot", "key": "secret", "volume_id": "volume"}.get(
+        word
+    )
     if noun is None:
         noun = "webhook" if "webhook" in word else None
     assert noun is not None, f"which of Alice's things is {word!r} in {path}?"

@@ -28,6 +28,7 @@ _VERBS: Mapping[str, tuple[str, str]] = {
     "run": ("atoll.cli.run", "run"),
     "sandbox": ("atoll.cli.sandbox", "sandbox"),
     "template": ("atoll.cli.template", "template"),
+    "snapshot": ("atoll.cli.snapshot", "snapshot"),
     "team": ("atoll.cli.team", "team"),
     "key": ("atoll.cli.team", "key"),
     "ls": ("atoll.cli.files", "ls"),

@@ -181,6 +181,37 @@ def resume(sandbox_id: str, timeout: int) -> None:
         click.echo(sandbox_id)
 
 
+@sandbox.command()
+@click.argument("sandbox_id")
+@click.option("--name", help="An older snapshot of this name loses it.")
+@click.option("--files-only", is_flag=True, help="Without its memory: what is created from it boots.")
+def snapshot(sandbox_id: str, name: str | None, files_only: bool) -> None:
+    """Keep what a running sandbox is now, and print the snapshot's id; the sandbox goes on."""
+    with closing(Sandbox.get(sandbox_id)) as found:
+        click.echo(found.snapshot(name, memory=not files_only).id)
+
+
+@sandbox.command()
+@click.argument("sandbox_id")
+@click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True, help="How many.")
+@click.option(
+    "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until they are killed."
+)
+def fork(sandbox_id: str, count: int, timeout: int) -> None:
+    """Create sandboxes that go on where a running one is now, and print their ids."""
+    with closing(Sandbox.get(sandbox_id)) as found:
+        made = found.fork(count, timeout=timeout)
+    failures = [one for one in made if isinstance(one, AtollError)]
+    for one in made:
+        if not isinstance(one, AtollError):
+            click.echo(one.id)
+            one.close()
+    for failure in failures:
+        output.tell_error(failure)
+    if failures:
+        raise click.exceptions.Exit(1)
+
+
 @sandbox.command("exec", context_settings={"allow_interspersed_args": False})
 @click.option("--user", "-u", help="Who runs it; default: the template's user.")
 @click.option("--cwd", help="Where it runs; default: the user's home.")

@@ -148,6 +148,29 @@ class TemplateInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SnapshotInfo:
+    """
+    What a sandbox was at one moment.
+
+    Attributes:
+        name: of those that were given one name, only the newest has it.
+        sandbox_id: what it was taken of; that may be gone.
+        template: what that was created from.
+        memory: whether programs go on in what is created from it; else it boots.
+        size_bytes: on the server's disk.
+    """
+
+    id: str
+    name: str | None
+    sandbox_id: str
+    template: str
+    memory: bool
+    limits: Limits
+    size_bytes: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeamInfo:
     """Who owns sandboxes, volumes, secrets and keys."""
 

@@ -11,7 +11,7 @@ from typing import Any
 from atoll._gen.filesystem import filesystem_pb as fs
 from atoll._gen.process import process_pb as ps
 from atoll.sdk import models
-from atoll.sdk.errors import InternalError, InvalidArgumentError
+from atoll.sdk.errors import BY_CODE, AtollError, InternalError, InvalidArgumentError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,44 @@ def templates(answer: Any) -> list[models.TemplateInfo]:
             for one in answer
         ]
     except (KeyError, TypeError, ValueError) as error:
+        raise _strange(error) from error
+
+
+def snapshot(answer: Any) -> models.SnapshotInfo:
+    """Read a snapshot."""
+    try:
+        return models.SnapshotInfo(
+            id=answer["id"],
+            name=answer["name"],
+            sandbox_id=answer["sandbox_id"],
+            template=answer["template"],
+            memory=answer["memory"],
+            limits=_limits(answer["limits"]),
+            size_bytes=int(answer["size_bytes"]),
+            created_at=datetime.fromisoformat(answer["created_at"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _strange(error) from error
+
+
+def snapshot_page(answer: Any) -> tuple[list[models.SnapshotInfo], str | None]:
+    """Read a part of a list, and the token for the next part."""
+    try:
+        return [snapshot(one) for one in answer["snapshots"]], answer["next_page_token"]
+    except (KeyError, TypeError) as error:
+        raise _strange(error) from error
+
+
+def forks(answer: Any) -> list[OwnedSandbox | AtollError]:
+    """Read what came of a fork."""
+    try:
+        return [
+            sandbox(one["sandbox"])
+            if one["error"] is None
+            else BY_CODE.get(one["error"]["code"], InternalError)(str(one["error"]["message"]))
+            for one in answer
+        ]
+    except (KeyError, TypeError) as error:
         raise _strange(error) from error
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from atoll.sdk import wire
 from atoll.sdk._synchronization import async_http_client
 from atoll.sdk.connection import Connection
-from atoll.sdk.errors import InternalError
+from atoll.sdk.errors import AtollError, InternalError
 from atoll.sdk.models import (
     KeyInfo,
     LogLine,
@@ -15,6 +15,7 @@ from atoll.sdk.models import (
     Metric,
     NewKey,
     SandboxInfo,
+    SnapshotInfo,
     TeamInfo,
     TemplateInfo,
     Usage,
@@ -89,6 +90,33 @@ class AsyncApi:
     async def templates(self) -> list[TemplateInfo]:
         """List templates."""
         return wire.templates(await self._call("GET", "/v1/templates"))
+
+    async def snapshot(self, sandbox_id: str, name: str | None, *, memory: bool) -> SnapshotInfo:
+        """Take a snapshot."""
+        body = {"name": name, "memory": memory}
+        return wire.snapshot(await self._call("POST", _path(sandbox_id, "/snapshots"), json=body))
+
+    async def fork(
+        self, sandbox_id: str, count: int, seconds: int
+    ) -> builtins.list[wire.OwnedSandbox | AtollError]:
+        """Fork a sandbox."""
+        body = {"count": count, "timeout_seconds": seconds}
+        return wire.forks(await self._call("POST", _path(sandbox_id, "/fork"), json=body))
+
+    async def snapshots(self, query: Mapping[str, Any]) -> builtins.list[SnapshotInfo]:
+        """List snapshots, all pages."""
+        found: builtins.list[SnapshotInfo] = []
+        token: str | None = None
+        while True:
+            params = {**query, **({"page_token": token} if token else {})}
+            page, token = wire.snapshot_page(await self._call("GET", "/v1/snapshots", params=params))
+            found += page
+            if not token:
+                return found
+
+    async def delete_snapshot(self, reference: str) -> None:
+        """Delete a snapshot."""
+        await self._call("DELETE", f"/v1/snapshots/{wire.path_word(reference)}")
 
     async def teams(self) -> builtins.list[TeamInfo]:
         """List teams."""

@@ -15,8 +15,8 @@ from atoll.sdk._async.files import AsyncFiles
 from atoll.sdk._async.pty import AsyncPty
 from atoll.sdk._synchronization import async_undo, async_whole
 from atoll.sdk.connection import resolve
-from atoll.sdk.errors import InvalidArgumentError, NotFoundError
-from atoll.sdk.models import LogLine, MemoryKill, Metric, SandboxInfo, TemplateInfo, Usage
+from atoll.sdk.errors import AtollError, InvalidArgumentError, NotFoundError
+from atoll.sdk.models import LogLine, MemoryKill, Metric, SandboxInfo, SnapshotInfo, TemplateInfo, Usage
 from atoll.sdk.network import Network
 
 # Seconds until a sandbox is killed when nothing else is said.
@@ -276,6 +276,41 @@ class AsyncSandbox:
         """
         self._info = (await self._api.resume(self.id, timeout)).info
         return self._info
+
+    async def snapshot(self, name: str | None = None, *, memory: bool = True) -> SnapshotInfo:
+        """
+        Write the sandbox to the server's disk, and go on; ``create`` takes the snapshot's id or name.
+
+        Args:
+            name: an older snapshot of this name loses it.
+            memory: False: keep files only; what is created from it boots.
+
+        Raises:
+            FailedPreconditionError: it does not run.
+            AlreadyExistsError: a template has this name.
+            ResourceExhaustedError: the server's disk is full, or there are as many as there may be.
+        """
+        return await self._api.snapshot(self.id, name, memory=memory)
+
+    async def fork(self, count: int = 1, *, timeout: int = TIMEOUT) -> builtins.list[Self | AtollError]:
+        """
+        Create sandboxes that go on where this one is now; it goes on, too.
+
+        Args:
+            count: how many, 1 to 20.
+            timeout: seconds until they are killed.
+
+        Returns:
+            For each, the sandbox, or why there is none. Each has connections of its own, to be closed.
+
+        Raises:
+            FailedPreconditionError: it does not run.
+        """
+        made = await self._api.fork(self.id, count, timeout)
+        return [
+            one if isinstance(one, AtollError) else type(self)(AsyncApi(self._api.connection), one)
+            for one in made
+        ]
 
     async def info(self) -> SandboxInfo:
         """Ask the server about the sandbox; works for some days after its end, too."""

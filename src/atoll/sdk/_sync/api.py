@@ -8,7 +8,7 @@ from typing import Any
 from atoll.sdk import wire
 from atoll.sdk._synchronization import http_client
 from atoll.sdk.connection import Connection
-from atoll.sdk.errors import InternalError
+from atoll.sdk.errors import AtollError, InternalError
 from atoll.sdk.models import (
     KeyInfo,
     LogLine,
@@ -16,6 +16,7 @@ from atoll.sdk.models import (
     Metric,
     NewKey,
     SandboxInfo,
+    SnapshotInfo,
     TeamInfo,
     TemplateInfo,
     Usage,
@@ -90,6 +91,33 @@ class Api:
     def templates(self) -> list[TemplateInfo]:
         """List templates."""
         return wire.templates(self._call("GET", "/v1/templates"))
+
+    def snapshot(self, sandbox_id: str, name: str | None, *, memory: bool) -> SnapshotInfo:
+        """Take a snapshot."""
+        body = {"name": name, "memory": memory}
+        return wire.snapshot(self._call("POST", _path(sandbox_id, "/snapshots"), json=body))
+
+    def fork(
+        self, sandbox_id: str, count: int, seconds: int
+    ) -> builtins.list[wire.OwnedSandbox | AtollError]:
+        """Fork a sandbox."""
+        body = {"count": count, "timeout_seconds": seconds}
+        return wire.forks(self._call("POST", _path(sandbox_id, "/fork"), json=body))
+
+    def snapshots(self, query: Mapping[str, Any]) -> builtins.list[SnapshotInfo]:
+        """List snapshots, all pages."""
+        found: builtins.list[SnapshotInfo] = []
+        token: str | None = None
+        while True:
+            params = {**query, **({"page_token": token} if token else {})}
+            page, token = wire.snapshot_page(self._call("GET", "/v1/snapshots", params=params))
+            found += page
+            if not token:
+                return found
+
+    def delete_snapshot(self, reference: str) -> None:
+        """Delete a snapshot."""
+        self._call("DELETE", f"/v1/snapshots/{wire.path_word(reference)}")
 
     def teams(self) -> builtins.list[TeamInfo]:
         """List teams."""

@@ -16,8 +16,8 @@ from atoll.sdk._sync.files import Files
 from atoll.sdk._sync.pty import Pty
 from atoll.sdk._synchronization import undo, whole
 from atoll.sdk.connection import resolve
-from atoll.sdk.errors import InvalidArgumentError, NotFoundError
-from atoll.sdk.models import LogLine, MemoryKill, Metric, SandboxInfo, TemplateInfo, Usage
+from atoll.sdk.errors import AtollError, InvalidArgumentError, NotFoundError
+from atoll.sdk.models import LogLine, MemoryKill, Metric, SandboxInfo, SnapshotInfo, TemplateInfo, Usage
 from atoll.sdk.network import Network
 
 # Seconds until a sandbox is killed when nothing else is said.
@@ -277,6 +277,40 @@ class Sandbox:
         """
         self._info = (self._api.resume(self.id, timeout)).info
         return self._info
+
+    def snapshot(self, name: str | None = None, *, memory: bool = True) -> SnapshotInfo:
+        """
+        Write the sandbox to the server's disk, and go on; ``create`` takes the snapshot's id or name.
+
+        Args:
+            name: an older snapshot of this name loses it.
+            memory: False: keep files only; what is created from it boots.
+
+        Raises:
+            FailedPreconditionError: it does not run.
+            AlreadyExistsError: a template has this name.
+            ResourceExhaustedError: the server's disk is full, or there are as many as there may be.
+        """
+        return self._api.snapshot(self.id, name, memory=memory)
+
+    def fork(self, count: int = 1, *, timeout: int = TIMEOUT) -> builtins.list[Self | AtollError]:
+        """
+        Create sandboxes that go on where this one is now; it goes on, too.
+
+        Args:
+            count: how many, 1 to 20.
+            timeout: seconds until they are killed.
+
+        Returns:
+            For each, the sandbox, or why there is none. Each has connections of its own, to be closed.
+
+        Raises:
+            FailedPreconditionError: it does not run.
+        """
+        made = self._api.fork(self.id, count, timeout)
+        return [
+            one if isinstance(one, AtollError) else type(self)(Api(self._api.connection), one) for one in made
+        ]
 
     def info(self) -> SandboxInfo:
         """Ask the server about the sandbox; works for some days after its end, too."""

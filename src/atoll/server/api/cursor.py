@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
+from atoll.server.domain.snapshot import Snapshot, SnapshotId
 
 Place = tuple[datetime, SandboxId]
 
@@ -44,3 +45,19 @@ def decode_cursor(untrusted: str, *, newest_first: bool) -> Place:
     if ascending == newest_first:
         raise InvalidArgumentError("Invalid next token: it belongs to a list in the other order")
     return place
+
+
+def encode_snapshot_cursor(last: Snapshot) -> str:
+    """Write a place in a list of snapshots down; their ids differ in the first letter only."""
+    return encode_cursor((last.created_at, SandboxId(f"i{last.id[1:]}")), newest_first=True)
+
+
+def decode_snapshot_cursor(untrusted: str) -> tuple[datetime, SnapshotId]:
+    """
+    Read a place in a list of snapshots.
+
+    Raises:
+        InvalidArgumentError: not a token of ours.
+    """
+    created_at, place = decode_cursor(untrusted, newest_first=True)
+    return created_at, SnapshotId(f"s{place[1:]}")

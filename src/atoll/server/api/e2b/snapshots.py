@@ -1,12 +1,12 @@
 """Routes of the E2B dialect about snapshots and forks."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
-from atoll.server.api.cursor import decode_cursor, encode_cursor
+from atoll.server.api.cursor import decode_snapshot_cursor, encode_snapshot_cursor
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b import models
 from atoll.server.api.e2b.form import render
@@ -17,9 +17,9 @@ from atoll.server.control.service import Control
 from atoll.server.control.snapshots import MOST_LISTED
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import AtollError
-from atoll.server.domain.ids import SandboxId, parse_sandbox_id
+from atoll.server.domain.ids import parse_sandbox_id
 from atoll.server.domain.sandbox import Sandbox
-from atoll.server.domain.snapshot import Snapshot, SnapshotId, bare_reference, check_name
+from atoll.server.domain.snapshot import Snapshot, bare_reference, check_name
 from atoll.server.ports.snapshots import SnapshotQuery
 
 # E2B's default of a fork.
@@ -92,12 +92,12 @@ def router(control: Control, reach: Reach) -> APIRouter:
             team_id=actor.team_id,
             sandbox_id=None if sandboxID is None else parse_sandbox_id(sandboxID),
             name=None if name is None else check_name(bare_reference(name)),
-            after=_place(nextToken) if nextToken else None,
+            after=decode_snapshot_cursor(nextToken) if nextToken else None,
             limit=limit,
         )
         found = await control.snapshots.list(query)
         if len(found) == limit:
-            response.headers["X-Next-Token"] = _token(found[-1])
+            response.headers["X-Next-Token"] = encode_snapshot_cursor(found[-1])
         return [_shown(snapshot) for snapshot in found]
 
     return routes
@@ -113,13 +113,3 @@ def _result(control: Control, reach: Reach, made: Sandbox | AtollError) -> ForkR
         return ForkResult(error=ForkError(code=STATUS[made.code], message=made.message))
     token = control.access_token(made.id)
     return ForkResult(sandbox=from_sandbox(made, token, reach, control.traffic_token(made)))
-
-
-def _token(last: Snapshot) -> str:
-    # The same length and letters as a sandbox's id but for the first one, which is "i" there.
-    return encode_cursor((last.created_at, SandboxId(f"i{last.id[1:]}")), newest_first=True)
-
-
-def _place(untrusted: str) -> tuple[datetime, SnapshotId]:
-    created_at, place = decode_cursor(untrusted, newest_first=True)
-    return created_at, SnapshotId(f"s{place[1:]}")

@@ -291,3 +291,53 @@ class NewKey(Key):
     """A key, this once with the key itself."""
 
     key: str
+
+
+class SnapshotWish(Closed):
+    """What to keep of a running sandbox."""
+
+    name: Name | None = Field(default=None, description="An older snapshot of this name loses it.")
+    memory: Flag = Field(default=True, description="False: files only; what is created from it boots.")
+
+
+class Snapshot(BaseModel):
+    """What a sandbox was at one moment."""
+
+    id: str
+    name: str | None
+    sandbox_id: str = Field(description="What it was taken of; that may be gone.", examples=[_EXAMPLE_ID])
+    template: str
+    memory: bool
+    limits: Limits
+    size_bytes: int = Field(description="On the server's disk.")
+    created_at: datetime
+
+
+class SnapshotPage(BaseModel):
+    """A part of a list, newest first."""
+
+    snapshots: list[Snapshot]
+    next_page_token: str | None = Field(
+        description="Give it as page_token for the next part; null: this was the last."
+    )
+
+
+class ForkWish(Closed):
+    """Sandboxes that go on where one is."""
+
+    count: StrictInt = Field(default=1, description="How many.")
+    timeout_seconds: Annotated[Seconds, Field(gt=0)] = Field(examples=[300])
+
+
+class ForkProblem(BaseModel):
+    """Why one of them is not there."""
+
+    code: Code
+    message: str
+
+
+class Fork(BaseModel):
+    """One of them: a sandbox, or why there is none."""
+
+    sandbox: Sandbox | None
+    error: ForkProblem | None

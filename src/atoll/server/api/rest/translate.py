@@ -99,7 +99,7 @@ def from_sandbox(
         template=sandbox.template_alias,
         template_id=sandbox.template_id,
         status=sandbox.status,
-        limits=_limits(sandbox.limits),
+        limits=from_limits(sandbox.limits),
         internet=sandbox.egress.internet,
         network=models.Network(
             allow_out=list(sandbox.egress.allow_out),
@@ -132,12 +132,13 @@ def from_template(template: Template) -> models.Template:
         id=template.id,
         name=template.name,
         built_at=template.built_at,
-        limits=_limits(template.limits),
+        limits=from_limits(template.limits),
         default_user=template.default_user,
     )
 
 
-def _limits(limits: Limits) -> models.Limits:
+def from_limits(limits: Limits) -> models.Limits:
+    """Translate a size."""
     return models.Limits(
         cpus=limits.cpus,
         memory_bytes=limits.memory_bytes,

@@ -1,0 +1,62 @@
+# Generated from sdk/_async/snapshot.py by scripts/unasync.py. DO NOT EDIT.
+"""Snapshots: ``Sandbox.snapshot`` takes one, ``Sandbox.create`` takes its id or name."""
+
+import builtins
+
+from atoll.sdk._sync.api import Api
+from atoll.sdk._synchronization import undo
+from atoll.sdk.connection import resolve
+from atoll.sdk.models import SnapshotInfo
+
+
+class Snapshot:
+    """
+    What sandboxes were at one moment, on the server's disk until it is deleted.
+
+    Every call takes ``api_url``, ``api_key`` and ``request_timeout``, as ``Sandbox``'s do.
+    """
+
+    @classmethod
+    def list(
+        cls,
+        *,
+        sandbox_id: str | None = None,
+        name: str | None = None,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> builtins.list[SnapshotInfo]:
+        """
+        List snapshots, newest first.
+
+        Args:
+            sandbox_id: what they were taken of.
+            name: their name.
+        """
+        given = {"sandbox_id": sandbox_id, "name": name}
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            return api.snapshots({key: value for key, value in given.items() if value is not None})
+        finally:
+            undo(api.close)
+
+    @classmethod
+    def delete(
+        cls,
+        reference: str,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> None:
+        """
+        Delete a snapshot, by id or name; what was created from it lives on.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            api.delete_snapshot(reference)
+        finally:
+            undo(api.close)

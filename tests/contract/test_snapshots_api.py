@@ -1,0 +1,104 @@
+"""Snapshots and forks with our own client and command line, over the real control and fake machines."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes.live_api import KEY, OTHER_KEY, LiveApi, live_api
+from fakes.world import small
+from support.home import ATOLL
+
+import atoll
+from atoll import Sandbox, Snapshot
+from atoll.server.control.snapshots import MOST_LISTED
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApi]:
+    with live_api(Path(tmp_path_factory.mktemp("snapshots")), small(max_sandboxes=6)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def options(api: LiveApi) -> dict[str, str]:
+    return {"api_url": api.url, "api_key": KEY}
+
+
+@pytest.fixture
+def sandbox(options: dict[str, str]) -> Iterator[Sandbox]:
+    with Sandbox.create("base", metadata={"a": "b"}, **options) as made:
+        yield made
+
+
+def test_a_snapshot_is_taken_listed_created_from_and_deleted(
+    sandbox: Sandbox, options: dict[str, str]
+) -> None:
+    first = sandbox.snapshot("ready")
+    second = sandbox.snapshot("ready", memory=False)
+
+    assert (first.name, first.memory, first.sandbox_id) == ("ready", True, sandbox.id)
+    assert first.limits == sandbox.info().limits
+    assert [(one.id, one.name, one.memory) for one in Snapshot.list(name="ready", **options)] == [
+        (second.id, "ready", False)
+    ]
+    assert {one.id for one in Snapshot.list(sandbox_id=sandbox.id, **options)} == {first.id, second.id}
+    with Sandbox.create("ready", **options) as child:
+        assert child.info().template == "ready"
+    for reference in ("ready", first.id):
+        Snapshot.delete(reference, **options)
+        with pytest.raises(atoll.NotFoundError):
+            Snapshot.delete(reference, **options)
+    assert Snapshot.list(**options) == []
+
+
+def test_lists_come_whole_and_to_their_owner(sandbox: Sandbox, options: dict[str, str]) -> None:
+    made = [sandbox.snapshot() for _ in range(MOST_LISTED + 1)]
+
+    assert {one.id for one in Snapshot.list(**options)} == {one.id for one in made}
+    assert Snapshot.list(**{**options, "api_key": OTHER_KEY}) == []
+    for one in made:
+        Snapshot.delete(one.id, **options)
+
+
+def test_each_fork_is_a_sandbox_or_an_error(sandbox: Sandbox) -> None:
+    made = sandbox.fork(7, timeout=60)
+
+    sandboxes = [one for one in made if isinstance(one, Sandbox)]
+    errors = [one for one in made if isinstance(one, atoll.ResourceExhaustedError)]
+    assert (len(sandboxes), len(errors)) == (5, 2)
+    assert {one.info().metadata["a"] for one in sandboxes} == {"b"}
+    assert len({one.id for one in (sandbox, *sandboxes)}) == 6
+    for one in sandboxes:
+        one.kill()
+        one.close()
+
+
+def test_what_cannot_be_is_said(sandbox: Sandbox) -> None:
+    with pytest.raises(atoll.InvalidArgumentError, match="1 to 64"):
+        sandbox.snapshot("NO")
+    with pytest.raises(atoll.AlreadyExistsError, match="base"):
+        sandbox.snapshot("base")
+    with pytest.raises(atoll.InvalidArgumentError, match="1 to 20"):
+        sandbox.fork(21)
+
+
+def test_the_command_line_has_them(api: LiveApi, sandbox: Sandbox) -> None:
+    env = {**os.environ, "ATOLL_API_URL": api.url, "ATOLL_API_KEY": KEY, "COLUMNS": "200"}
+
+    def run(*words: str) -> str:
+        done = subprocess.run([ATOLL, *words], env=env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    snapshot = run("sandbox", "snapshot", sandbox.id, "--name", "mine")
+    shown = run("snapshot", "list", "--sandbox", sandbox.id)
+    forks = run("sandbox", "fork", sandbox.id, "-n", "2").split()
+
+    assert all(word in shown for word in (snapshot, "mine", "memory", sandbox.id))
+    assert len(forks) == 2
+    for one in forks:
+        run("sandbox", "kill", one)
+    run("snapshot", "delete", "mine")
+    assert snapshot not in run("snapshot", "list", "--json")
