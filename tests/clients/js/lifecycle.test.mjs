@@ -144,3 +144,18 @@ test('a snapshot is a template, and forks go on', async () => {
     await sandbox.kill()
   }
 })
+
+test('a paused sandbox goes on where it was, also with its client object', async () => {
+  const sandbox = await Sandbox.create('minimal', { timeoutMs: 60_000 })
+  try {
+    const counting = await sandbox.commands.run('sleep 600', { background: true })
+    assert.equal(await sandbox.pause(), true)
+    assert.equal(await sandbox.pause(), false)
+    assert.equal((await sandbox.getInfo()).state, 'paused')
+    await sandbox.connect({ timeoutMs: 60_000 })
+    const alive = await sandbox.commands.list()
+    assert.ok(alive.some((one) => one.pid === counting.pid))
+  } finally {
+    await sandbox.kill()
+  }
+})
