@@ -17,6 +17,9 @@ import (
 	protocol "github.com/mholt/acmez/v3/acme"
 )
 
+// loadTime bounds how long Start waits for a certificate that is on the disk, a few kilobytes.
+const loadTime = 5 * time.Second
+
 // closeTime bounds how long Close takes for what is under way; it is cancelled.
 const closeTime = 2 * time.Second
 
@@ -47,6 +50,9 @@ type Manager struct {
 	config Config
 	cache  *certmagic.Cache
 	cancel context.CancelFunc
+	// loaded is closed when there is a certificate to show.
+	loaded     chan struct{}
+	loadedOnce sync.Once
 
 	mu     sync.Mutex
 	failed Failure
@@ -58,10 +64,10 @@ type Failure struct {
 	At      time.Time
 }
 
-// Start uses the certificate that is there, and gets one, or a younger one, in the background.
+// Start uses the certificate that is there from its return on, and gets one, or a younger one, in the background.
 func Start(config Config) (*Manager, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	m := &Manager{config: config, cancel: cancel}
+	m := &Manager{config: config, cancel: cancel, loaded: make(chan struct{})}
 	logger := newLogger(config.Log)
 	var magic *certmagic.Config
 	m.cache = certmagic.NewCache(certmagic.CacheOptions{
@@ -81,9 +87,18 @@ func Start(config Config) (*Manager, error) {
 		DisableHTTPChallenge: true, DisableTLSALPNChallenge: true,
 		DNS01Solver: solver{config.Records}, TrustedRoots: config.Roots, Logger: logger,
 	})}
-	if err := magic.ManageAsync(ctx, []string{"*." + config.Domain}); err != nil {
+	name := "*." + config.Domain
+	if err := magic.ManageAsync(ctx, []string{name}); err != nil {
 		m.Close()
 		return nil, err
+	}
+	if magic.Storage.Exists(ctx, certmagic.StorageKeys.SiteCert(magic.Issuers[0].IssuerKey(), name)) {
+		// It is read in the background: who comes first must not be shown another one.
+		select {
+		case <-m.loaded:
+		case <-time.After(loadTime):
+			config.Log.Warn("the certificate on the disk was not read in time", "domain", config.Domain)
+		}
 	}
 	return m, nil
 }
@@ -121,6 +136,8 @@ func (m *Manager) note(_ context.Context, event string, data map[string]any) err
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch event {
+	case "cached_managed_cert":
+		m.loadedOnce.Do(func() { close(m.loaded) })
 	case "cert_obtained":
 		m.failed = Failure{}
 		m.config.Log.Info("certificate signed", "domain", m.config.Domain, "directory", m.config.Directory, "renewal", data["renewal"])

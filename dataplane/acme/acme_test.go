@@ -174,6 +174,7 @@ func (h *home) await(what string, there func() bool) {
 func (h *home) trusted(roots *x509.CertPool) *big.Int {
 	conn, err := h.connect(roots)
 	if err != nil {
+		h.t.Log("no handshake: ", err)
 		return nil
 	}
 	defer conn.Close()

@@ -148,14 +148,17 @@ func (e *Edge) listen(ctx context.Context, secrets askSecrets) error {
 		e.addresses = append(e.addresses, listener.Addr().String())
 		e.serve(e.public, newDoor(listener, free, &e.open))
 	}
-	if err := e.listenTLS(ctx, free); err != nil {
+	if err := e.loadShown(); err != nil {
 		return err
 	}
 	if err := e.listenNames(ctx, secrets); err != nil {
 		return err
 	}
-	// Last: it is asked by name at once.
-	return e.startACME()
+	// Behind the names, by which it is asked at once, and before the first client who is shown something.
+	if err := e.startACME(); err != nil {
+		return err
+	}
+	return e.listenTLS(ctx, free)
 }
 
 func (e *Edge) listenNames(ctx context.Context, secrets askSecrets) error {

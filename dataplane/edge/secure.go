@@ -52,7 +52,8 @@ func rootsWith(path string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-func (e *Edge) listenTLS(ctx context.Context, free chan struct{}) error {
+// loadShown reads the certificate of the files; it is shown where no authority on the network signed another.
+func (e *Edge) loadShown() error {
 	if len(e.config.TLSListen) == 0 {
 		return nil
 	}
@@ -62,6 +63,10 @@ func (e *Edge) listenTLS(ctx context.Context, free chan struct{}) error {
 	}
 	e.shown.Store(shown)
 	e.secure.TLSConfig = shown.config()
+	return nil
+}
+
+func (e *Edge) listenTLS(ctx context.Context, free chan struct{}) error {
 	for _, address := range e.config.TLSListen {
 		listener, err := listenTCP(ctx, address)
 		if err != nil {
