@@ -234,6 +234,7 @@ class HttpGuest(Guest):
             network=guest_pb.Network(
                 address=configuration.address, dns_servers=list(configuration.dns_servers)
             ),
+            claimed=configuration.claimed,
         )
 
 

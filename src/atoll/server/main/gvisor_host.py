@@ -21,6 +21,7 @@ from atoll.server.edge.certificates import ensure_egress_authority
 from atoll.server.edge.process import EdgeOptions, EdgeProcess
 from atoll.server.edge.tls import EdgeTLS
 from atoll.server.guests.client import HttpGuest
+from atoll.server.host import meminfo
 from atoll.server.images.library import TemplateLibrary
 from atoll.server.main.doors import Doors
 from atoll.server.main.parts import HostParts, Purpose
@@ -140,6 +141,7 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
             volumes=volumes,
             checkpoints=CheckpointFiles(home.checkpoints),
             dns_servers=(str(GATEWAY),),
+            free_memory=meminfo.available_bytes,
             watch=watch,
             take_down=take_down,
         )

@@ -37,6 +37,7 @@ class HostParts:
         volumes: files that outlive sandboxes.
         checkpoints: what paused sandboxes come back from.
         dns_servers: of sandboxes, as seen from inside.
+        free_memory: bytes that this host has available now.
         watch: keeps what outlives the server running, until cancelled.
         take_down: removes what is left on the machine when no sandbox is.
     """
@@ -48,6 +49,7 @@ class HostParts:
     volumes: VolumeFiles
     checkpoints: Checkpoints
     dns_servers: tuple[str, ...]
+    free_memory: Callable[[], int]
     watch: Callable[[], Coroutine[Any, Any, None]]
     take_down: Callable[[], Awaitable[None]]
 
