@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from atoll.sdk._async.commands import AsyncCommands
     from atoll.sdk._async.files import AsyncFiles, AsyncFileStream, AsyncWatch
     from atoll.sdk._async.handle import AsyncCommandHandle
+    from atoll.sdk._async.pool import AsyncPool
     from atoll.sdk._async.pty import AsyncPty
     from atoll.sdk._async.sandbox import AsyncSandbox
     from atoll.sdk._async.snapshot import AsyncSnapshot
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from atoll.sdk._sync.commands import Commands
     from atoll.sdk._sync.files import Files, FileStream, Watch
     from atoll.sdk._sync.handle import CommandHandle
+    from atoll.sdk._sync.pool import Pool
     from atoll.sdk._sync.pty import Pty
     from atoll.sdk._sync.sandbox import Sandbox
     from atoll.sdk._sync.snapshot import Snapshot
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
         Metric,
         NewKey,
         Output,
+        PoolInfo,
         ProcessInfo,
         SandboxInfo,
         SnapshotInfo,
@@ -74,6 +77,7 @@ __all__ = [
     "AsyncCommands",
     "AsyncFileStream",
     "AsyncFiles",
+    "AsyncPool",
     "AsyncPty",
     "AsyncSandbox",
     "AsyncSnapshot",
@@ -105,6 +109,8 @@ __all__ = [
     "NotFoundError",
     "Output",
     "PermissionDeniedError",
+    "Pool",
+    "PoolInfo",
     "ProcessInfo",
     "Proxy",
     "ProxyTLS",
@@ -134,6 +140,7 @@ _MODULES = {
         "AsyncWatch",
     ),
     "atoll.sdk._async.handle": ("AsyncCommandHandle",),
+    "atoll.sdk._async.pool": ("AsyncPool",),
     "atoll.sdk._async.pty": ("AsyncPty",),
     "atoll.sdk._async.sandbox": ("AsyncSandbox",),
     "atoll.sdk._async.snapshot": ("AsyncSnapshot",),
@@ -145,6 +152,7 @@ _MODULES = {
         "Watch",
     ),
     "atoll.sdk._sync.handle": ("CommandHandle",),
+    "atoll.sdk._sync.pool": ("Pool",),
     "atoll.sdk._sync.pty": ("Pty",),
     "atoll.sdk._sync.sandbox": ("Sandbox",),
     "atoll.sdk._sync.snapshot": ("Snapshot",),
@@ -179,6 +187,7 @@ _MODULES = {
         "Metric",
         "NewKey",
         "Output",
+        "PoolInfo",
         "ProcessInfo",
         "SandboxInfo",
         "SnapshotInfo",

@@ -29,6 +29,7 @@ _VERBS: Mapping[str, tuple[str, str]] = {
     "sandbox": ("atoll.cli.sandbox", "sandbox"),
     "template": ("atoll.cli.template", "template"),
     "snapshot": ("atoll.cli.snapshot", "snapshot"),
+    "pool": ("atoll.cli.pool", "pool"),
     "team": ("atoll.cli.team", "team"),
     "key": ("atoll.cli.team", "key"),
     "ls": ("atoll.cli.files", "ls"),

@@ -171,6 +171,34 @@ class SnapshotInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PoolInfo:
+    """
+    Machines of one template and size that wait to become sandboxes.
+
+    Attributes:
+        template: the template's name.
+        limits: the size.
+        ready: how many wait.
+        wanted: how many should.
+        hits: creates since the server's start that found one.
+        misses: creates that found none, and restored or booted one.
+        oldest_since: since when the one waits that waits longest; None: none waits.
+        machine_bytes: what one takes of the host's memory.
+        problem: why none can be made at the moment; None: nothing is wrong.
+    """
+
+    template: str
+    limits: Limits
+    ready: int
+    wanted: int
+    hits: int
+    misses: int
+    oldest_since: datetime | None
+    machine_bytes: int
+    problem: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeamInfo:
     """Who owns sandboxes, volumes, secrets and keys."""
 

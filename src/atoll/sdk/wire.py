@@ -114,6 +114,25 @@ def forks(answer: Any) -> list[OwnedSandbox | AtollError]:
         raise _strange(error) from error
 
 
+def pool(answer: Any) -> models.PoolInfo:
+    """Read a pool."""
+    try:
+        since = answer["oldest_since"]
+        return models.PoolInfo(
+            template=answer["template"],
+            limits=_limits(answer["limits"]),
+            ready=int(answer["ready"]),
+            wanted=int(answer["wanted"]),
+            hits=int(answer["hits"]),
+            misses=int(answer["misses"]),
+            oldest_since=None if since is None else datetime.fromisoformat(since),
+            machine_bytes=int(answer["machine_bytes"]),
+            problem=answer["problem"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _strange(error) from error
+
+
 def team(answer: Any) -> models.TeamInfo:
     """Read a team."""
     try:

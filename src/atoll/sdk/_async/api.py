@@ -14,6 +14,7 @@ from atoll.sdk.models import (
     MemoryKill,
     Metric,
     NewKey,
+    PoolInfo,
     SandboxInfo,
     SnapshotInfo,
     TeamInfo,
@@ -117,6 +118,10 @@ class AsyncApi:
     async def delete_snapshot(self, reference: str) -> None:
         """Delete a snapshot."""
         await self._call("DELETE", f"/v1/snapshots/{wire.path_word(reference)}")
+
+    async def pools(self) -> builtins.list[PoolInfo]:
+        """List pools."""
+        return [wire.pool(one) for one in await self._call("GET", "/v1/pools")]
 
     async def teams(self) -> builtins.list[TeamInfo]:
         """List teams."""

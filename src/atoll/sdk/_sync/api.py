@@ -15,6 +15,7 @@ from atoll.sdk.models import (
     MemoryKill,
     Metric,
     NewKey,
+    PoolInfo,
     SandboxInfo,
     SnapshotInfo,
     TeamInfo,
@@ -118,6 +119,10 @@ class Api:
     def delete_snapshot(self, reference: str) -> None:
         """Delete a snapshot."""
         self._call("DELETE", f"/v1/snapshots/{wire.path_word(reference)}")
+
+    def pools(self) -> builtins.list[PoolInfo]:
+        """List pools."""
+        return [wire.pool(one) for one in self._call("GET", "/v1/pools")]
 
     def teams(self) -> builtins.list[TeamInfo]:
         """List teams."""

@@ -18,10 +18,17 @@ from atoll.server.control.admission import Admission
 from atoll.server.control.configuring import Configuring, within
 from atoll.server.control.killing import Killing
 from atoll.server.control.limits import ControlLimits
+from atoll.server.control.requests import Actor
 from atoll.server.control.tasks import Tasks
 from atoll.server.control.warming import GENERATION, Warming, machine_spec
-from atoll.server.domain.errors import AtollError, FailedPreconditionError, NotFoundError
+from atoll.server.domain.errors import (
+    AtollError,
+    FailedPreconditionError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from atoll.server.domain.ids import SandboxId, new_sandbox_id
+from atoll.server.domain.keys import KeyKind
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import Machine
 from atoll.server.domain.pool import Demand, PoolKey, PoolStatus, Stock, sizes
@@ -201,7 +208,7 @@ class Pool:
         """Take a machine back that was handed out and not told anything."""
         shelf = self._shelves.get(waiting.key)
         if shelf is None:
-            self._killing.remove(waiting.sandbox_id)
+            self._killing.remove_later(waiting.sandbox_id)
             return
         shelf.hits -= 1
         shelf.waiting.appendleft(waiting)
@@ -212,8 +219,17 @@ class Pool:
             shelf.waiting = deque(one for one in shelf.waiting if one.sandbox_id != sandbox_id)
         self._changed.set()
 
-    def statuses(self) -> list[PoolStatus]:
-        """Say how it is, by name of the template."""
+    def statuses(self, actor: Actor) -> list[PoolStatus]:
+        """
+        Say how it is, by name of the template.
+
+        Raises:
+            PermissionDeniedError: not with this key: what all teams ask for is the operator's to know.
+        """
+        if actor.kind is not KeyKind.HOME:
+            raise PermissionDeniedError(
+                "The pool is shown with the home's own key", resolution="'atoll env' prints it."
+            )
         wanted = self._sizes()
         found = [
             PoolStatus(
@@ -251,7 +267,7 @@ class Pool:
 
     def _give_up(self, many: Iterable[Waiting]) -> None:
         for one in many:
-            self._killing.remove(one.sandbox_id)
+            self._killing.remove_later(one.sandbox_id)
 
     def _sizes(self) -> dict[PoolKey, int]:
         now = self._clock.now()
@@ -324,7 +340,7 @@ class Pool:
             await self._configuring.introduce(machine, template, limits, generation)
             usage = await self._runtime.usage(sandbox_id)
         except BaseException as error:
-            self._killing.remove(sandbox_id)
+            self._killing.remove_later(sandbox_id)
             if isinstance(error, FailedPreconditionError | NotFoundError):
                 # Of another runsc, damaged, or gone.
                 await self._warming.forget(template)
@@ -332,7 +348,7 @@ class Pool:
         finally:
             self._making.discard(sandbox_id)
         if self._shelves.get(shelf.key) is not shelf:
-            self._killing.remove(sandbox_id)
+            self._killing.remove_later(sandbox_id)
             return
         shelf.machine_bytes = max(usage.memory_bytes, 1)
         since = self._clock.now()

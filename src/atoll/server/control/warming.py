@@ -85,7 +85,7 @@ class Warming:
                 await self._write(template, sandbox_id)
             finally:
                 # Its slot, or all of it; what a killed server leaves is a machine without a row.
-                self._killing.remove(sandbox_id)
+                self._killing.remove_later(sandbox_id)
                 self.underway = frozenset()
             self._there.add(name(template))
 

@@ -265,6 +265,21 @@ class Team(BaseModel):
     created_at: datetime
 
 
+class Pool(BaseModel):
+    """Machines of one template and size that wait to become sandboxes."""
+
+    template: str
+    template_id: str
+    limits: Limits
+    ready: int = Field(description="How many wait.")
+    wanted: int = Field(description="How many should.")
+    hits: int = Field(description="Creates since the server's start that found one.")
+    misses: int = Field(description="Creates that found none, and restored or booted one.")
+    oldest_since: datetime | None = Field(description="Since when the one waits that waits longest.")
+    machine_bytes: int = Field(description="What one takes of the host's memory.")
+    problem: str | None = Field(description="Why none can be made at the moment.")
+
+
 class KeyWish(Closed):
     """A key to be made."""
 
