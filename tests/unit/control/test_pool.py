@@ -12,7 +12,7 @@ from fakes.crashes import Points, life
 from fakes.world import ALICE, World, outcome, small, turns, wish
 
 from atoll.server.control.pool import PoolLimits
-from atoll.server.control.requests import LimitsOverride
+from atoll.server.control.requests import LimitsOverride, MountWish
 from atoll.server.control.service import Control
 from atoll.server.domain.egress import EgressPolicy, to_plain
 from atoll.server.domain.errors import (
@@ -146,6 +146,19 @@ async def test_another_disk_is_booted_since_it_belongs_to_the_checkpoint(
 
     assert world.faults.passed["start:1"] == booted + 1
     assert len(control.pool.statuses(OPERATOR)) == 1
+
+
+async def test_volumes_are_attached_to_the_machine_that_waited(world: World, control: Control) -> None:
+    volume = await control.volumes.create(ALICE, "data")
+    waiting, booted = control.pool.ids, world.faults.passed["start:1"]
+
+    sandbox = await control.create(ALICE, wish(volumes=(MountWish(name="data", path="/data"),)))
+
+    assert sandbox.id in waiting
+    assert world.faults.passed["start:1"] == booted
+    assert world.faults.passed["attach"] == 1
+    told = world.guest.configurations[sandbox.id]
+    assert [(mount.volume_id, mount.path) for mount in told.volumes] == [(volume.id, "/data")]
 
 
 async def test_a_machine_that_ended_while_it_waited_is_not_handed_out(world: World, control: Control) -> None:

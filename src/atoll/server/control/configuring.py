@@ -13,6 +13,7 @@ from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import GuestConfiguration, Machine, MachineSpec
 from atoll.server.domain.sandbox import Sandbox
 from atoll.server.domain.template import StartCommand, Template
+from atoll.server.domain.volume import VolumeMount
 from atoll.server.ports.guest import Guest
 
 T = TypeVar("T")
@@ -108,6 +109,7 @@ class Configuring:
             team_id=row.team_id,
             env=tuple({**dict(template.env), **row.env}.items()),
             access_token=access.access_token(self._secret, row.id) if row.secured else "",
+            volumes=row.volumes,
             claimed=claimed,
         )
 
@@ -121,6 +123,7 @@ class Configuring:
         team_id: str,
         env: tuple[tuple[str, str], ...],
         access_token: str,
+        volumes: tuple[VolumeMount, ...] = (),
         claimed: bool,
     ) -> GuestConfiguration:
         sandbox_id = machine.sandbox_id
@@ -139,6 +142,7 @@ class Configuring:
             memory_bytes=limits.memory_bytes,
             address=machine.address,
             dns_servers=self._dns_servers,
+            volumes=volumes,
             claimed=claimed,
         )
 

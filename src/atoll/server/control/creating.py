@@ -195,7 +195,7 @@ class Creating:
     async def _run(
         self, row: Sandbox, lifetime: timedelta, template: Template, snapshot: Snapshot | None
     ) -> Sandbox:
-        waiting = None if snapshot or row.volumes else self._pool.take(template, row.limits)
+        waiting = None if snapshot else self._pool.take(template, row.limits)
         creation = _Creation(origin=self._origin(row, template, snapshot), waiting=waiting)
         if waiting is not None:
             row = replace(row, id=waiting.sandbox_id, generation=waiting.generation + 1)
@@ -300,6 +300,8 @@ class Creating:
             async with asyncio.timeout(self._pool.claim_timeout.total_seconds()):
                 creation.step = "claim"
                 await self._runtime.set_egress(row.id, row.egress.fenced())
+                if row.volumes:
+                    await self._runtime.attach(row.id, row.volumes)
                 await self._tell(creation, row, waiting.machine, template, claimed=True)
         except (AtollError, TimeoutError) as error:
             log.warning("machine of the pool not claimed", sandbox_id=row.id, error=str(error))
@@ -314,8 +316,7 @@ class Creating:
     def _origin(self, row: Sandbox, template: Template, snapshot: Snapshot | None) -> _Origin | None:
         if snapshot is not None:
             return _Origin(checkpoint=snapshot.id, kind=snapshot.kind, generation=snapshot.generation)
-        as_warmed = not row.volumes and row.limits.disk_bytes == template.limits.disk_bytes
-        if as_warmed and self._warming.is_warm(template):
+        if row.limits.disk_bytes == template.limits.disk_bytes and self._warming.is_warm(template):
             name = self._warming.origin(template)
             return _Origin(checkpoint=name, kind=CheckpointKind.MEMORY, generation=GENERATION, is_warm=True)
         return None

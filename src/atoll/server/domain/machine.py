@@ -125,6 +125,7 @@ class GuestConfiguration:
     memory_bytes: int
     address: str
     dns_servers: tuple[str, ...]
+    volumes: tuple[VolumeMount, ...] = ()
     claimed: bool = False
 
 

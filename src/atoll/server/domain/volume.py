@@ -4,6 +4,7 @@ A volume, as data: files that outlive sandboxes, and where a sandbox sees them.
 Verbs live in control/volumes.py.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}")
 # What the kernel takes for a path, and what a sandbox cannot do without.
 _MOST_PATH_BYTES = 1024
 _TAKEN = ("/proc", "/sys", "/dev", "/.atoll", "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64")
+
+# Where a sandbox sees all its volumes; guestd binds each to its path.
+VOLUMES = "/.atoll/volumes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,11 @@ class VolumeMount:
     volume_id: VolumeId
     name: str
     path: str
+
+    @property
+    def place(self) -> str:
+        """Its name below ``VOLUMES``; it belongs to the path, so that a restore finds it there again."""
+        return hashlib.sha256(self.path.encode()).hexdigest()[:16]
 
 
 def check_name(name: str) -> str:

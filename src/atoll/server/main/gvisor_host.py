@@ -107,6 +107,7 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
             places=Places(
                 home_id=home.id,
                 sandboxes=home.sandboxes,
+                volume_mounts=home.volume_mounts,
                 runsc_state=home.runsc_state,
                 runsc=await _runsc(home, purpose),
                 guestd=program("atoll-guestd"),
