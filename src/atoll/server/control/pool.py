@@ -292,7 +292,7 @@ class Pool:
         needy = [
             shelf
             for shelf in self._shelves.values()
-            if len(shelf.waiting) + shelf.making < wanted[shelf.key]
+            if len(shelf.waiting) + shelf.making < max(wanted[shelf.key], self._unwarmed(shelf))
             and (shelf.again_at is None or shelf.again_at <= now)
         ]
         if not needy or self._is_short():
@@ -300,8 +300,12 @@ class Pool:
         # What has least of what it wants; of those, what was asked for last.
         return min(
             needy,
-            key=lambda one: ((len(one.waiting) + one.making) / wanted[one.key], -self._asked(one)),
+            key=lambda one: ((len(one.waiting) + one.making) / max(wanted[one.key], 1), -self._asked(one)),
         )
+
+    def _unwarmed(self, shelf: _Shelf) -> int:
+        """Count what is to be made of a template for its checkpoint's sake alone."""
+        return 0 if self._warming.is_warm(shelf.template) else 1
 
     async def _refill(self) -> None:
         while True:
@@ -332,6 +336,8 @@ class Pool:
     async def _make(self, shelf: _Shelf) -> None:
         template, limits = shelf.template, shelf.key.limits
         await self._warming.ensure(template)
+        if len(shelf.waiting) >= self._sizes().get(shelf.key, 0):
+            return
         sandbox_id = new_sandbox_id()
         self._making.add(sandbox_id)
         try:
