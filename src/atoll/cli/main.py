@@ -29,6 +29,8 @@ _VERBS: Mapping[str, tuple[str, str]] = {
     "sandbox": ("atoll.cli.sandbox", "sandbox"),
     "template": ("atoll.cli.template", "template"),
     "snapshot": ("atoll.cli.snapshot", "snapshot"),
+    "volume": ("atoll.cli.volume", "volume"),
+    "secret": ("atoll.cli.secret", "secret"),
     "team": ("atoll.cli.team", "team"),
     "key": ("atoll.cli.team", "key"),
     "ls": ("atoll.cli.files", "ls"),

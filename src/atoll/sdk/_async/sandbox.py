@@ -4,7 +4,7 @@ import builtins
 from collections.abc import Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from atoll.sdk import wire
@@ -13,6 +13,7 @@ from atoll.sdk._async.commands import AsyncCommands
 from atoll.sdk._async.daemon import AsyncDaemon
 from atoll.sdk._async.files import AsyncFiles
 from atoll.sdk._async.pty import AsyncPty
+from atoll.sdk._async.volume import AsyncVolume
 from atoll.sdk._synchronization import async_undo, async_whole
 from atoll.sdk.connection import resolve
 from atoll.sdk.errors import AtollError, InvalidArgumentError, NotFoundError
@@ -71,6 +72,9 @@ class AsyncSandbox:
         metadata: Mapping[str, str] | None = None,
         allow_internet_access: bool = True,
         network: Network | None = None,
+        volumes: Mapping[str, str | AsyncVolume] | None = None,
+        on_deadline: Literal["kill", "pause", "pause_files"] = "kill",
+        auto_resume: bool = False,
         cpus: float | None = None,
         memory_mb: int | None = None,
         disk_mb: int | None = None,
@@ -84,18 +88,23 @@ class AsyncSandbox:
 
         Args:
             template: name or id of what it starts from.
-            timeout: seconds until it is killed; ``set_timeout`` moves that.
+            timeout: seconds until its deadline; ``set_timeout`` moves that.
             env: for every command inside.
             metadata: your own words about it; ``list`` can filter by them.
             allow_internet_access: whether it reaches the internet.
             network: which parts of it, and on which way; None: all, straight.
+            volumes: what it sees that outlives it: by clean absolute path, the volume's name or id, or the
+                volume itself; at most 16. Not where the system is: ``/etc``, ``/usr`` and such.
+            on_deadline: what happens when ``timeout`` is over: "kill", "pause", or "pause_files", which keeps
+                no memory, so that a resume boots.
+            auto_resume: whether a request for it, this client's too, wakes it while it is paused.
             cpus: processor time, in cores; the template's size when not given, as for the next three.
             memory_mb: memory, in MiB.
             disk_mb: what may be written over the template, in MiB.
             processes: processes and threads inside.
 
         Raises:
-            NotFoundError: no such template.
+            NotFoundError: no such template, or no such volume.
             InvalidArgumentError: a value outside its bounds.
             ResourceExhaustedError: the server is full.
             UnavailableError: Atoll does not answer, or the sandbox did not come up.
@@ -114,6 +123,12 @@ class AsyncSandbox:
             "internet": allow_internet_access,
             "network": (network or Network()).plain(),
             "limits": {name: size for name, size in sizes.items() if size is not None},
+            "volumes": [
+                {"path": path, "volume": one.id if isinstance(one, AsyncVolume) else one}
+                for path, one in (volumes or {}).items()
+            ],
+            "on_deadline": on_deadline,
+            "auto_resume": auto_resume,
         }
         api = AsyncApi(resolve(api_url, api_key, request_timeout))
         try:
