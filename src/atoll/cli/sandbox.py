@@ -198,7 +198,7 @@ def pause(sandbox_id: str, files_only: bool) -> None:
 @sandbox.command()
 @click.argument("sandbox_id")
 @click.option(
-    "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until it is killed."
+    "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until its deadline."
 )
 def resume(sandbox_id: str, timeout: int) -> None:
     """Have a paused sandbox go on where it was."""
@@ -220,7 +220,7 @@ def snapshot(sandbox_id: str, name: str | None, files_only: bool) -> None:
 @click.argument("sandbox_id")
 @click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True, help="How many.")
 @click.option(
-    "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until they are killed."
+    "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until their deadline."
 )
 def fork(sandbox_id: str, count: int, timeout: int) -> None:
     """Create sandboxes that go on where a running one is now, and print their ids."""

@@ -21,7 +21,7 @@ from atoll.sdk.errors import AtollError, InvalidArgumentError, NotFoundError
 from atoll.sdk.models import LogLine, MemoryKill, Metric, SandboxInfo, SnapshotInfo, TemplateInfo, Usage
 from atoll.sdk.network import Network
 
-# Seconds until a sandbox is killed when nothing else is said.
+# Seconds until a sandbox's deadline when nothing else is said.
 TIMEOUT = 300
 
 
@@ -256,7 +256,7 @@ class Sandbox:
 
     def set_timeout(self, timeout: int) -> None:
         """
-        Set when the sandbox is killed.
+        Set the sandbox's deadline, when it is killed, or paused if it was created so.
 
         Args:
             timeout: seconds from now; 0: at once.
@@ -283,7 +283,7 @@ class Sandbox:
         Have a paused sandbox go on where it was; one that runs lives ``timeout`` seconds from now, at least.
 
         Args:
-            timeout: seconds until it is killed.
+            timeout: seconds until its deadline.
 
         Raises:
             NotFoundError: it has ended.
@@ -314,7 +314,7 @@ class Sandbox:
 
         Args:
             count: how many, 1 to 20.
-            timeout: seconds until they are killed.
+            timeout: seconds until their deadline.
 
         Returns:
             For each, the sandbox, or why there is none. Each has connections of its own, to be closed.

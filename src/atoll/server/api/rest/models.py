@@ -144,7 +144,7 @@ class CreateSandbox(Closed):
 class SetTimeout(Closed):
     """A new deadline, counted from now."""
 
-    timeout_seconds: Annotated[Seconds, Field(ge=0)] = Field(description="0 kills at once.", examples=[600])
+    timeout_seconds: Annotated[Seconds, Field(ge=0)] = Field(description="0: now.", examples=[600])
     extend_only: Flag = Field(default=False, description="Leave a deadline that is later than this as it is.")
 
 
