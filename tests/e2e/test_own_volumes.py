@@ -172,8 +172,8 @@ def test_a_volume_that_was_deleted_opens_no_more(options: dict[str, Any]) -> Non
 
 
 def test_a_stranger_opens_nothing(home: LiveHome, options: dict[str, Any], volume: Volume) -> None:
-    atoll.Team.create("strangers", **options)
-    key = atoll.Team.create_key("stranger", team="strangers", **options).key
+    team = atoll.Team.create(f"strangers-{uuid.uuid4().hex[:8]}", **options)
+    key = atoll.Team.create_key("stranger", team=team.id, **options).key
     theirs = {**options, "api_key": key}
 
     for reference in (volume.name, volume.id):
@@ -269,6 +269,7 @@ def test_the_command_line_copies_lists_and_runs_with_a_volume(run: Run, tmp_path
         names = run("volume", "ls", "work")
         out = run("volume", "cp", "work:/there", str(tmp_path / "back"))
         one = run("volume", "cp", "work:/when", str(tmp_path))
+        whole = run("volume", "cp", "work:", str(tmp_path))
         removed = run("volume", "rm", "work:/there")
         missing = run("volume", "rm", "work:/there")
         nowhere = run("volume", "cp", "work:/nosuch", str(tmp_path / "x"))
@@ -283,7 +284,8 @@ def test_the_command_line_copies_lists_and_runs_with_a_volume(run: Run, tmp_path
     assert (ran.returncode, ran.stdout) == (0, b"hello from /work/there/sub/hello\n"), ran.stderr
     assert wrote.returncode == 0, wrote.stderr
     assert names.stdout == b"a\\x1bb\nthere/\nwhen\n"
-    assert out.returncode == one.returncode == removed.returncode == 0
+    assert out.returncode == one.returncode == whole.returncode == removed.returncode == 0
+    assert (tmp_path / "work" / "there" / "data").read_bytes() == (source / "data").read_bytes()
     back = tmp_path / "back"
     assert sorted(str(path.relative_to(back)) for path in back.rglob("*")) == ["data", "sub", "sub/hello"]
     assert (back / "data").read_bytes() == (source / "data").read_bytes()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -112,10 +113,12 @@ class VolumeTree(copying.Tree):
 
     def __init__(self, of: Volume) -> None:
         self._files = of.files
+        self._name = of.name
 
     def stat(self, path: str) -> FileInfo:
-        """Describe what is at a path; a link is not followed."""
-        return self._files.stat(path)
+        """Describe what is at a path; a link is not followed. The root is called as the volume is."""
+        found = self._files.stat(path)
+        return replace(found, name=self._name) if found.path == "/" else found
 
     def list(self, path: str) -> Sequence[FileInfo]:
         """List a directory."""
