@@ -131,7 +131,9 @@ def test_a_body_with_words_that_we_do_not_know_is_refused(api: LiveApi) -> None:
 def test_a_sandbox_says_which_volumes_it_has_and_they_stay_with_it(options: dict[str, str]) -> None:
     named, given = Volume.create("named", **options), Volume.create("given", **options)
 
-    with Sandbox.create(volumes={"/data": "named", "/more/of/it": given}, **options) as sandbox:
+    with Sandbox.create(
+        volumes={"/data": "named", "/more/of/it": given, "/listed": given.info}, **options
+    ) as sandbox:
         told = sandbox.info().volumes
         for reference in ("named", given.id):
             with pytest.raises(atoll.FailedPreconditionError, match="in use"):
@@ -140,6 +142,7 @@ def test_a_sandbox_says_which_volumes_it_has_and_they_stay_with_it(options: dict
     assert told == (
         VolumeMount(volume_id=named.id, name="named", path="/data"),
         VolumeMount(volume_id=given.id, name="given", path="/more/of/it"),
+        VolumeMount(volume_id=given.id, name="given", path="/listed"),
     )
     for reference in ("named", "given"):
         Volume.delete(reference, **options)

@@ -181,6 +181,20 @@ def test_our_own_client_and_command_line_do_the_same(home: LiveHome, tmp_path: P
         assert value.encode() not in file.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["a.b", "..", ".", "what?", "100 %", "a#b", "ä€😀", "a&b=c;d", "%2f", "a+b"])
+def test_names_of_any_kind_are_found_again_through_the_edge(home: LiveHome, name: str) -> None:
+    options = {word: home.exports[f"ATOLL_{word.upper()}"] for word in ("api_url", "api_key")}
+    made = atoll.Secret.create(name, VALUE, **options)
+    try:
+        assert atoll.Secret.get(name, **options) == made
+        assert atoll.Secret.update(name, "x", **options).id == made.id
+    finally:
+        atoll.Secret.delete(name, **options)
+    for verb in (atoll.Secret.get, atoll.Secret.delete, atoll.Volume.get, atoll.Volume.delete):
+        with pytest.raises(atoll.NotFoundError):
+            verb(name, **options)
+
+
 def test_workload_identity_is_refused_by_name(options: dict[str, Any]) -> None:
     token = Secret.iam_token(audience="sts.example", token_type="JWT-SVID")
     with pytest.raises(SandboxException, match="iam is not available"):

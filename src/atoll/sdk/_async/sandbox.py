@@ -17,7 +17,16 @@ from atoll.sdk._async.volume import AsyncVolume
 from atoll.sdk._synchronization import async_undo, async_whole
 from atoll.sdk.connection import resolve
 from atoll.sdk.errors import AtollError, InvalidArgumentError, NotFoundError
-from atoll.sdk.models import LogLine, MemoryKill, Metric, SandboxInfo, SnapshotInfo, TemplateInfo, Usage
+from atoll.sdk.models import (
+    LogLine,
+    MemoryKill,
+    Metric,
+    SandboxInfo,
+    SnapshotInfo,
+    TemplateInfo,
+    Usage,
+    VolumeInfo,
+)
 from atoll.sdk.network import Network
 
 # Seconds until a sandbox's deadline when nothing else is said.
@@ -72,7 +81,7 @@ class AsyncSandbox:
         metadata: Mapping[str, str] | None = None,
         allow_internet_access: bool = True,
         network: Network | None = None,
-        volumes: Mapping[str, str | AsyncVolume] | None = None,
+        volumes: Mapping[str, str | AsyncVolume | VolumeInfo] | None = None,
         on_deadline: Literal["kill", "pause", "pause_files"] = "kill",
         auto_resume: bool = False,
         cpus: float | None = None,
@@ -124,7 +133,7 @@ class AsyncSandbox:
             "network": (network or Network()).plain(),
             "limits": {name: size for name, size in sizes.items() if size is not None},
             "volumes": [
-                {"path": path, "volume": one.id if isinstance(one, AsyncVolume) else one}
+                {"path": path, "volume": one if isinstance(one, str) else one.id}
                 for path, one in (volumes or {}).items()
             ],
             "on_deadline": on_deadline,

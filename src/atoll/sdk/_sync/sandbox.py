@@ -18,7 +18,16 @@ from atoll.sdk._sync.volume import Volume
 from atoll.sdk._synchronization import undo, whole
 from atoll.sdk.connection import resolve
 from atoll.sdk.errors import AtollError, InvalidArgumentError, NotFoundError
-from atoll.sdk.models import LogLine, MemoryKill, Metric, SandboxInfo, SnapshotInfo, TemplateInfo, Usage
+from atoll.sdk.models import (
+    LogLine,
+    MemoryKill,
+    Metric,
+    SandboxInfo,
+    SnapshotInfo,
+    TemplateInfo,
+    Usage,
+    VolumeInfo,
+)
 from atoll.sdk.network import Network
 
 # Seconds until a sandbox's deadline when nothing else is said.
@@ -73,7 +82,7 @@ class Sandbox:
         metadata: Mapping[str, str] | None = None,
         allow_internet_access: bool = True,
         network: Network | None = None,
-        volumes: Mapping[str, str | Volume] | None = None,
+        volumes: Mapping[str, str | Volume | VolumeInfo] | None = None,
         on_deadline: Literal["kill", "pause", "pause_files"] = "kill",
         auto_resume: bool = False,
         cpus: float | None = None,
@@ -125,7 +134,7 @@ class Sandbox:
             "network": (network or Network()).plain(),
             "limits": {name: size for name, size in sizes.items() if size is not None},
             "volumes": [
-                {"path": path, "volume": one.id if isinstance(one, Volume) else one}
+                {"path": path, "volume": one if isinstance(one, str) else one.id}
                 for path, one in (volumes or {}).items()
             ],
             "on_deadline": on_deadline,
