@@ -19,16 +19,22 @@ if TYPE_CHECKING:
     from atoll.sdk._async.pool import AsyncPool
     from atoll.sdk._async.pty import AsyncPty
     from atoll.sdk._async.sandbox import AsyncSandbox
+    from atoll.sdk._async.secret import AsyncSecret
     from atoll.sdk._async.snapshot import AsyncSnapshot
     from atoll.sdk._async.team import AsyncTeam
+    from atoll.sdk._async.volume import AsyncVolume
+    from atoll.sdk._async.volume_files import AsyncVolumeFiles
     from atoll.sdk._sync.commands import Commands
     from atoll.sdk._sync.files import Files, FileStream, Watch
     from atoll.sdk._sync.handle import CommandHandle
     from atoll.sdk._sync.pool import Pool
     from atoll.sdk._sync.pty import Pty
     from atoll.sdk._sync.sandbox import Sandbox
+    from atoll.sdk._sync.secret import Secret
     from atoll.sdk._sync.snapshot import Snapshot
     from atoll.sdk._sync.team import Team
+    from atoll.sdk._sync.volume import Volume
+    from atoll.sdk._sync.volume_files import VolumeFiles
     from atoll.sdk.errors import (
         AbortedError,
         AlreadyExistsError,
@@ -62,11 +68,14 @@ if TYPE_CHECKING:
         PoolInfo,
         ProcessInfo,
         SandboxInfo,
+        SecretInfo,
         SnapshotInfo,
         Stream,
         TeamInfo,
         TemplateInfo,
         Usage,
+        VolumeInfo,
+        VolumeMount,
     )
     from atoll.sdk.network import Network, Proxy, ProxyTLS
 
@@ -80,8 +89,11 @@ __all__ = [
     "AsyncPool",
     "AsyncPty",
     "AsyncSandbox",
+    "AsyncSecret",
     "AsyncSnapshot",
     "AsyncTeam",
+    "AsyncVolume",
+    "AsyncVolumeFiles",
     "AsyncWatch",
     "AtollError",
     "CommandFailedError",
@@ -118,6 +130,8 @@ __all__ = [
     "ResourceExhaustedError",
     "Sandbox",
     "SandboxInfo",
+    "Secret",
+    "SecretInfo",
     "Snapshot",
     "SnapshotInfo",
     "Stream",
@@ -128,6 +142,10 @@ __all__ = [
     "UnavailableError",
     "UnimplementedError",
     "Usage",
+    "Volume",
+    "VolumeFiles",
+    "VolumeInfo",
+    "VolumeMount",
     "Watch",
 ]
 
@@ -143,8 +161,11 @@ _MODULES = {
     "atoll.sdk._async.pool": ("AsyncPool",),
     "atoll.sdk._async.pty": ("AsyncPty",),
     "atoll.sdk._async.sandbox": ("AsyncSandbox",),
+    "atoll.sdk._async.secret": ("AsyncSecret",),
     "atoll.sdk._async.snapshot": ("AsyncSnapshot",),
     "atoll.sdk._async.team": ("AsyncTeam",),
+    "atoll.sdk._async.volume": ("AsyncVolume",),
+    "atoll.sdk._async.volume_files": ("AsyncVolumeFiles",),
     "atoll.sdk._sync.commands": ("Commands",),
     "atoll.sdk._sync.files": (
         "Files",
@@ -155,8 +176,11 @@ _MODULES = {
     "atoll.sdk._sync.pool": ("Pool",),
     "atoll.sdk._sync.pty": ("Pty",),
     "atoll.sdk._sync.sandbox": ("Sandbox",),
+    "atoll.sdk._sync.secret": ("Secret",),
     "atoll.sdk._sync.snapshot": ("Snapshot",),
     "atoll.sdk._sync.team": ("Team",),
+    "atoll.sdk._sync.volume": ("Volume",),
+    "atoll.sdk._sync.volume_files": ("VolumeFiles",),
     "atoll.sdk.errors": (
         "AbortedError",
         "AlreadyExistsError",
@@ -190,11 +214,14 @@ _MODULES = {
         "PoolInfo",
         "ProcessInfo",
         "SandboxInfo",
+        "SecretInfo",
         "SnapshotInfo",
         "Stream",
         "TeamInfo",
         "TemplateInfo",
         "Usage",
+        "VolumeInfo",
+        "VolumeMount",
     ),
     "atoll.sdk.network": ("Network", "Proxy", "ProxyTLS"),
 }

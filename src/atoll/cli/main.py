@@ -30,6 +30,8 @@ _VERBS: Mapping[str, tuple[str, str]] = {
     "template": ("atoll.cli.template", "template"),
     "snapshot": ("atoll.cli.snapshot", "snapshot"),
     "pool": ("atoll.cli.pool", "pool"),
+    "volume": ("atoll.cli.volume", "volume"),
+    "secret": ("atoll.cli.secret", "secret"),
     "team": ("atoll.cli.team", "team"),
     "key": ("atoll.cli.team", "key"),
     "ls": ("atoll.cli.files", "ls"),
