@@ -136,7 +136,7 @@ def pool(answer: Any) -> models.PoolInfo:
             problem=answer["problem"],
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise _strange(error) from error
+        raise strange(error) from error
 
 
 def team(answer: Any) -> models.TeamInfo:
