@@ -6,20 +6,18 @@ been cut off anywhere. The row decides what should be, the machine shows what is
 """
 
 from dataclasses import replace
-from datetime import timedelta
 
 import structlog
 
 from atoll.server.control.changing import change
 from atoll.server.control.creating import ALIVE, Creating
-from atoll.server.control.killing import End, Killing
+from atoll.server.control.killing import RETRY_DELAY, End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.networking import Networking
 from atoll.server.control.pausing import Pausing
 from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.tasks import Tasks
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
-from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import EventsLost, Machine, MachineEnded, ProcessKilledForMemory
 from atoll.server.domain.sandbox import SLEEPING, EndReason, Sandbox, Status
 from atoll.server.ports.clock import Clock
@@ -30,8 +28,6 @@ log = structlog.get_logger(__name__)
 
 # Rows read at once at the start.
 ROWS_AT_ONCE = MOST_ROWS
-# After a row could not be written, wait so long before the next try.
-RETRY_DELAY = timedelta(seconds=1)
 
 
 class Reconciling:
@@ -162,19 +158,7 @@ class Reconciling:
         log.info("machine ended", sandbox_id=event.sandbox_id, reason=event.reason, detail=event.detail)
         error = UnavailableError("The sandbox ended while it was being created", details=event.detail)
         if not self._creating.stop(event.sandbox_id, end, error):
-            self._tasks.job(f"end {event.sandbox_id}", lambda: self._end_surely(event.sandbox_id, end))
-
-    async def _end_surely(self, sandbox_id: SandboxId, end: End) -> None:
-        while True:
-            try:
-                await self._killing.begin(sandbox_id, end)
-            except NotFoundError:
-                self._killing.remove(sandbox_id)
-            except AtollError as error:
-                log.warning("end not recorded", sandbox_id=sandbox_id, error=str(error))
-                await self._clock.sleep_until(self._clock.now() + RETRY_DELAY)
-                continue
-            return
+            self._tasks.job(f"end {event.sandbox_id}", lambda: self._killing.insist(event.sandbox_id, end))
 
     async def _process_killed(self, event: ProcessKilledForMemory) -> None:
         log.info(
