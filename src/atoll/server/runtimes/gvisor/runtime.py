@@ -292,6 +292,8 @@ class GVisorRuntime(Runtime):
         try:
             await self._saver.go_on(running)
         except HungError as error:
+            if not self._is_held(running):
+                return
             self._ends.ended_otherwise(
                 running, EndReason.RUNTIME_HUNG, f"it stood still for a checkpoint: {error}"
             )
@@ -312,14 +314,17 @@ class GVisorRuntime(Runtime):
         self._spawn(self._end_if_hung(running), "probe")
 
     async def _end_if_hung(self, running: Running) -> None:
-        sandbox_id = running.record.sandbox_id
-        if await self.answers(sandbox_id) or running.sentry.has_ended():
+        answered = await self.answers(running.record.sandbox_id)
+        if answered or not self._is_held(running) or running.sentry.has_ended():
             return
-        if sandbox_id in self._running:
-            self._ends.ended_otherwise(
-                running, EndReason.RUNTIME_HUNG, "above its promised memory, and its sentry does not answer"
-            )
-            running.cgroup.kill_once()
+        self._ends.ended_otherwise(
+            running, EndReason.RUNTIME_HUNG, "above its promised memory, and its sentry does not answer"
+        )
+        running.cgroup.kill_once()
+
+    def _is_held(self, running: Running) -> bool:
+        """Say whether this machine was neither removed nor replaced by the sandbox's next one meanwhile."""
+        return self._running.get(running.record.sandbox_id) is running
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         assert self._group is not None, "not open"
