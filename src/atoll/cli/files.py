@@ -4,7 +4,9 @@
 Names that come from a sandbox are a stranger's: none may lead out of the directory that the user named.
 """
 
+import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -187,11 +189,13 @@ class Download:
     def _copy_file(self, entry: FileInfo, target: Path) -> None:
         """Copy beside, then rename: no half file is left, and no link of ours is followed."""
         self._show(entry.path, None)
-        beside = target.with_name(f".{target.name}.part")
+        # A name that nobody has: what is removed below is ours.
+        fd, name = tempfile.mkstemp(prefix=".atoll-", dir=target.parent)
+        beside = Path(name)
         try:
             with (
+                os.fdopen(fd, "wb") as file,
                 self._files.read(entry.path, format="stream", user=self._user) as stream,
-                beside.open("xb") as file,
             ):
                 for piece in stream:
                     file.write(piece)
