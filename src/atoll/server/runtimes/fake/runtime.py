@@ -45,8 +45,6 @@ MOST_EVENTS = 10_000
 # Places in Faults that a start and a destroy pass, in this order.
 START_PLACES = ("start:1", "start:2", "start:3", "start:4")
 DESTROY_PLACES = ("destroy:1", "destroy:2", "destroy:3")
-CHECKPOINT_PLACES = ("checkpoint:1", "checkpoint:2", "abandon")
-RESTORE_PLACES = ("restore:1", "restore:2", "restore:3")
 
 
 class FakeRuntime(Runtime):
