@@ -94,7 +94,7 @@ async def test_a_hung_sentry_that_is_destroyed_while_it_is_asked_harms_nobody(ho
     running = host.runtime._running[hung.sandbox_id]
 
     async with asyncio.TaskGroup() as group:
-        asked = group.create_task(host.runtime._end_if_hung(running))
+        asked = group.create_task(host.runtime._end_if_hung(running, "why"))
         await asyncio.sleep(0)
         await host.runtime.destroy(hung.sandbox_id)
 

@@ -18,6 +18,7 @@ from atoll.server.control.pausing import Pausing
 from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.tasks import Tasks
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
+from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import EventsLost, Machine, MachineEnded, ProcessKilledForMemory
 from atoll.server.domain.sandbox import SLEEPING, EndReason, Sandbox, Status
 from atoll.server.ports.clock import Clock
@@ -57,6 +58,8 @@ class Reconciling:
         self._snapshots = snapshots
         self._killing = killing
         self._networking = networking
+        # Those that are being looked at.
+        self._suspects: set[SandboxId] = set()
 
     async def reconcile(self) -> None:
         """Open the runtime, and adopt, undo, finish or remove what an earlier server left."""
@@ -83,6 +86,15 @@ class Reconciling:
                     await self._observe_surely()
         # Without events, ended machines would stay running in the rows. The next start finds them.
         raise RuntimeError("the runtime stopped telling what happens")
+
+    async def suspect(self, sandbox_id: SandboxId) -> None:
+        """Have a machine looked at that somebody could not reach; the caller waits for nothing."""
+        row = await self._store.get_sandbox(sandbox_id)
+        if row.status is not Status.RUNNING or sandbox_id in self._suspects:
+            return
+        self._suspects.add(sandbox_id)
+        job = self._tasks.job(f"probe {sandbox_id}", lambda: self._runtime.end_if_hung(sandbox_id))
+        job.outcome.add_done_callback(lambda _: self._suspects.discard(sandbox_id))
 
     async def end_all(self, end: End) -> None:
         """Begin to end every sandbox that is not ended."""

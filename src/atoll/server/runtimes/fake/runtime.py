@@ -74,6 +74,8 @@ class FakeRuntime(Runtime):
         self._events = EventQueue(most_events)
         self._checkpoints = fake_checkpoints.Checkpoints()
         self._ended: dict[SandboxId, MachineEnded] = {}
+        # Those that do not answer, because a test said so.
+        self.hung: set[SandboxId] = set()
 
     @property
     @override
@@ -189,6 +191,12 @@ class FakeRuntime(Runtime):
         await self.faults.at("observe")
         machines = tuple(self._machine(path) for path in self._directories() if _runs(path))
         return Observation(machines=machines, ended=tuple(self._ended.values()))
+
+    @override
+    async def end_if_hung(self, sandbox_id: SandboxId) -> None:
+        await self.faults.at("probe")
+        if sandbox_id in self.hung:
+            self.end(sandbox_id, EndReason.RUNTIME_HUNG)
 
     @override
     async def usage(self, sandbox_id: SandboxId) -> Usage:
