@@ -41,10 +41,13 @@ bench: build ## measure, beside the raw thing in the same run; writes bench.json
 	scripts/packages test
 	$(BIN)/python benchmarks/run.py
 
+fuzz: ## fuzz the parsers of the dataplane, 30 s each
+	scripts/fuzz
+
 lock: build ## write constraints.txt from what is installed
 	$(BIN)/pip freeze --exclude-editable > constraints.txt
 
 clean: ## remove what was built
 	rm -rf $(VENV) build dist
 
-.PHONY: help build demo test test-all check generate bench lock clean
+.PHONY: help build demo test test-all check generate bench fuzz lock clean

@@ -11,7 +11,7 @@ from e2b import Sandbox
 from home import Home
 
 SIZE = 100_000_000
-SAMPLES = 10
+SAMPLES = 30
 
 
 def up_and_down(home: Home, tool: Path) -> list[stats.Figure]:

@@ -142,7 +142,8 @@ def atoll(watch: Stopwatch) -> Iterator[dict[str, str]]:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with watch.step("take Atoll down"):
-            subprocess.run([ATOLL, "down", "--home", home], check=False, env=env, start_new_session=True)
+            # What would not go needs the home for a second try.
+            subprocess.run([ATOLL, "down", "--home", home], check=True, env=env, start_new_session=True)
         shutil.rmtree(home, ignore_errors=True)
 
 

@@ -65,6 +65,12 @@ func (c *control) route(ctx context.Context, id string) (answer, error) {
 	})
 }
 
+// suspect tells the server that a running sandbox accepts no connection: it looks whether that hangs.
+func (c *control) suspect(ctx context.Context, id string) error {
+	_, err := c.ask(ctx, http.MethodPost, "/v1/routes/"+id+"/suspect", nil)
+	return err
+}
+
 // egressAt asks what the sandbox at an address reaches.
 func (c *control) egressAt(ctx context.Context, address netip.Addr) (egress.Policy, error) {
 	return patiently(ctx, c.limits, func() (found egress.Policy, err error) {

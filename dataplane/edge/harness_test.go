@@ -46,6 +46,8 @@ type fakeControl struct {
 	routes map[string]string // id to answer
 	proofs map[string]string // what is shown, as JSON, to id
 	asked  atomic.Int64
+	// suspected counts the sandboxes that the edge could not reach.
+	suspected atomic.Int64
 	// hold, when set, delays every answer until it is closed.
 	hold chan struct{}
 	// arrived gets a token for each question.
@@ -72,6 +74,11 @@ func (c *fakeControl) setHold(hold chan struct{}) {
 }
 
 func (c *fakeControl) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasSuffix(r.URL.Path, "/suspect") {
+		c.suspected.Add(1)
+		_, _ = io.WriteString(w, "{}")
+		return
+	}
 	c.asked.Add(1)
 	id := strings.TrimPrefix(r.URL.Path, "/v1/routes/")
 	shown, _ := io.ReadAll(r.Body)

@@ -26,6 +26,7 @@ var (
 // so there are never more routes than running sandboxes, and strangers' ids leave nothing behind.
 type routes struct {
 	ask         func(context.Context, string) (answer, error)
+	suspect     func(context.Context, string) error // nil: nobody is told
 	allowed     netip.Prefix
 	limits      *Limits
 	log         *slog.Logger
@@ -148,6 +149,11 @@ func (t *routes) check(ctx context.Context, old *lease) (*lease, error) {
 	}
 	if time.Since(old.checked) < t.limits.RouteCheck {
 		return old, nil
+	}
+	if t.suspect != nil {
+		if err := t.suspect(ctx, old.id); err != nil {
+			t.log.Debug("nobody heard that a sandbox is not reached", "sandbox_id", old.id, "error", err)
+		}
 	}
 	found, err := t.question(ctx, old.id)
 	old.checked = time.Now()

@@ -261,6 +261,9 @@ func TestADeadSandboxThatTheServerNoLongerKnowsIsForgotten(t *testing.T) {
 		body != `{"sandboxId":"`+s.id+`","message":"The sandbox is running but port is not open","port":49983,"code":502}`+"\n" {
 		t.Errorf("%d %s", status, body)
 	}
+	if suspected := h.control.suspected.Load(); suspected != 1 {
+		t.Errorf("the server was told %d times", suspected)
+	}
 	h.control.remove(s.id)
 	if status, body := s.get("/health", daemonPort); status != http.StatusBadGateway ||
 		body != `{"sandboxId":"`+s.id+`","message":"The sandbox was not found","code":502}`+"\n" {

@@ -392,6 +392,32 @@ func TestFilesGoUpAndDown(t *testing.T) {
 	}
 }
 
+func TestAnUploadThatIsDamagedIsTheCallersFaultAndLeavesNothing(t *testing.T) {
+	d := configured(t)
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	_, _ = z.Write([]byte("0123456789"))
+	_ = z.Close()
+	whole := zipped.Bytes()
+	for name, body := range map[string][]byte{
+		"no gzip": []byte("plain"), "header only": whole[:10], "cut": whole[:len(whole)-4],
+		"garbage behind the header": append(bytes.Clone(whole[:10]), bytes.Repeat([]byte{0xff}, 20)...),
+		"checksum":                  append(bytes.Clone(whole[:len(whole)-8]), bytes.Repeat([]byte{1}, 8)...),
+	} {
+		path := filepath.Join(t.TempDir(), "file")
+
+		answer := d.request(t, "POST", "/files?path="+path, bytes.NewReader(body),
+			map[string]string{"Content-Type": "application/octet-stream", "Content-Encoding": "gzip"})
+
+		if got := text(t, answer); answer.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: %d %s", name, answer.StatusCode, got)
+		}
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Errorf("%s: something is left: %v", name, err)
+		}
+	}
+}
+
 func TestManyFilesInOneForm(t *testing.T) {
 	d := configured(t)
 	dir := t.TempDir()

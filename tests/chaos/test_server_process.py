@@ -158,6 +158,24 @@ def test_taking_down_works_when_the_database_is_damaged(home: Home) -> None:
     assert machines(home) == set()
 
 
+def test_taking_down_with_a_damaged_database_keeps_what_is_paused(home: Home) -> None:
+    """The database may come back from a backup: what it names must still be there."""
+    with server(home) as (_, client):
+        answer = client.post(f"/sandboxes/{create(client)}/pause")
+        assert answer.status_code == 204, answer.text
+    kept = sorted(path.name for path in home.checkpoints.iterdir())
+    home.database.write_bytes(b"damaged" * 1000)
+    for extra in home.path.glob("atoll.db-*"):
+        extra.unlink()
+
+    with command(home, "take-down") as taking_down:
+        _, errors = taking_down.communicate(timeout=60)
+
+    assert taking_down.returncode == 0, errors
+    assert kept
+    assert sorted(path.name for path in home.checkpoints.iterdir()) == kept
+
+
 def test_the_log_has_one_json_object_a_line(home: Home) -> None:
     with server(home) as (process, client):
         create(client)

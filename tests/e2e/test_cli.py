@@ -168,6 +168,9 @@ def test_doctor_finds_nothing_that_fails(home: LiveHome) -> None:
     assert {"kernel", "cgroups", "network", "runsc", "disk", "memory", "kvm", "container"} <= {
         c["name"] for c in checks
     }
+    # It is tried, not only found.
+    (runsc,) = [check["message"] for check in checks if check["name"] == "runsc"]
+    assert runsc.endswith("runs a sandbox with a network")
 
 
 def test_up_again_says_that_it_is_up(home: LiveHome) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -240,6 +241,18 @@ def test_down_ends_a_server_that_is_only_starting(bare: LiveHome) -> None:
     bare.down()
 
     assert left_of(bare) == {name: [] for name in left_of(bare)}
+
+
+def test_a_login_shells_limit_of_open_files_is_not_the_servers(bare: LiveHome) -> None:
+    """A server holds some descriptors for each sandbox; a shell allows 1,024 for all."""
+    ours, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        bare.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (ours, hard))
+
+    assert resource.prlimit(bare.server_pid(), resource.RLIMIT_NOFILE)[0] == min(hard, 65536)
 
 
 def test_a_port_that_is_taken_is_said(bare: LiveHome, home: LiveHome) -> None:

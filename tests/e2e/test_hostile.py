@@ -9,10 +9,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from e2b import CommandExitException, Sandbox, SandboxException, TimeoutException
+from e2b import CommandExitException, Sandbox, TimeoutException
 
 MEMORY_HOG = "b = []\nwhile True: b.append(b'x' * (16 << 20))"
 
@@ -91,8 +92,11 @@ def test_a_hundred_thousand_empty_files_do_not_stop_it(victim: Sandbox) -> None:
 def test_root_who_kills_the_first_process_ends_his_sandbox_only(
     victim: Sandbox, client_options: dict[str, Any]
 ) -> None:
-    with pytest.raises((SandboxException, TimeoutException, Exception)):
-        victim.commands.run("kill -9 1; sleep 60", user="root", timeout=20)
+    began = time.monotonic()
+    with pytest.raises(Exception) as caught:  # noqa: PT011  whichever way the stream is cut
+        victim.commands.run("kill -9 1; sleep 60", user="root", timeout=50)
+    assert not isinstance(caught.value, CommandExitException)
+    assert time.monotonic() - began < 20
 
     limit = time.monotonic() + 10
     while victim.is_running() and time.monotonic() < limit:
@@ -178,19 +182,29 @@ def test_a_client_that_reads_nothing_harms_nobody(
         assert lives(victim)
 
 
-def test_rubbish_at_the_door_is_refused(neighbour: Sandbox, client_options: dict[str, Any]) -> None:
-    host, port = client_options["api_url"].removeprefix("http://").split(":")
-    for rubbish in (
+@pytest.mark.parametrize(
+    "rubbish",
+    [
         b"\x00" * 4096,
         b"GET / HTTP/9.9\r\n\r\n",
         b"POST /x HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 100_000 + b"\r\n",
-    ):
-        with socket.create_connection((host, int(port)), timeout=20) as door:
-            try:
-                door.sendall(rubbish)
-                door.recv(65536)
-            except (ConnectionError, TimeoutError):
-                pass
+    ],
+    ids=["zeroes", "version", "length", "headers"],
+)
+def test_rubbish_at_the_door_is_refused(
+    neighbour: Sandbox, client_options: dict[str, Any], rubbish: bytes
+) -> None:
+    host, port = client_options["api_url"].removeprefix("http://").split(":")
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=20) as door:
+        # The door may close before it has read all.
+        with suppress(ConnectionError):
+            door.sendall(rubbish)
+        with suppress(ConnectionError):
+            while piece := door.recv(65536):
+                answer += piece
 
+    # A word of refusal, and the connection's end; or its end alone.
+    assert answer == b"" or answer.split(b" ")[1] in (b"400", b"431", b"505"), answer[:200]
     assert lives(neighbour)

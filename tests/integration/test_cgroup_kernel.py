@@ -2,16 +2,18 @@
 
 import asyncio
 import os
+import resource
 import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from atoll.server.host import cgroup, cgroup_moves, scheduling
-from atoll.server.host.cgroup_base import MOUNT, Cgroup
+from atoll.server.host.cgroup_base import MOUNT, Cgroup, CgroupError
 from atoll.server.host.cgroup_v2 import watch_file
 
 MIB = 1024 * 1024
@@ -112,6 +114,29 @@ async def test_what_waited_before_the_watch_is_told_too(group: Cgroup, processes
         await second.wait()
     end()
     group.set_memory_wall(256 * MIB)
+
+
+@contextmanager
+def without_descriptors() -> Iterator[None]:
+    """Have no file opened in this process during the block."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_watch_without_descriptors_is_an_error_of_the_group(group: Cgroup) -> None:
+    """Whoever watches goes on without one; any other error would end the server."""
+    with without_descriptors():
+        with pytest.raises(CgroupError):
+            await group.watch_memory(30 * MIB, 60 * MIB, lambda: None)
+        if cgroup.version() == 1:
+            with pytest.raises(CgroupError):
+                group.stop_at_wall(lambda: None)
+        with pytest.raises(CgroupError):
+            watch_file(Path("/proc/self/stat"), lambda: None)
 
 
 async def test_the_kernel_tells_changes_of_a_file_of_version_2() -> None:

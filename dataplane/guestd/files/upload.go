@@ -2,6 +2,7 @@ package files
 
 import (
 	"bufio"
+	"compress/flate"
 	"compress/gzip"
 	"errors"
 	"io"
@@ -157,7 +158,8 @@ func (u *upload) file(named string, content io.Reader) error {
 
 // received tells what the caller did wrong from what the disk did.
 func received(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader) {
+	var corrupt flate.CorruptInputError
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader) || errors.As(err, &corrupt) {
 		return problemf(http.StatusBadRequest, "body ended early or is damaged: %s", err)
 	}
 	return err

@@ -4,7 +4,9 @@ Copies files and directories into a sandbox or a volume, and out of them.
 Names that come from there are a stranger's: none may lead out of the directory that the user named.
 """
 
+import os
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -132,11 +134,13 @@ class Download:
     def _copy_file(self, entry: FileInfo, target: Path) -> None:
         """Copy beside, then rename: no half file is left, and no link of ours is followed."""
         self._show(entry.path, None)
-        beside = target.with_name(f".{target.name}.part")
+        # A name that nobody has: what is removed below is ours.
+        fd, name = tempfile.mkstemp(prefix=".atoll-", dir=target.parent)
+        beside = Path(name)
         try:
             with (
+                os.fdopen(fd, "wb") as file,
                 self._tree.read(entry.path) as stream,
-                beside.open("xb") as file,
             ):
                 for piece in stream:
                     file.write(piece)

@@ -87,6 +87,23 @@ async def test_a_stopped_sentry_stalls_no_other_machine(host: Host) -> None:
         await host.runtime.destroy(other.sandbox_id)
 
 
+async def test_a_hung_sentry_that_is_destroyed_while_it_is_asked_harms_nobody(host: Host) -> None:
+    """Asking takes seconds; what comes back by then may be about a machine that is no more."""
+    hung, other = await host.start(), await host.start()
+    host.sentry(hung.sandbox_id).send_signal(signal.SIGSTOP)
+    running = host.runtime._running[hung.sandbox_id]
+
+    async with asyncio.TaskGroup() as group:
+        asked = group.create_task(host.runtime._end_if_hung(running, "why"))
+        await asyncio.sleep(0)
+        await host.runtime.destroy(hung.sandbox_id)
+
+    assert asked.exception() is None
+    await host.assert_lives(other)
+    with pytest.raises(TimeoutError):
+        await host.next_end(0.5)
+
+
 async def test_a_living_sentry_answers(host: Host) -> None:
     machine = await host.start()
 

@@ -149,7 +149,23 @@ def test_a_copy_keeps_no_setuid_and_leaves_no_half_file(
 
     assert stat.S_IMODE((tmp_path / "whole").stat().st_mode) == 0o755
     assert isinstance(cut.exception, Exception)
-    assert [path.name for path in tmp_path.iterdir() if "half" in path.name] == []
+    # The other one is the fake sandbox's own.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inside", "whole"]
+
+
+def test_a_copy_touches_no_other_file_and_takes_the_longest_name(
+    invoke: Invoke, sandbox_id: str, tmp_path: Path
+) -> None:
+    source, mine, long = tmp_path / "source", tmp_path / ".back.part", tmp_path / ("n" * 255)
+    source.write_text("theirs")
+    mine.write_text("mine")
+    invoke("cp", str(source), f"{sandbox_id}:/there")
+
+    assert invoke("cp", f"{sandbox_id}:/there", str(tmp_path / "back")).exit_code == 0
+    assert invoke("cp", f"{sandbox_id}:/there", str(long)).exit_code == 0
+
+    assert (mine.read_text(), long.read_text()) == ("mine", "theirs")
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == {mine.name}
 
 
 @pytest.mark.parametrize("args", [("cp", "a", "b"), ("cp", "i1:a", "i2:b"), ("ls",), ("cp", "a")])

@@ -320,6 +320,28 @@ async def test_a_full_host_is_the_callers_error(world: World, control: Control) 
     await world.assert_agreement()
 
 
+async def test_a_create_that_fails_on_a_full_disk_is_undone_when_there_is_room(
+    world: World, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed cannot be written down either; its machine must not stay for that."""
+
+    async def full(*_: Any) -> None:
+        raise ResourceExhaustedError("The server's disk is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(world.store, "replace_sandbox", full)
+        with pytest.raises(ResourceExhaustedError, match="disk is full"):
+            await control.create(ALICE, wish())
+        await world.clock.slept_until(world.clock.now() + timedelta(seconds=1))
+        assert (await only_row(world)).status is Status.CREATING
+    world.clock.advance(timedelta(seconds=1))
+    await control.settled()
+
+    row = await only_row(world)
+    assert (row.status, row.end_reason) == (Status.FAILED, EndReason.START_FAILED)
+    await world.assert_agreement()
+
+
 async def test_only_so_many_start_at_once_and_a_long_queue_is_refused(tmp_path: Path) -> None:
     world = World(tmp_path, small(concurrent_starts=2, queued_starts=3))
     async with world.server() as control:

@@ -10,7 +10,7 @@ from fakes.world import ALICE, World, outcome, turns, wish
 
 from atoll.server.control.service import Control
 from atoll.server.domain.egress import EgressPolicy
-from atoll.server.domain.errors import ResourceExhaustedError, UnavailableError
+from atoll.server.domain.errors import NotFoundError, ResourceExhaustedError, UnavailableError
 from atoll.server.domain.ids import new_sandbox_id
 from atoll.server.domain.machine import MachineSpec
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
@@ -193,6 +193,27 @@ async def test_a_machine_that_ends_by_itself_is_removed_with_its_reason(
     assert world.edge.forgotten == [sandbox.id]
     assert (await control.get(ALICE, other.id)).status is Status.RUNNING
     await world.assert_agreement()
+
+
+async def test_who_is_suspected_is_looked_at_once_and_ends_only_if_it_hangs(
+    world: World, control: Control
+) -> None:
+    well, hung = await control.create(ALICE, wish()), await control.create(ALICE, wish())
+    world.runtime.hung.add(hung.id)
+
+    for _ in range(3):
+        await control.suspect(well.id)
+        await control.suspect(hung.id)
+    await world.faults.reached("destroy:1")
+    await control.settled()
+
+    assert world.faults.passed["probe"] == 2
+    rows = await world.rows()
+    assert (rows[hung.id].status, rows[hung.id].end_reason) == (Status.FAILED, EndReason.RUNTIME_HUNG)
+    assert rows[well.id].status is Status.RUNNING
+    await world.assert_agreement()
+    with pytest.raises(NotFoundError):
+        await control.suspect(new_sandbox_id())
 
 
 async def test_the_first_reason_of_an_end_stays(world: World, control: Control) -> None:

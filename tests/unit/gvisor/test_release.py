@@ -72,6 +72,23 @@ def releases(tmp_path: Path, *, path: str = "/nowhere") -> RunscRelease:
     return RunscRelease(tmp_path / "runsc", probe=PROBE, path=path)
 
 
+async def test_what_is_found_without_installing_was_tried_now(
+    world: World, by_hand: Path, tmp_path: Path
+) -> None:
+    assert await releases(tmp_path).find() == (None, [])
+    found = releases(tmp_path, path=str(by_hand.parent))
+    assert await found.find() == (by_hand, [])
+    assert await found.find() == (by_hand, [])
+    world.good.clear()
+
+    program, failures = await found.find()
+
+    assert program is None
+    assert failures == [f"{by_hand}: does not run a sandbox"]
+    assert world.checked == [by_hand] * 3
+    assert world.made == []
+
+
 async def test_a_good_one_on_path_will_do(world: World, by_hand: Path, tmp_path: Path) -> None:
     found = await releases(tmp_path, path=str(by_hand.parent)).ensure()
 

@@ -364,15 +364,21 @@ class Creating:
     async def _undo(self, creation: _Creation, row: Sandbox, error: BaseException) -> None:
         end = creation.stopped[0] if creation.stopped else _failure(creation.step, error)
         try:
-            if await self._killing.begin(row.id, end):
-                await self._killing.removed(row.id)
+            begun = await self._killing.begin(row.id, end)
         except NotFoundError:
             # The row was never written, so nothing was begun.
             self._give_back(creation)
             return
         except AtollError as problem:
-            # The caller hears why the create failed, not why the undoing takes longer.
             log.warning("create not undone yet", sandbox_id=row.id, error=str(problem))
+            # Its machine has no deadline that would end it. When the server stops, the next one sees to it.
+            with suppress(UnavailableError):
+                self._tasks.job(f"undo {row.id}", lambda: self._killing.insist(row.id, end))
+            return
+        if begun:
+            # The caller hears why the create failed, not why the undoing takes longer.
+            with suppress(UnavailableError):
+                await self._killing.removed(row.id)
 
 
 def _failure(step: str, error: BaseException) -> End:

@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 # Asked for; every other reason means that the sandbox failed.
 WANTED = frozenset({EndReason.KILLED, EndReason.DEADLINE})
+# After a row could not be written (a full disk, say), wait so long before the next try.
+RETRY_DELAY = timedelta(seconds=1)
 # Rows carry so much about an end; the rest is in the log.
 MOST_DETAIL = 4000
 
@@ -118,6 +120,19 @@ class Killing:
             return False
         self.remove(sandbox_id)
         return True
+
+    async def insist(self, sandbox_id: SandboxId, end: End) -> None:
+        """Do what ``begin`` does, again and again until the row is written; without one, just remove."""
+        while True:
+            try:
+                await self.begin(sandbox_id, end)
+            except NotFoundError:
+                self.remove(sandbox_id)
+            except AtollError as error:
+                log.warning("end not recorded", sandbox_id=sandbox_id, error=str(error))
+                await self._clock.sleep_until(self._clock.now() + RETRY_DELAY)
+                continue
+            return
 
     def remove(self, sandbox_id: SandboxId) -> None:
         """Begin to remove what there is of a sandbox whose row is killing, or which has none."""

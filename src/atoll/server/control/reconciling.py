@@ -6,13 +6,12 @@ been cut off anywhere. The row decides what should be, the machine shows what is
 """
 
 from dataclasses import replace
-from datetime import timedelta
 
 import structlog
 
 from atoll.server.control.changing import change
 from atoll.server.control.creating import ALIVE, Creating
-from atoll.server.control.killing import End, Killing
+from atoll.server.control.killing import RETRY_DELAY, End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.networking import Networking
 from atoll.server.control.pausing import Pausing
@@ -32,8 +31,6 @@ log = structlog.get_logger(__name__)
 
 # Rows read at once at the start.
 ROWS_AT_ONCE = MOST_ROWS
-# After a row could not be written, wait so long before the next try.
-RETRY_DELAY = timedelta(seconds=1)
 
 
 class Reconciling:
@@ -67,6 +64,8 @@ class Reconciling:
         self._networking = networking
         self._pool = pool
         self._warming = warming
+        # Those that are being looked at.
+        self._suspects: set[SandboxId] = set()
 
     async def reconcile(self) -> None:
         """Open the runtime, and adopt, undo, finish or remove what an earlier server left."""
@@ -94,6 +93,15 @@ class Reconciling:
                     await self._observe_surely()
         # Without events, ended machines would stay running in the rows. The next start finds them.
         raise RuntimeError("the runtime stopped telling what happens")
+
+    async def suspect(self, sandbox_id: SandboxId) -> None:
+        """Have a machine looked at that somebody could not reach; the caller waits for nothing."""
+        row = await self._store.get_sandbox(sandbox_id)
+        if row.status is not Status.RUNNING or sandbox_id in self._suspects:
+            return
+        self._suspects.add(sandbox_id)
+        job = self._tasks.job(f"probe {sandbox_id}", lambda: self._runtime.end_if_hung(sandbox_id))
+        job.outcome.add_done_callback(lambda _: self._suspects.discard(sandbox_id))
 
     async def end_all(self, end: End) -> None:
         """Begin to end every sandbox that is not ended."""
@@ -170,19 +178,7 @@ class Reconciling:
         error = UnavailableError("The sandbox ended while it was being created", details=event.detail)
         self._pool.lost(event.sandbox_id)
         if not self._creating.machine_ended(event.sandbox_id, end, error):
-            self._tasks.job(f"end {event.sandbox_id}", lambda: self._end_surely(event.sandbox_id, end))
-
-    async def _end_surely(self, sandbox_id: SandboxId, end: End) -> None:
-        while True:
-            try:
-                await self._killing.begin(sandbox_id, end)
-            except NotFoundError:
-                self._killing.remove(sandbox_id)
-            except AtollError as error:
-                log.warning("end not recorded", sandbox_id=sandbox_id, error=str(error))
-                await self._clock.sleep_until(self._clock.now() + RETRY_DELAY)
-                continue
-            return
+            self._tasks.job(f"end {event.sandbox_id}", lambda: self._killing.insist(event.sandbox_id, end))
 
     async def _process_killed(self, event: ProcessKilledForMemory) -> None:
         log.info(

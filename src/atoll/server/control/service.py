@@ -496,6 +496,16 @@ class Control:
         await self.pausing.wake(sandbox_id)
         return await self._reading.route(sandbox_id)
 
+    async def suspect(self, untrusted_id: str) -> None:
+        """
+        Hear of the edge that a running sandbox accepts no connection; one that hangs is ended behind this.
+
+        Raises:
+            InvalidArgumentError: the id has another form.
+            NotFoundError: there never was one.
+        """
+        await self._reconciling.suspect(parse_sandbox_id(untrusted_id))
+
     async def egress_at(self, untrusted_address: str) -> Sandbox:
         """
         Tell the edge whose address this is, and so what may be reached from there.

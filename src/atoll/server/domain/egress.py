@@ -27,7 +27,6 @@ Network = IPv4Network | IPv6Network
 
 # What clients write for "everything"; it means IPv6 too.
 ALL_TRAFFIC = "0.0.0.0/0"
-ALL_TRAFFIC_6 = "::/0"
 # E2B's own text: programs compare it.
 DOMAINS_NEED_DENY = (
     "When specifying allowed domains in allow out, you must include 'ALL_TRAFFIC' in deny out to block all "

@@ -107,7 +107,7 @@ class CgroupV1(Cgroup):
 
     async def watch_memory(self, near: int, most: int, crossed: Callable[[], None]) -> Callable[[], None]:
         """Have the kernel count up an event descriptor when the usage crosses ``near``, up or down."""
-        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        event = _eventfd()
         try:
             # Waits for a grace period of RCU: 10 ms.
             await finish_in_thread(self._ask_for_events, event, "memory.usage_in_bytes", str(near))
@@ -118,7 +118,7 @@ class CgroupV1(Cgroup):
 
     def stop_at_wall(self, reached: Callable[[], None]) -> Callable[[], None]:
         """Switch the kernel's killer off in the group, and have it count up an event descriptor instead."""
-        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        event = _eventfd()
         try:
             self._ask_for_events(event, "memory.oom_control", "")
             write_text(self._memory / "memory.oom_control", "1")
@@ -178,6 +178,11 @@ class CgroupV1(Cgroup):
             for name in ("cpuset.cpus", "cpuset.mems"):
                 if not read_text(level / name).strip():
                     write_text(level / name, read_text(parent / name).strip())
+
+
+def _eventfd() -> int:
+    with _kernel("eventfd"):
+        return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
 
 def _call_on(event: int, call: Callable[[], None]) -> Callable[[], None]:

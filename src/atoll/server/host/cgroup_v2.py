@@ -136,13 +136,15 @@ def watch_file(file: Path, changed: Callable[[], None]) -> Callable[[], None]:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise CgroupError(f"open {file}: {error.strerror}") from error
-    poll = select.epoll()
-    # Reading arms it.
-    os.pread(fd, 4096, 0)
+    poll = None
     try:
+        poll = select.epoll()
+        # Reading arms it.
+        os.pread(fd, 4096, 0)
         poll.register(fd, select.EPOLLPRI)
     except OSError as error:
-        poll.close()
+        if poll is not None:
+            poll.close()
         os.close(fd)
         raise CgroupError(f"{file} tells no changes: {error.strerror}") from error
 

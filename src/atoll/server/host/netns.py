@@ -105,6 +105,26 @@ def creating(name: str, directory: Path = DIRECTORY) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def creating_unnamed() -> Iterator[int]:
+    """
+    Make a namespace without a name; the calling thread is inside during the block.
+
+    It lives as long as what is given: a descriptor of it, which the caller closes, unless the block fails.
+
+    Raises:
+        NetnsError: the kernel refused.
+    """
+    with _returning():
+        _check(_libc.unshare(_CLONE_NEWNET), "unshare a network namespace")
+        fd = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield fd
+        except BaseException:
+            os.close(fd)
+            raise
+
+
+@contextlib.contextmanager
 def inside(name: str, directory: Path = DIRECTORY) -> Iterator[None]:
     """
     Have the calling thread inside a named namespace during the block.

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import dataclasses
 import os
+import resource
 import socket
 import sys
 from pathlib import Path
@@ -19,6 +20,9 @@ from atoll.server.main import gvisor_host, logs, serving, stopping
 from atoll.server.settings import DEFAULT_HOME, Settings
 from atoll.server.settings.home import Home, open_home
 from atoll.server.settings.loading import load
+
+# Each sandbox takes four, and every connection one; as in the systemd unit.
+OPEN_FILES = 65536
 
 
 def open_with_settings(path: Path, listen: str | None) -> tuple[Home, Settings]:
@@ -43,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             match options.command:
                 case "serve":
+                    allow_open_files()
                     runner.run(_serve(home, settings))
                 case "stop":
                     runner.run(stopping.stop(home, settings))
@@ -52,6 +57,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"atoll: {error}", file=sys.stderr)  # noqa: T201  for the operator
         return 1
     return 0
+
+
+def allow_open_files() -> None:
+    """Raise the limit of open files, as far as the system lets us; a shell's own is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(home: Home, settings: Settings) -> None:

@@ -6,6 +6,7 @@ Nothing that is written here grows without bound; the edge keeps its own log bou
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
@@ -57,7 +58,16 @@ class Pace(logging.Filter):
         return True
 
 
-class StandardErrorFile(RotatingFileHandler):
+class LogFile(RotatingFileHandler):
+    """Says nothing where it cannot write, to a full disk say: that would be pages amidst what matters."""
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+class StandardErrorFile(LogFile):
     """Keeps the file bounded that standard error is; what Python itself says there goes to the newest one."""
 
     @override
@@ -96,7 +106,7 @@ def set_up(file: Path, settings: ServerSettings, *, errors: Path | None = None) 
         cache_logger_on_first_use=True,
     )
     bounds: dict[str, Any] = {"maxBytes": settings.log_bytes, "backupCount": settings.log_files}
-    to_file = RotatingFileHandler(file, **bounds)
+    to_file = LogFile(file, **bounds)
     to_file.setFormatter(
         _formatter(
             shared,

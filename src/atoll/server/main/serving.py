@@ -40,7 +40,7 @@ from atoll.server.ports.webhooks import Courier
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home
 from atoll.server.stores.api_keys import SqliteApiKeys
-from atoll.server.stores.database import Database
+from atoll.server.stores.database import SPARE_BYTES, Database
 from atoll.server.stores.deliveries import SqliteDeliveries
 from atoll.server.stores.events import SqliteEvents
 from atoll.server.stores.lines import FileLines
@@ -73,7 +73,7 @@ async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Cal
         AtollError: something does not open.
     """
     with home.locked(), _stop_signal() as stop:
-        async with Database(home.database) as database:
+        async with Database(home.database, spare_bytes=SPARE_BYTES) as database:
             await access.set_home_key(SqliteApiKeys(database), SystemClock(), home.api_key(), name=HOME_KEY)
             async with host(home, settings, Purpose.SERVE) as parts, _courier(settings) as courier:
                 delivering = make_delivering(home, settings, database, courier)

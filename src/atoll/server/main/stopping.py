@@ -6,13 +6,18 @@ Ends a server from outside.
 """
 
 import contextlib
+import dataclasses
+from pathlib import Path
 
 import structlog
+from typing_extensions import override
 
-from atoll.server.domain.errors import InternalError, UnavailableError
+from atoll.server.domain.errors import InternalError, ResourceExhaustedError, UnavailableError
+from atoll.server.domain.ids import SandboxId
 from atoll.server.host.pidfd import Pidfd
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
 from atoll.server.main.serving import make_control, make_telling
+from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home
 from atoll.server.stores.database import Database
@@ -72,11 +77,40 @@ async def _kill_all(home: Home, settings: Settings, parts: HostParts) -> None:
     try:
         async with Database(home.database) as database:
             await _kill_rows(home, settings, parts, database)
-    except InternalError as error:
-        # A damaged database must not keep its sandboxes alive: without rows, all of them are orphans.
-        log.warning("database not read; removing all sandboxes without it", error=str(error))
+    except (InternalError, ResourceExhaustedError) as error:
+        # A database that is damaged, or has no room on a full disk, must not keep sandboxes alive: without
+        # rows, all of them are orphans. What is paused is not: the rows may name it.
+        log.warning("rows not read or written; removing all sandboxes without them", error=str(error))
+        kept = dataclasses.replace(parts, checkpoints=_Kept(parts.checkpoints))
         async with Database(None) as database:
-            await _kill_rows(home, settings, parts, database)
+            await _kill_rows(home, settings, kept, database)
+
+
+class _Kept(Checkpoints):
+    """Checkpoints of which nobody knows here whose they are: none is removed."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
+
+    @override
+    def path(self, name: str) -> Path:
+        return self._checkpoints.path(name)
+
+    @override
+    async def names(self) -> frozenset[str]:
+        return await self._checkpoints.names()
+
+    @override
+    async def remove(self, name: str) -> None:
+        return
+
+    @override
+    async def remove_all(self, sandbox_id: SandboxId) -> None:
+        return
+
+    @override
+    async def keep_only(self, names: frozenset[str]) -> None:
+        return
 
 
 async def _kill_rows(home: Home, settings: Settings, parts: HostParts, database: Database) -> None:

@@ -187,6 +187,14 @@ class Runtime(Protocol):
         """
         ...
 
+    async def end_if_hung(self, sandbox_id: SandboxId) -> None:
+        """
+        Look whether a machine answers, and end it if not; its end is told as an event.
+
+        A no-op for one that is not there. Takes seconds where it hangs, and keeps nobody else waiting.
+        """
+        ...
+
     async def observe(self) -> Observation:
         """Look at all machines of which this object knows, for a reader who lost events."""
         ...

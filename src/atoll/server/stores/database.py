@@ -7,6 +7,7 @@ Nothing here knows a table: each noun has its own store beside this file, all ov
 """
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import structlog
 from sqlalchemy import Connection, Engine, create_engine, event, exc
 from sqlalchemy.pool import StaticPool
 
@@ -24,6 +26,11 @@ from atoll.server.domain.errors import (
     UnavailableError,
 )
 from atoll.server.stores import migrating
+
+log = structlog.get_logger(__name__)
+
+# What a server's files hold beforehand: hundreds of kills, each of which takes some 20 KB there.
+SPARE_BYTES = 4 * 1024 * 1024
 
 # How long to wait for another process that writes (a backup, an operator's shell). The event loop
 # stands still meanwhile; nobody else writes in normal use.
@@ -40,12 +47,15 @@ class Database:
     no sandbox survives either: what then is on the disk without a row is removed at the next start.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, spare_bytes: int = 0) -> None:
         """
         Args:
             path: the file; made with mode 0600 if missing. None: in memory.
+            spare_bytes: room that the files take beforehand, so that rows can still be written when the disk
+                is full: sandboxes that filled it must not be safe from being killed by that.
         """
         self._path = path
+        self._spare_bytes = spare_bytes if path is not None else 0
         self._engine: Engine | None = None
 
     async def __aenter__(self) -> Self:
@@ -81,6 +91,8 @@ class Database:
             with self._errors():
                 self._check_file(engine)
                 migrating.upgrade(engine)
+            if self._spare_bytes:
+                self._take_room(engine)
         except BaseException:
             await self.close()
             raise
@@ -123,6 +135,28 @@ class Database:
         except ValueError as error:
             # A value that is no JSON, or no time; the driver does not say of which row.
             raise unreadable(str(self._path), error) from error
+
+    def _take_room(self, engine: Engine) -> None:
+        """
+        Write something large and take it out again: what it took stays in both files, and is used again.
+
+        The log of writes begins anew at its start when all of it was copied; no block of it is given back.
+        """
+        connection = engine.raw_connection()
+        try:
+            # In two transactions: what one makes and drops itself is not written.
+            for statement, values in (
+                ("DROP TABLE IF EXISTS room", ()),
+                ("CREATE TABLE room (bytes BLOB)", ()),
+                ("INSERT INTO room VALUES (zeroblob(?))", (self._spare_bytes,)),
+                ("DROP TABLE room", ()),
+                ("PRAGMA wal_checkpoint(RESTART)", ()),
+            ):
+                connection.cursor().execute(statement, values)
+        except sqlite3.Error as error:
+            log.warning("no room kept for rows on a full disk", path=str(self._path), error=str(error))
+        finally:
+            connection.close()
 
     def _translated(self, error: exc.DBAPIError) -> AtollError:
         name = str(getattr(error.orig, "sqlite_errorname", ""))

@@ -33,6 +33,10 @@ class Route(BaseModel):
     https_ports: list[int] = []
 
 
+class Heard(BaseModel):
+    """Nothing to say."""
+
+
 class Header(BaseModel):
     """A header, whose value may name secrets."""
 
@@ -162,6 +166,35 @@ def build(control: Control, secrets: Secrets, naming: Naming | None = None) -> D
     add_error_forms(app, render)
     routes = APIRouter(route_class=route_class(render))
 
+    _add_places(routes, control)
+
+    @routes.get("/v1/egress/{address}")
+    async def egress(address: str) -> Egress:
+        return told_egress(await control.egress_at(address))
+
+    # POST, and a body: names are none of a log's business.
+    @routes.post("/v1/egress/{address}/secrets")
+    async def secret_values(address: str, body: SecretNames) -> SecretValues:
+        sandbox = await control.egress_at(address)
+        return SecretValues(values=dict(await secrets.values_for(sandbox, body.names)))
+
+    @routes.post("/v1/volumes/{volume_id}/directory")
+    async def volume(volume_id: str, body: VolumeToken) -> VolumeDirectory:
+        return VolumeDirectory(directory=str(await control.volumes.directory(volume_id, body.token)))
+
+    if naming is not None:
+
+        @routes.post("/v1/names", status_code=204)
+        async def names() -> None:
+            await naming.refresh()
+
+    app.include_router(routes)
+    return Dialect(app=app, open_prefixes=("/",), render=render)
+
+
+def _add_places(routes: APIRouter, control: Control) -> None:
+    """Add the questions where a sandbox is."""
+
     def told(found: Found) -> Route:
         return Route(
             sandbox_id=found.sandbox_id,
@@ -176,15 +209,10 @@ def build(control: Control, secrets: Secrets, naming: Naming | None = None) -> D
     async def route(sandbox_id: str) -> Route:
         return told(await control.route(sandbox_id))
 
-    @routes.get("/v1/egress/{address}")
-    async def egress(address: str) -> Egress:
-        return told_egress(await control.egress_at(address))
-
-    # POST, and a body: names are none of a log's business.
-    @routes.post("/v1/egress/{address}/secrets")
-    async def secret_values(address: str, body: SecretNames) -> SecretValues:
-        sandbox = await control.egress_at(address)
-        return SecretValues(values=dict(await secrets.values_for(sandbox, body.names)))
+    @routes.post("/v1/routes/{sandbox_id}/suspect")
+    async def suspect(sandbox_id: str) -> Heard:
+        await control.suspect(sandbox_id)
+        return Heard()
 
     # POST, since what is asked for is a secret, and paths of requests are logged.
     @routes.post("/v1/routes/by-token")
@@ -194,16 +222,3 @@ def build(control: Control, secrets: Secrets, naming: Naming | None = None) -> D
     @routes.post("/v1/routes/by-signature")
     async def by_signature(body: Signed) -> Route:
         return told(await control.route_by_signature(SignedFile(**body.model_dump())))
-
-    @routes.post("/v1/volumes/{volume_id}/directory")
-    async def volume(volume_id: str, body: VolumeToken) -> VolumeDirectory:
-        return VolumeDirectory(directory=str(await control.volumes.directory(volume_id, body.token)))
-
-    if naming is not None:
-
-        @routes.post("/v1/names", status_code=204)
-        async def names() -> None:
-            await naming.refresh()
-
-    app.include_router(routes)
-    return Dialect(app=app, open_prefixes=("/",), render=render)

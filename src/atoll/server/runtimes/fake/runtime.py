@@ -46,8 +46,6 @@ MOST_EVENTS = 10_000
 # Places in Faults that a start and a destroy pass, in this order.
 START_PLACES = ("start:1", "start:2", "start:3", "start:4")
 DESTROY_PLACES = ("destroy:1", "destroy:2", "destroy:3")
-CHECKPOINT_PLACES = ("checkpoint:1", "checkpoint:2", "abandon")
-RESTORE_PLACES = ("restore:1", "restore:2", "restore:3")
 
 
 class FakeRuntime(Runtime):
@@ -77,6 +75,8 @@ class FakeRuntime(Runtime):
         self._events = EventQueue(most_events)
         self._checkpoints = fake_checkpoints.Checkpoints()
         self._ended: dict[SandboxId, MachineEnded] = {}
+        # Those that do not answer, because a test said so.
+        self.hung: set[SandboxId] = set()
 
     @property
     @override
@@ -202,6 +202,12 @@ class FakeRuntime(Runtime):
         await self.faults.at("observe")
         machines = tuple(self._machine(path) for path in self._directories() if _runs(path))
         return Observation(machines=machines, ended=tuple(self._ended.values()))
+
+    @override
+    async def end_if_hung(self, sandbox_id: SandboxId) -> None:
+        await self.faults.at("probe")
+        if sandbox_id in self.hung:
+            self.end(sandbox_id, EndReason.RUNTIME_HUNG)
 
     @override
     async def usage(self, sandbox_id: SandboxId) -> Usage:

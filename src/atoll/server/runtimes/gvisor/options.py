@@ -35,6 +35,8 @@ class GVisorOptions:
         save_timeout_s: for writing a checkpoint, beside what its size needs.
         save_bytes_a_second: what a slow disk takes at least; 512 MB were written in 0.4 s.
         probe_timeout_s: how long a sandbox may take to answer whether it lives; milliseconds when it does.
+        hung_timeout_s: the same for one that does not accept connections: after that it is ended, so longer
+            than a host that is overloaded keeps an answer back.
         kill_timeout_s: how long killed processes may take to be gone; freeing a gigabyte takes 0.1 s.
         remove_timeout_s: how long control groups may stay busy after that.
         memory_near: the part of the promise that, once exceeded, has a sandbox looked at again and again. The
@@ -67,6 +69,7 @@ class GVisorOptions:
     save_timeout_s: float = 30.0
     save_bytes_a_second: int = 50 * MIB
     probe_timeout_s: float = 2.0
+    hung_timeout_s: float = 10.0
     kill_timeout_s: float = 20.0
     remove_timeout_s: float = 5.0
     memory_near: float = 0.6

@@ -71,13 +71,9 @@ class RunscRelease:
         Raises:
             UnavailableError: none could be had; details name each attempt.
         """
-        attempts: list[str] = []
-        for program in self._present():
-            try:
-                await self._check_once(program)
-                return program
-            except (ReleaseError, RunscError) as error:
-                attempts.append(f"{program}: {error}")
+        program, attempts = await self._first_good(self._check_once)
+        if program is not None:
+            return program
         await finish_in_thread(self._directory.mkdir, parents=True, exist_ok=True)
         async with _locked(self._directory / ".lock"):
             for source in _SOURCES:
@@ -92,9 +88,23 @@ class RunscRelease:
             resolution="install gVisor's runsc so that it is on PATH (https://gvisor.dev/docs/user_guide/install/)",
         )
 
+    async def find(self) -> tuple[Path | None, list[str]]:
+        """Return what works and is there already, or None, and why others do not; each is tried now."""
+        return await self._first_good(lambda program: check(program, self._probe))
+
     def installed(self) -> dict[str, Path]:
         """List what is installed, by version."""
         return {path.parent.name: path for path in sorted(self._directory.glob("[!.]*/runsc"))}
+
+    async def _first_good(self, tried: Callable[[Path], Awaitable[None]]) -> tuple[Path | None, list[str]]:
+        failures: list[str] = []
+        for program in self._present():
+            try:
+                await tried(program)
+                return program, failures
+            except (ReleaseError, RunscError) as error:
+                failures.append(f"{program}: {error}")
+        return None, failures
 
     def _present(self) -> Iterator[Path]:
         """Name what may do without installing: the pinned versions of ours, then what is on PATH."""

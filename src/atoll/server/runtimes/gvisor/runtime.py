@@ -253,10 +253,16 @@ class GVisorRuntime(Runtime):
     async def usages(self) -> Mapping[SandboxId, Usage]:
         return await asyncio.to_thread(self._usages.read_all, list(self._running.values()))
 
-    async def answers(self, sandbox_id: SandboxId) -> bool:
-        """Ask a machine's sentry whether it lives, for ``probe_timeout_s`` at most."""
+    @override
+    async def end_if_hung(self, sandbox_id: SandboxId) -> None:
+        if (running := self._running.get(sandbox_id)) and sandbox_id not in self._ended:
+            why = "it accepts no connection, and its sentry does not answer"
+            await self._end_if_hung(running, why, timeout_s=self._options.hung_timeout_s)
+
+    async def answers(self, sandbox_id: SandboxId, *, timeout_s: float | None = None) -> bool:
+        """Ask a machine's sentry whether it lives, for ``probe_timeout_s`` at most, unless said otherwise."""
         try:
-            await self._runsc.state(sandbox_id, timeout_s=self._options.probe_timeout_s)
+            await self._runsc.state(sandbox_id, timeout_s=timeout_s or self._options.probe_timeout_s)
         except RunscError as error:
             log.warning("a sentry does not answer", sandbox_id=sandbox_id, error=str(error))
             return False
@@ -316,6 +322,8 @@ class GVisorRuntime(Runtime):
         try:
             await self._saver.go_on(running)
         except HungError as error:
+            if not self._is_held(running):
+                return
             self._ends.ended_otherwise(
                 running, EndReason.RUNTIME_HUNG, f"it stood still for a checkpoint: {error}"
             )
@@ -333,17 +341,19 @@ class GVisorRuntime(Runtime):
         running.cgroup.kill_once()
 
     def _no_answer(self, running: Running) -> None:
-        self._spawn(self._end_if_hung(running), "probe")
+        why = "above its promised memory, and its sentry does not answer"
+        self._spawn(self._end_if_hung(running, why), "probe")
 
-    async def _end_if_hung(self, running: Running) -> None:
-        sandbox_id = running.record.sandbox_id
-        if await self.answers(sandbox_id) or running.sentry.has_ended():
+    async def _end_if_hung(self, running: Running, why: str, *, timeout_s: float | None = None) -> None:
+        answered = await self.answers(running.record.sandbox_id, timeout_s=timeout_s)
+        if answered or not self._is_held(running) or running.sentry.has_ended():
             return
-        if sandbox_id in self._running:
-            self._ends.ended_otherwise(
-                running, EndReason.RUNTIME_HUNG, "above its promised memory, and its sentry does not answer"
-            )
-            running.cgroup.kill_once()
+        self._ends.ended_otherwise(running, EndReason.RUNTIME_HUNG, why)
+        running.cgroup.kill_once()
+
+    def _is_held(self, running: Running) -> bool:
+        """Say whether this machine was neither removed nor replaced by the sandbox's next one meanwhile."""
+        return self._running.get(running.record.sandbox_id) is running
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         assert self._group is not None, "not open"

@@ -1,0 +1,51 @@
+"""A sandbox whose kernel hangs: who wants something of it has it ended, with its reason."""
+
+import os
+import signal
+import time
+from typing import Any
+
+import httpx
+from support.home import LiveHome
+
+from atoll import Sandbox
+
+
+def sentry(home: LiveHome, sandbox: Sandbox) -> int:
+    """Find the process that isolates."""
+    (found,) = [
+        process.pid
+        for process in home.processes("runsc-sandbox")
+        if any(sandbox.id in word for word in process.cmdline())
+    ]
+    return found
+
+
+def test_it_is_ended_once_somebody_cannot_reach_it(home: LiveHome, client_options: dict[str, Any]) -> None:
+    options = {name: client_options[name] for name in ("api_url", "api_key")}
+    with (
+        Sandbox.create("minimal", timeout=600, **options) as hung,
+        Sandbox.create("minimal", timeout=600, **options) as other,
+    ):
+        os.kill(sentry(home, hung), signal.SIGSTOP)
+        began = time.monotonic()
+        # On a connection of its own: what is open already only waits.
+        headers = {"E2b-Sandbox-Id": hung.id, "E2b-Sandbox-Port": "8000"}
+        answer = httpx.get(f"{client_options['api_url']}/", headers=headers, timeout=60)
+
+        assert answer.status_code == 504
+        while hung.info().end_reason is None and time.monotonic() - began < 60:
+            time.sleep(0.1)
+        assert hung.info().end_reason == "runtime_hung"
+        assert other.commands.run("echo alive").stdout == "alive\n"
+
+
+def test_a_port_that_is_only_closed_ends_nothing(client_options: dict[str, Any]) -> None:
+    options = {name: client_options[name] for name in ("api_url", "api_key")}
+    with Sandbox.create("minimal", timeout=600, **options) as sandbox:
+        headers = {"E2b-Sandbox-Id": sandbox.id, "E2b-Sandbox-Port": "8000"}
+        for _ in range(3):
+            assert httpx.get(f"{client_options['api_url']}/", headers=headers, timeout=60).status_code == 502
+
+        assert sandbox.commands.run("echo alive").stdout == "alive\n"
+        assert sandbox.info().end_reason is None
