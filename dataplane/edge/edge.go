@@ -294,6 +294,7 @@ func (e *Edge) clientServer(protocols *http.Protocols) *http.Server {
 	return &http.Server{
 		Handler:           http.HandlerFunc(e.dispatch),
 		Protocols:         protocols,
+		ConnContext:       withClient,
 		MaxHeaderBytes:    limits.HeaderBytes,
 		ReadHeaderTimeout: limits.HeaderTime,
 		IdleTimeout:       limits.ClientIdle,

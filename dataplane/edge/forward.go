@@ -23,18 +23,19 @@ const bufferBytes = 64 << 10
 type forwarder struct {
 	routes *routes
 	limits *Limits
+	lifts  *lifts
 	log    *slog.Logger
 	proxy  *httputil.ReverseProxy
 }
 
 func newForwarder(routes *routes, limits *Limits, log *slog.Logger) *forwarder {
-	f := &forwarder{routes: routes, limits: limits, log: log}
+	f := &forwarder{routes: routes, limits: limits, lifts: newLifts(limits.Lifts), log: log}
 	f.proxy = &httputil.ReverseProxy{
 		Rewrite:        rewrite,
 		Transport:      transportOfLease{},
 		FlushInterval:  -1,
 		BufferPool:     buffers,
-		ModifyResponse: openBothWays,
+		ModifyResponse: prepareAnswer,
 		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) {
 			// Nothing has been answered yet: the caller of the proxy decides what to say.
 			exchangeOf(r.Context()).err = err
@@ -49,6 +50,9 @@ type exchange struct {
 	lease *lease
 	to    target
 	body  *clientBody
+	// answer is nil where nothing can be lifted.
+	answer *answerWriter
+	lifts  *lifts
 	// conn is the connection to the sandbox, once there is one; other requests share a multiplexed one.
 	conn        net.Conn
 	multiplexed bool
@@ -60,7 +64,7 @@ type exchange struct {
 func (e *exchange) use(info httptrace.GotConnInfo) {
 	e.conn = info.Conn
 	if conn, ok := beneath(e.conn).(*sandboxConn); ok && !e.multiplexed {
-		conn.tell(e.body.interrupt)
+		conn.tell(e)
 	}
 }
 
@@ -124,7 +128,8 @@ func (f *forwarder) try(w http.ResponseWriter, r *http.Request, to target, body 
 		refused.write(w, r)
 		return nil
 	}
-	under := &exchange{lease: found, to: to, body: body, multiplexed: isGRPC(r) && to.port != daemonPort && !found.ingress.isHTTPS(to)}
+	under := &exchange{lease: found, to: to, body: body, answer: answerWriterFor(w, r), lifts: f.lifts}
+	under.multiplexed = isGRPC(r) && to.port != daemonPort && !found.ingress.isHTTPS(to)
 	ctx = context.WithValue(ctx, exchangeKey{}, under)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: under.use,
@@ -140,6 +145,9 @@ func (f *forwarder) try(w http.ResponseWriter, r *http.Request, to target, body 
 		}
 	case hasBody(r):
 		forwarded.Body = body
+	}
+	if under.answer != nil {
+		w = under.answer
 	}
 	f.proxy.ServeHTTP(w, forwarded)
 	return f.judge(r.Context(), under)
@@ -245,11 +253,16 @@ func isGRPC(r *http.Request) bool {
 	return r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
 }
 
+func prepareAnswer(response *http.Response) error {
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		return openBothWays(response)
+	}
+	liftAnswer(response)
+	return nil
+}
+
 // openBothWays lets one side of an upgraded connection end while the other goes on.
 func openBothWays(response *http.Response) error {
-	if response.StatusCode != http.StatusSwitchingProtocols {
-		return nil
-	}
 	stream, ok := response.Body.(io.ReadWriteCloser)
 	if !ok {
 		return errors.New("the answer to an upgrade cannot be written to")

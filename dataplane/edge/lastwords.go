@@ -19,11 +19,17 @@ func (w *lastWords) begin() { w.sent.Store(false) }
 
 func (w *lastWords) write(conn net.Conn, p []byte) (int, error) {
 	n, err := conn.Write(p)
+	return w.heard(n, len(p), err)
+}
+
+// heard says what a write of size bytes shall have come to; nil believes what it came to.
+func (w *lastWords) heard(n, size int, err error) (int, error) {
 	switch {
+	case w == nil:
 	case err == nil:
 		w.sent.Store(true)
 	case w.sent.Load() && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)):
-		return len(p), nil
+		return size, nil
 	}
 	return n, err
 }

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -261,29 +262,63 @@ type sandboxConn struct {
 	net.Conn
 	lease *lease
 	words lastWords
-	// whenClosed tells the request that uses the connection; the lease's lock guards it.
-	whenClosed func()
+	lift  atomic.Pointer[lift]
+	// user is the request that uses the connection; the lease's lock guards it.
+	user *exchange
 }
 
 func (c *sandboxConn) Write(p []byte) (int, error) { return c.words.write(c.Conn, p) }
 
+func (c *sandboxConn) Read(p []byte) (int, error) {
+	if l := c.lift.Load(); l.isFor(p) {
+		return l.take(len(p))
+	}
+	return c.Conn.Read(p)
+}
+
+// ReadFrom sends a request's body, from the client's connection where it can.
+func (c *sandboxConn) ReadFrom(from io.Reader) (int64, error) {
+	c.lease.mu.Lock()
+	user := c.user
+	c.lease.mu.Unlock()
+	sized, ok := from.(*io.LimitedReader)
+	if !ok || sized.N < liftedBytes || user == nil || user.answer == nil || c.tcp() == nil {
+		return copyPieces(c, from)
+	}
+	client := user.answer.client
+	l := user.lifts.begin(client.TCPConn, c.tcp())
+	if l == nil {
+		return copyPieces(c, from)
+	}
+	defer user.lifts.end(l)
+	client.lift.Store(l)
+	defer client.lift.CompareAndSwap(l, nil)
+	return l.copyTo(c, &c.words, from)
+}
+
+// tcp returns nil where there is more to the connection.
+func (c *sandboxConn) tcp() *net.TCPConn {
+	tcp, _ := c.Conn.(*net.TCPConn)
+	return tcp
+}
+
 // tell has the end of the connection told to its present user.
-func (c *sandboxConn) tell(whenClosed func()) {
+func (c *sandboxConn) tell(user *exchange) {
 	c.words.begin()
 	c.lease.mu.Lock()
 	defer c.lease.mu.Unlock()
-	c.whenClosed = whenClosed
+	c.user = user
 }
 
 // Close closes the connection and takes it off the lease's list.
 func (c *sandboxConn) Close() error {
 	c.lease.mu.Lock()
 	delete(c.lease.conns, c)
-	whenClosed := c.whenClosed
-	c.whenClosed = nil
+	user := c.user
+	c.user = nil
 	c.lease.mu.Unlock()
-	if whenClosed != nil {
-		whenClosed()
+	if user != nil {
+		user.body.interrupt()
 	}
 	return c.Conn.Close()
 }

@@ -27,6 +27,9 @@ type Limits struct {
 	// SmallCall is the size up to which a call of guestd is read whole before it is handed on. Longer ones
 	// are files, and carried as they come.
 	SmallCall int64
+	// Lifts is how many large bodies may be carried inside of the kernel at once; more are read and written. Each
+	// holds up to 256 KB there and as much memory here, and two descriptors.
+	Lifts int
 	// AnswerHeaderBytes bounds what a sandbox may send before its body, informational answers included.
 	AnswerHeaderBytes int64
 	// ConnectTime is how long a sandbox may take to accept a connection. It is on this machine: only one
@@ -122,6 +125,7 @@ func DefaultLimits() Limits {
 
 		SandboxRequests:   1024,
 		SmallCall:         16 << 10,
+		Lifts:             128,
 		AnswerHeaderBytes: 256 << 10,
 		ConnectTime:       3 * time.Second,
 		TunnelTime:        3 * time.Second,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -59,6 +60,7 @@ type client struct {
 	*net.TCPConn
 	once  sync.Once
 	leave func()
+	lift  atomic.Pointer[lift]
 
 	mu       sync.Mutex
 	deadline time.Time
@@ -80,13 +82,38 @@ func (c *client) Read(p []byte) (int, error) {
 	if spoiled {
 		return 0, errSpoiled
 	}
-	n, err := c.TCPConn.Read(p)
+	n, err := c.read(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.mu.Lock()
 		c.spoiled = !c.deadline.Equal(aborted)
 		c.mu.Unlock()
 	}
 	return n, err
+}
+
+func (c *client) read(p []byte) (int, error) {
+	if l := c.lift.Load(); l.isFor(p) {
+		return l.take(len(p))
+	}
+	return c.TCPConn.Read(p)
+}
+
+// ReadFrom sends an answer, from the sandbox's connection where it can.
+func (c *client) ReadFrom(from io.Reader) (int64, error) {
+	if rest, ok := from.(*rest); ok {
+		return rest.copyTo(c.TCPConn)
+	}
+	return c.TCPConn.ReadFrom(from)
+}
+
+// clientKey finds the client's connection in a request's context, unless it is encrypted.
+type clientKey struct{}
+
+func withClient(ctx context.Context, conn net.Conn) context.Context {
+	if client, ok := conn.(*client); ok {
+		return context.WithValue(ctx, clientKey{}, client)
+	}
+	return ctx
 }
 
 // SetReadDeadline bounds reading.
