@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from atoll.sdk.models import (
         CommandResult,
+        Fall,
         FileChange,
         FileEvent,
         FileInfo,
@@ -87,6 +88,7 @@ __all__ = [
     "ConnectionLostError",
     "DeadlineExceededError",
     "FailedPreconditionError",
+    "Fall",
     "FileChange",
     "FileEvent",
     "FileInfo",
@@ -168,6 +170,7 @@ _MODULES = {
     ),
     "atoll.sdk.models": (
         "CommandResult",
+        "Fall",
         "FileChange",
         "FileEvent",
         "FileInfo",

@@ -15,7 +15,6 @@ from atoll.server.domain.errors import (
     NotFoundError,
     ResourceExhaustedError,
     UnavailableError,
-    UnimplementedError,
 )
 from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status
@@ -85,6 +84,38 @@ async def test_without_its_memory_a_sandbox_boots(world: World, control: Control
     assert world.runtime.recall(sandbox.id) == ("", "kept")
 
 
+async def test_a_sandbox_boots_from_its_files_though_its_memory_was_kept(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+    back, resumed = await control.pausing.connect(ALICE, sandbox.id, MINUTE, memory=False)
+
+    assert resumed
+    assert world.runtime.recall(sandbox.id) == ("", "kept")
+    assert (back.generation, back.address) == (2, sandbox.address)
+    await world.assert_agreement()
+    assert await world.checkpoints.names() == frozenset()
+
+
+@pytest.mark.parametrize("place", ["restore:3", "checkpoint:1", "abandon"])
+async def test_who_cannot_boot_from_files_keeps_the_memory(
+    world: World, control: Control, place: str
+) -> None:
+    sandbox = await started(world, control)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    world.faults.fail(place, UnavailableError("not now"))
+
+    with pytest.raises(UnavailableError, match="not now"):
+        await control.pausing.connect(ALICE, sandbox.id, MINUTE, memory=False)
+
+    assert (await control.get(ALICE, sandbox.id)).status is Status.PAUSED
+    await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+    assert world.runtime.recall(sandbox.id) == ("kept", "kept")
+    await world.assert_agreement()
+
+
 async def test_connect_leaves_a_running_sandbox_as_it_is(world: World, control: Control) -> None:
     sandbox = await started(world, control, timeout=10 * MINUTE)
 
@@ -103,8 +134,6 @@ async def test_what_cannot_be_is_refused(world: World, control: Control) -> None
 
     with pytest.raises(FailedPreconditionError, match="paused, not running"):
         await control.pausing.pause(ALICE, sandbox.id, MEMORY)
-    with pytest.raises(UnimplementedError):
-        await control.pausing.connect(ALICE, sandbox.id, MINUTE, memory=False)
     with pytest.raises(NotFoundError):
         await control.set_timeout(ALICE, sandbox.id, MINUTE)
     with pytest.raises(NotFoundError):
