@@ -81,7 +81,7 @@ def test_who_is_killed_comes_back_from_its_last_snapshot(
 ) -> None:
     with Sandbox.create("minimal", timeout=600, restart="from_snapshot", **options) as sandbox:
         held(sandbox, "before")
-        sleeping = sandbox.commands.start("sleep 1000", timeout=0)
+        sleeping = sandbox.commands.run("sleep 1000", background=True, timeout=0)
         snapshot = sandbox.snapshot()
         held(sandbox, "lost")
 
@@ -182,7 +182,7 @@ def test_who_is_called_lives_on_and_who_is_not_is_paused(options: dict[str, Any]
     sandbox = Sandbox.create("minimal", persistent=True, idle_timeout=3, **options)
     try:
         held(sandbox, "kept")
-        command: CommandHandle = sandbox.commands.start("sleep 7; echo done", timeout=0)
+        command: CommandHandle = sandbox.commands.run("sleep 7; echo done", background=True, timeout=0)
         began = time.monotonic()
         assert command.wait().stdout == "done\n"
         # Followed for longer than it may idle.
