@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from fakes.crashes import Points, life
-from fakes.world import ALICE, World, outcome, small, wish
+from fakes.world import ALICE, World, outcome, small, turns, wish
 
 from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
@@ -114,6 +114,27 @@ async def test_who_cannot_boot_from_files_keeps_the_memory(
     await control.pausing.connect(ALICE, sandbox.id, MINUTE)
     assert world.runtime.recall(sandbox.id) == ("kept", "kept")
     await world.assert_agreement()
+
+
+async def test_a_machine_that_ends_while_it_is_brought_back_costs_no_paused_sandbox(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    world.faults.hang("configure")
+    resume = asyncio.create_task(outcome(control.pausing.connect(ALICE, sandbox.id, MINUTE)))
+    await world.faults.reached("configure", times=2)
+
+    world.runtime.end(sandbox.id, EndReason.RUNTIME_ENDED)
+    await turns()
+    await control.pausing.stop_all()
+
+    assert isinstance(await resume, UnavailableError)
+    await control.settled()
+    await world.assert_agreement()
+    back, _ = await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+    assert back.status is Status.RUNNING
+    assert world.runtime.recall(sandbox.id) == ("kept", "kept")
 
 
 async def test_connect_leaves_a_running_sandbox_as_it_is(world: World, control: Control) -> None:
