@@ -74,6 +74,7 @@ func (e *Edge) adminServer() *http.Server {
 		e.policies.Forget(r.PathValue("id"), "")
 		w.WriteHeader(http.StatusNoContent)
 	})
+	mux.HandleFunc("POST /v1/routes/{id}/retire", e.retire)
 	mux.HandleFunc("DELETE /v1/egress/{id}", func(w http.ResponseWriter, r *http.Request) {
 		e.policies.Forget(r.PathValue("id"), r.URL.Query().Get("unless"))
 		w.WriteHeader(http.StatusNoContent)
@@ -87,6 +88,20 @@ func (e *Edge) adminServer() *http.Server {
 		e.Stop()
 	})
 	return &http.Server{Handler: mux, ReadHeaderTimeout: e.config.Limits.HeaderTime}
+}
+
+// retire forgets a route that no request used for so long, and says how long that takes at least.
+func (e *Edge) retire(w http.ResponseWriter, r *http.Request) {
+	var question struct {
+		IdleMS int64 `json:"idle_ms"`
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10)).Decode(&question); err != nil || question.IdleMS <= 0 {
+		writeJSON(w, http.StatusBadRequest, map[string]string{"message": "idle_ms is a number above 0"})
+		return
+	}
+	left := e.routes.retire(r.PathValue("id"), time.Duration(question.IdleMS)*time.Millisecond)
+	// Rounded up: less than a millisecond is not none.
+	writeJSON(w, http.StatusOK, map[string]int64{"left_ms": (left + time.Millisecond - 1).Milliseconds()})
 }
 
 // judgeUpstream says whether a proxy may be at a host, before a sandbox is given it.

@@ -50,14 +50,16 @@ type lease struct {
 	mu       sync.Mutex
 	closed   bool
 	requests int
-	conns    map[*sandboxConn]struct{}
-	dials    sync.WaitGroup
+	// used is when the last request ended, or the lease began.
+	used  time.Time
+	conns map[*sandboxConn]struct{}
+	dials sync.WaitGroup
 }
 
 func newLease(id string, found answer, limits *Limits) *lease {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &lease{
-		id: id, address: found.address, ingress: found.ingress, limits: limits, ctx: ctx, cancel: cancel, checked: time.Now(),
+		id: id, address: found.address, ingress: found.ingress, limits: limits, ctx: ctx, cancel: cancel, checked: time.Now(), used: time.Now(),
 		conns: map[*sandboxConn]struct{}{},
 	}
 	l.daemon = l.transport(limits.DaemonIdle)
@@ -115,8 +117,24 @@ func (l *lease) begin(ctx context.Context) (context.Context, func(), error) {
 		cancel(nil)
 		l.mu.Lock()
 		l.requests--
+		l.used = time.Now()
 		l.mu.Unlock()
 	}, nil
+}
+
+// retire closes a lease that had no request for so long, which is still to be ended; it returns how long that takes at
+// least, 0 if it is closed.
+func (l *lease) retire(idle time.Duration) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.requests > 0 {
+		return idle
+	}
+	if left := idle - time.Since(l.used); left > 0 {
+		return left
+	}
+	l.closed = true
+	return 0
 }
 
 func (l *lease) ended() bool { return l.ctx.Err() != nil }

@@ -31,6 +31,7 @@ type routes struct {
 	limits      *Limits
 	log         *slog.Logger
 	lookupSlots chan struct{}
+	started     time.Time
 
 	mu      sync.Mutex
 	leases  map[string]*lease
@@ -51,6 +52,7 @@ func newRoutes(
 	return &routes{
 		ask: ask, allowed: allowed, limits: limits, log: log,
 		lookupSlots: make(chan struct{}, limits.Lookups),
+		started:     time.Now(),
 		leases:      map[string]*lease{},
 		lookups:     map[string]*lookup{},
 	}
@@ -195,6 +197,30 @@ func (t *routes) forget(id string) {
 	if found != nil {
 		found.end()
 	}
+}
+
+// retire forgets a route that no request used for so long, and returns how long that takes at least, 0 if it is forgotten.
+// What was before we started is not known: it counts as used then.
+func (t *routes) retire(id string, idle time.Duration) time.Duration {
+	t.mu.Lock()
+	if t.lookups[id] != nil {
+		t.mu.Unlock()
+		return idle
+	}
+	found := t.leases[id]
+	if found == nil {
+		t.mu.Unlock()
+		return max(idle-time.Since(t.started), 0)
+	}
+	left := found.retire(idle)
+	if left == 0 {
+		delete(t.leases, id)
+	}
+	t.mu.Unlock()
+	if left == 0 {
+		found.end()
+	}
+	return left
 }
 
 // forgetAll ends every lease, for the end of the program.

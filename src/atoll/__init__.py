@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     )
     from atoll.sdk.models import (
         CommandResult,
+        Fall,
         FileChange,
         FileEvent,
         FileInfo,
@@ -103,6 +104,7 @@ __all__ = [
     "ConnectionLostError",
     "DeadlineExceededError",
     "FailedPreconditionError",
+    "Fall",
     "FileChange",
     "FileEvent",
     "FileInfo",
@@ -200,6 +202,7 @@ _MODULES = {
     ),
     "atoll.sdk.models": (
         "CommandResult",
+        "Fall",
         "FileChange",
         "FileEvent",
         "FileInfo",

@@ -49,6 +49,17 @@ async def ready(store: SnapshotStore, name: str | None = None, **changes: Any) -
     return await store.finish_snapshot(snapshot.id, name, 2**40)
 
 
+async def test_those_of_a_schedule_are_told_from_the_others(store: SnapshotStore) -> None:
+    mine, theirs = await ready(store, "mine"), await ready(store, scheduled=True)
+
+    def query(scheduled: bool | None) -> SnapshotQuery:
+        return SnapshotQuery(team_id=TEAM, scheduled=scheduled)
+
+    assert await store.list_snapshots(query(False)) == [mine]
+    assert await store.list_snapshots(query(True)) == [theirs]
+    assert {one.id for one in await store.list_snapshots(query(None))} == {mine.id, theirs.id}
+
+
 async def test_nobody_finds_one_before_it_is_ready(store: SnapshotStore) -> None:
     snapshot = making()
     await store.add_snapshot(snapshot, most=1)

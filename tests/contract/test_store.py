@@ -21,6 +21,7 @@ from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
+from atoll.server.domain.upkeep import NEVER, Fall, Restart, Skip, Upkeep
 from atoll.server.ports.store import Page, SandboxFilter, Store
 from atoll.server.stores.database import Database
 
@@ -301,6 +302,55 @@ async def test_the_next_deadline_is_that_of_a_running_sandbox(store: Store) -> N
     )
 
     assert await store.next_deadline() == first
+
+
+async def test_who_has_no_deadline_is_never_next(store: Store) -> None:
+    lasting = make(deadline=NEVER, upkeep=Upkeep(persistent=True))
+    await add(store, lasting)
+    assert await store.next_deadline() is None
+
+    first = make()
+    await add(store, first)
+    assert await store.next_deadline() == first
+
+
+@pytest.mark.parametrize("due", ["snapshot_due", "idle_due"])
+async def test_what_is_due_first_is_found_of_running_sandboxes_that_have_such_a_time(
+    store: Store, due: str
+) -> None:
+    following = store.next_snapshot if due == "snapshot_due" else store.next_idle
+    await add(store, make())
+    assert await following() is None
+
+    first, later = make(**{due: NOON}), make(**{due: NOON + timedelta(seconds=1)})
+    await add(store, later, first, make(status=Status.PAUSED, **{due: NOON - timedelta(hours=1)}))
+
+    assert await following() == first
+
+
+async def test_how_a_sandbox_is_kept_is_read_as_it_was_written(store: Store) -> None:
+    upkeep = Upkeep(
+        persistent=True,
+        restart=Restart.FROM_SNAPSHOT,
+        snapshot_every=timedelta(minutes=10),
+        keep_snapshots=7,
+        idle_timeout=timedelta(seconds=90),
+    )
+    fall = Fall(reason="oom", at=NOON, origin="s1", times=2, back_at=NOON + timedelta(seconds=1))
+    row = make(
+        deadline=NEVER,
+        upkeep=upkeep,
+        fall=fall,
+        snapshot_due=NOON,
+        snapshot_skip=Skip(at=NOON, why="The disk is full"),
+        idle_due=NOON + timedelta(microseconds=1),
+    )
+    await add(store, row)
+    assert await store.get_sandbox(row.id) == row
+
+    changed = replace(row, fall=Fall(reason="lost", at=NOON, problem="no room"), snapshot_skip=None)
+    await store.replace_sandbox(row, changed)
+    assert await store.get_sandbox(row.id) == changed
 
 
 async def test_only_final_rows_are_forgotten_and_only_old_ones(store: Store) -> None:

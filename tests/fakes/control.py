@@ -27,6 +27,7 @@ from atoll.server.domain.machine import ProcessKilledForMemory, Usage
 from atoll.server.domain.sandbox import FINAL, EndReason, Pause, Sandbox, Status, Target
 from atoll.server.domain.snapshot import Snapshot
 from atoll.server.domain.template import Template
+from atoll.server.domain.upkeep import NEVER
 from atoll.server.ports.store import Page, SandboxFilter
 from fakes.volumes import memory_volumes
 
@@ -159,7 +160,8 @@ class FakeControl(Control):
             env=dict(wish.env),
             created_at=now,
             started_at=now,
-            deadline=now + wish.timeout,
+            deadline=NEVER if wish.upkeep.persistent else now + wish.timeout,
+            upkeep=wish.upkeep,
             address="10.0.0.2",
             runtime="fake",
             secured=wish.secured,

@@ -95,8 +95,10 @@ def moment(when: datetime | None) -> str:
     return "-" if when is None else when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def left(until: datetime) -> str:
-    """Write how long it is until then."""
+def left(until: datetime | None) -> str:
+    """Write how long it is until then; None: there is no such moment."""
+    if until is None:
+        return "never"
     seconds = round((until - datetime.now(UTC)).total_seconds())
     if seconds <= 0:
         return "over"

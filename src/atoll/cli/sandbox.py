@@ -9,12 +9,13 @@ from atoll import (
     AsyncSandbox,
     AtollError,
     DeadlineExceededError,
+    Fall,
     Network,
     NotFoundError,
     Sandbox,
     SandboxInfo,
 )
-from atoll.cli import network_options, observing, options, output, streaming
+from atoll.cli import network_options, observing, options, output, streaming, upkeep_options
 from atoll.sdk._synchronization import async_undo
 
 _ON_DEADLINE: dict[str, Literal["kill", "pause", "pause_files"]] = {
@@ -36,6 +37,7 @@ sandbox.add_command(observing.metrics)
 @sandbox.command()
 @options.creation
 @network_options.network
+@upkeep_options.upkeep
 @click.option(
     "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until its deadline."
 )
@@ -61,6 +63,7 @@ def create(
     network: Network | None,
     cpus: float | None,
     memory_mb: int | None,
+    upkeep: dict[str, Any],
     as_json: bool,
 ) -> None:
     """Create a sandbox and print its id."""
@@ -76,6 +79,7 @@ def create(
         network=network,
         cpus=cpus,
         memory_mb=memory_mb,
+        **upkeep,
     )
     with closing(made):
         if as_json:
@@ -132,7 +136,7 @@ def info(sandbox_id: str, as_json: bool) -> None:
         ("ended", output.moment(found.ended_at)),
         (
             "deadline",
-            "-" if found.ended_at else f"{output.moment(found.deadline)} ({output.left(found.deadline)})",
+            _deadline(found),
         ),
         (
             "then",
@@ -150,6 +154,8 @@ def info(sandbox_id: str, as_json: bool) -> None:
         ("processes", f"at most {limits.processes}"),
         ("ports", "-" if found.ended_at else f"http://PORT-{found.id}.{found.domain}"),
     ]
+    if found.fall is not None:
+        lines.append(("fell", _fell(found.fall)))
     lines += [
         ("killed", f"{kill.command}, pid {kill.pid}: out of memory, held {output.size(kill.resident_bytes)}")
         for kill in kills
@@ -161,6 +167,20 @@ def info(sandbox_id: str, as_json: bool) -> None:
 def _status(found: SandboxInfo) -> str:
     told = found.end_reason in (None, found.status)
     return found.status if told else f"{found.status}: {found.end_reason}"
+
+
+def _deadline(found: SandboxInfo) -> str:
+    if found.ended_at:
+        return "-"
+    if found.deadline is None:
+        return "none: it is persistent"
+    return f"{output.moment(found.deadline)} ({output.left(found.deadline)})"
+
+
+def _fell(fall: Fall) -> str:
+    origin = f"from snapshot {fall.snapshot_id}" if fall.snapshot_id else "without a snapshot"
+    back = f"back {output.moment(fall.back_at)}, {origin}" if fall.back_at else "not back yet"
+    return f"{output.moment(fall.at)}: {fall.reason}; {fall.problem or back}"
 
 
 def _of(used: int | None, limit: int) -> str:
@@ -200,9 +220,11 @@ def pause(sandbox_id: str, files_only: bool) -> None:
 @click.option(
     "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until its deadline."
 )
-def resume(sandbox_id: str, timeout: int) -> None:
+@click.option("--files-only", is_flag=True, help="Boot it from its files, whatever was kept.")
+def resume(sandbox_id: str, timeout: int, files_only: bool) -> None:
     """Have a paused sandbox go on where it was."""
-    with closing(Sandbox.connect(sandbox_id, timeout=timeout)):
+    with closing(Sandbox.get(sandbox_id)) as found:
+        found.resume(timeout, memory=not files_only)
         click.echo(sandbox_id)
 
 

@@ -27,12 +27,13 @@ def list_(sandbox_id: str | None, as_json: bool) -> None:
             one.template,
             one.sandbox_id,
             "memory" if one.memory else "files",
+            "schedule" if one.scheduled else "call",
             output.size(one.size_bytes),
             output.moment(one.created_at),
         )
         for one in found
     ]
-    output.show_table(("ID", "NAME", "TEMPLATE", "SANDBOX", "HOLDS", "SIZE", "TAKEN"), rows)
+    output.show_table(("ID", "NAME", "TEMPLATE", "SANDBOX", "HOLDS", "BY", "SIZE", "TAKEN"), rows)
 
 
 @snapshot.command("delete")

@@ -42,6 +42,28 @@ class VolumeMount:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fall:
+    """
+    A sandbox ended without being asked, and was to come back.
+
+    Attributes:
+        reason: why it ended, in one word.
+        at: when.
+        snapshot_id: what it comes back from; None: a pause, or its template.
+        times: the how manieth time in a row.
+        back_at: when it ran again; None: not yet.
+        problem: why it stays paused; None: it does not.
+    """
+
+    reason: str
+    at: datetime
+    snapshot_id: str | None
+    times: int
+    back_at: datetime | None
+    problem: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SandboxInfo:
     """
     A sandbox, as the server knows it.
@@ -57,13 +79,16 @@ class SandboxInfo:
         metadata: the caller's own words about it.
         created_at: when it was asked for.
         started_at: when it took its first command; None before.
-        deadline: when it is killed or paused, if it runs then.
+        deadline: when it is killed or paused, if it runs then; None: it is persistent.
         on_deadline: which of both: "kill", "pause" or "pause_files".
         auto_resume: whether a request for it wakes it while it is paused.
         ended_at: when it was gone; None before.
         end_reason: why it ended, in one word; None before.
         runtime: what isolates it: "gvisor".
         domain: a port of it is at ``http://<port>-<id>.<domain>``.
+        generation: grows with each resume and restart.
+        persistent: whether it comes back after the server's machine was away.
+        fall: the last time that it ended without being asked and was to come back; None: never.
     """
 
     id: str
@@ -76,13 +101,16 @@ class SandboxInfo:
     metadata: Mapping[str, str]
     created_at: datetime
     started_at: datetime | None
-    deadline: datetime
+    deadline: datetime | None
     on_deadline: str
     auto_resume: bool
     ended_at: datetime | None
     end_reason: str | None
     runtime: str
     domain: str
+    generation: int = 1
+    persistent: bool = False
+    fall: Fall | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +207,7 @@ class SnapshotInfo:
         template: what that was created from.
         memory: whether programs go on in what is created from it; else it boots.
         size_bytes: on the server's disk.
+        scheduled: whether it was taken by itself, and goes when there are newer ones.
     """
 
     id: str
@@ -189,6 +218,7 @@ class SnapshotInfo:
     limits: Limits
     size_bytes: int
     created_at: datetime
+    scheduled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,13 +44,16 @@ def sandbox(answer: Any) -> OwnedSandbox:
             metadata=dict(answer["metadata"]),
             created_at=datetime.fromisoformat(answer["created_at"]),
             started_at=_moment(answer["started_at"]),
-            deadline=datetime.fromisoformat(answer["deadline"]),
+            deadline=_moment(answer["deadline"]),
             on_deadline=answer["on_deadline"],
             auto_resume=answer["auto_resume"],
             ended_at=_moment(answer["ended_at"]),
             end_reason=answer["end_reason"],
             runtime=answer["runtime"],
             domain=answer["domain"],
+            generation=int(answer["generation"]),
+            persistent=bool(answer["persistent"]),
+            fall=_fall(answer["fall"]),
         )
         return OwnedSandbox(info=info, access_token=answer["access_token"])
     except (KeyError, TypeError, ValueError) as error:
@@ -93,6 +96,7 @@ def snapshot(answer: Any) -> models.SnapshotInfo:
             memory=answer["memory"],
             limits=_limits(answer["limits"]),
             size_bytes=int(answer["size_bytes"]),
+            scheduled=bool(answer["scheduled"]),
             created_at=datetime.fromisoformat(answer["created_at"]),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -252,6 +256,19 @@ def _limits(answer: Mapping[str, Any]) -> models.Limits:
         memory_bytes=int(answer["memory_bytes"]),
         processes=int(answer["processes"]),
         disk_bytes=int(answer["disk_bytes"]),
+    )
+
+
+def _fall(answer: Mapping[str, Any] | None) -> models.Fall | None:
+    if answer is None:
+        return None
+    return models.Fall(
+        reason=str(answer["reason"]),
+        at=datetime.fromisoformat(answer["at"]),
+        snapshot_id=answer["snapshot_id"],
+        times=int(answer["times"]),
+        back_at=_moment(answer["back_at"]),
+        problem=answer["problem"],
     )
 
 

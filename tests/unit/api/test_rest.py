@@ -11,6 +11,7 @@ from atoll.server.control.requests import MountWish
 from atoll.server.domain.errors import NotFoundError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import OnDeadline
+from atoll.server.domain.upkeep import Restart, Upkeep
 
 
 async def create(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
@@ -51,6 +52,32 @@ async def test_a_create_with_everything_reaches_control_as_it_was_meant(
     assert (wish.on_deadline, wish.auto_resume) == (OnDeadline.PAUSE, True)
     assert sandbox["access_token"] == control.access_token(SandboxId(sandbox["id"]))
     assert (sandbox["status"], sandbox["domain"], sandbox["internet"]) == ("running", "localhost:4000", False)
+
+
+async def test_how_a_sandbox_is_kept_is_said_and_shown(
+    client: httpx.AsyncClient, control: FakeControl
+) -> None:
+    kept = {"snapshot_every_seconds": 600, "keep_snapshots": 5, "idle_timeout_seconds": 90}
+    lasting = await create(client, persistent=True, **kept)
+    never = await create(client, persistent=True, restart="never")
+    other = await create(client, restart="from_snapshot")
+    plain = await create(client)
+
+    assert control.wishes[0].upkeep == Upkeep(
+        persistent=True,
+        restart=Restart.FROM_SNAPSHOT,
+        snapshot_every=timedelta(minutes=10),
+        keep_snapshots=5,
+        idle_timeout=timedelta(seconds=90),
+    )
+    assert {name: lasting[name] for name in kept} == kept
+    assert (lasting["persistent"], lasting["restart"], lasting["deadline"]) == (True, "from_snapshot", None)
+    assert (never["persistent"], never["restart"]) == (True, "never")
+    assert (other["persistent"], other["restart"]) == (False, "from_snapshot")
+    assert (plain["persistent"], plain["restart"], plain["fall"]) == (False, "never", None)
+    assert plain["deadline"] is not None
+    wrong = await client.post("/v1/sandboxes", json={"restart": "always"})
+    assert wrong.status_code == 400
 
 
 async def test_private_traffic_has_a_token_of_its_own(client: httpx.AsyncClient) -> None:

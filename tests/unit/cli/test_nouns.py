@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from fakes.live_cloud import LiveCloud
 from atoll import FailedPreconditionError, InvalidArgumentError
 from atoll.cli import copying, exports, files, main, options, output
 from atoll.cli.up import last_words, need_address, open_to_a_network
+from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.upkeep import Restart
 
 Invoke = Callable[..., Result]
 Atoll = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -66,6 +69,22 @@ def test_network_options_of_a_create(
     assert (first.proxy.address, first.proxy.username, first.proxy.password) == ("p:1080", "me", "hush")
     assert first.proxy.tls is not None
     assert (second.allow_out, second.deny_out, second.proxy) == ((), ("8.8.8.8",), None)
+
+
+def test_how_a_new_sandbox_is_kept(invoke: Invoke, cloud: LiveCloud) -> None:
+    words = "--persistent --snapshot-every 600 --keep-snapshots 5 --idle-timeout 90"
+    lasting = invoke("sandbox", "create", "-t", "base", *words.split()).stdout.strip()
+    never = invoke("sandbox", "create", "--persistent", "--restart", "never").stdout.strip()
+
+    upkeep = cloud.control.rows[SandboxId(lasting)].upkeep
+    assert (upkeep.persistent, upkeep.restart) == (True, Restart.FROM_SNAPSHOT)
+    assert (upkeep.snapshot_every, upkeep.keep_snapshots) == (timedelta(minutes=10), 5)
+    assert upkeep.idle_timeout == timedelta(seconds=90)
+    assert cloud.control.rows[SandboxId(never)].upkeep.restart is Restart.NEVER
+    shown = invoke("sandbox", "info", lasting).stdout.splitlines()
+    assert "deadline   none: it is persistent" in shown
+    (line,) = [one for one in invoke("sandbox", "list").stdout.splitlines() if lasting in one]
+    assert line.endswith(" never")
 
 
 @pytest.mark.parametrize(

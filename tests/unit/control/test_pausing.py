@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from fakes.crashes import Points, life
-from fakes.world import ALICE, World, outcome, small, wish
+from fakes.world import ALICE, World, outcome, small, turns, wish
 
 from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
@@ -15,7 +15,6 @@ from atoll.server.domain.errors import (
     NotFoundError,
     ResourceExhaustedError,
     UnavailableError,
-    UnimplementedError,
 )
 from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status
@@ -85,6 +84,59 @@ async def test_without_its_memory_a_sandbox_boots(world: World, control: Control
     assert world.runtime.recall(sandbox.id) == ("", "kept")
 
 
+async def test_a_sandbox_boots_from_its_files_though_its_memory_was_kept(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+    back, resumed = await control.pausing.connect(ALICE, sandbox.id, MINUTE, memory=False)
+
+    assert resumed
+    assert world.runtime.recall(sandbox.id) == ("", "kept")
+    assert (back.generation, back.address) == (2, sandbox.address)
+    await world.assert_agreement()
+    assert await world.checkpoints.names() == frozenset()
+
+
+@pytest.mark.parametrize("place", ["restore:3", "checkpoint:1", "abandon"])
+async def test_who_cannot_boot_from_files_keeps_the_memory(
+    world: World, control: Control, place: str
+) -> None:
+    sandbox = await started(world, control)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    world.faults.fail(place, UnavailableError("not now"))
+
+    with pytest.raises(UnavailableError, match="not now"):
+        await control.pausing.connect(ALICE, sandbox.id, MINUTE, memory=False)
+
+    assert (await control.get(ALICE, sandbox.id)).status is Status.PAUSED
+    await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+    assert world.runtime.recall(sandbox.id) == ("kept", "kept")
+    await world.assert_agreement()
+
+
+async def test_a_machine_that_ends_while_it_is_brought_back_costs_no_paused_sandbox(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    world.faults.hang("configure")
+    resume = asyncio.create_task(outcome(control.pausing.connect(ALICE, sandbox.id, MINUTE)))
+    await world.faults.reached("configure", times=2)
+
+    world.runtime.end(sandbox.id, EndReason.RUNTIME_ENDED)
+    await turns()
+    await control.pausing.stop_all()
+
+    assert isinstance(await resume, UnavailableError)
+    await control.settled()
+    await world.assert_agreement()
+    back, _ = await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+    assert back.status is Status.RUNNING
+    assert world.runtime.recall(sandbox.id) == ("kept", "kept")
+
+
 async def test_connect_leaves_a_running_sandbox_as_it_is(world: World, control: Control) -> None:
     sandbox = await started(world, control, timeout=10 * MINUTE)
 
@@ -103,8 +155,6 @@ async def test_what_cannot_be_is_refused(world: World, control: Control) -> None
 
     with pytest.raises(FailedPreconditionError, match="paused, not running"):
         await control.pausing.pause(ALICE, sandbox.id, MEMORY)
-    with pytest.raises(UnimplementedError):
-        await control.pausing.connect(ALICE, sandbox.id, MINUTE, memory=False)
     with pytest.raises(NotFoundError):
         await control.set_timeout(ALICE, sandbox.id, MINUTE)
     with pytest.raises(NotFoundError):

@@ -65,9 +65,9 @@ class AsyncApi:
         """Pause a sandbox."""
         return wire.sandbox(await self._call("POST", _path(sandbox_id, "/pause"), json={"memory": memory}))
 
-    async def resume(self, sandbox_id: str, seconds: int) -> wire.OwnedSandbox:
+    async def resume(self, sandbox_id: str, seconds: int, *, memory: bool = True) -> wire.OwnedSandbox:
         """Resume a sandbox, or have it live so long."""
-        body = {"timeout_seconds": seconds}
+        body = {"timeout_seconds": seconds, "memory": memory}
         return wire.sandbox(await self._call("POST", _path(sandbox_id, "/resume"), json=body))
 
     async def set_network(self, sandbox_id: str, body: Mapping[str, Any]) -> wire.OwnedSandbox:

@@ -88,6 +88,11 @@ class AsyncSandbox:
         memory_mb: int | None = None,
         disk_mb: int | None = None,
         processes: int | None = None,
+        persistent: bool = False,
+        restart: Literal["never", "from_snapshot"] | None = None,
+        snapshot_every: int | None = None,
+        keep_snapshots: int = 3,
+        idle_timeout: int | None = None,
         api_url: str | None = None,
         api_key: str | None = None,
         request_timeout: float | None = None,
@@ -111,6 +116,13 @@ class AsyncSandbox:
             memory_mb: memory, in MiB.
             disk_mb: what may be written over the template, in MiB.
             processes: processes and threads inside.
+            persistent: it has no deadline, whatever ``timeout`` says, and comes back after the server's
+                machine was away: from its last snapshot, or else anew from its template.
+            restart: when it ends without being asked, it has failed ("never") or comes back from its last
+                snapshot; the latter is the default of persistent ones.
+            snapshot_every: seconds between snapshots that are taken by themselves.
+            keep_snapshots: how many of those are kept, the newest.
+            idle_timeout: seconds that nobody calls it until it is killed, or paused if it is persistent.
 
         Raises:
             NotFoundError: no such template, or no such volume.
@@ -131,6 +143,11 @@ class AsyncSandbox:
             "metadata": dict(metadata or {}),
             "internet": allow_internet_access,
             "network": (network or Network()).plain(),
+            "persistent": persistent,
+            "restart": restart,
+            "snapshot_every_seconds": snapshot_every,
+            "keep_snapshots": keep_snapshots,
+            "idle_timeout_seconds": idle_timeout,
             "limits": {name: size for name, size in sizes.items() if size is not None},
             "volumes": [
                 {"path": path, "volume": one if isinstance(one, str) else one.id}
@@ -286,19 +303,20 @@ class AsyncSandbox:
         self._info = (await self._api.pause(self.id, memory=memory)).info
         return self._info
 
-    async def resume(self, timeout: int = TIMEOUT) -> SandboxInfo:
+    async def resume(self, timeout: int = TIMEOUT, *, memory: bool = True) -> SandboxInfo:
         """
         Have a paused sandbox go on where it was; one that runs lives ``timeout`` seconds from now, at least.
 
         Args:
             timeout: seconds until its deadline.
+            memory: False: boot it from its files, whatever was kept.
 
         Raises:
             NotFoundError: it has ended.
             FailedPreconditionError: what was kept of it is damaged, or does not fit to the server.
             ResourceExhaustedError: the server is full; it stays paused.
         """
-        self._info = (await self._api.resume(self.id, timeout)).info
+        self._info = (await self._api.resume(self.id, timeout, memory=memory)).info
         return self._info
 
     async def snapshot(self, name: str | None = None, *, memory: bool = True) -> SnapshotInfo:

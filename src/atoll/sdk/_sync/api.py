@@ -66,9 +66,9 @@ class Api:
         """Pause a sandbox."""
         return wire.sandbox(self._call("POST", _path(sandbox_id, "/pause"), json={"memory": memory}))
 
-    def resume(self, sandbox_id: str, seconds: int) -> wire.OwnedSandbox:
+    def resume(self, sandbox_id: str, seconds: int, *, memory: bool = True) -> wire.OwnedSandbox:
         """Resume a sandbox, or have it live so long."""
-        body = {"timeout_seconds": seconds}
+        body = {"timeout_seconds": seconds, "memory": memory}
         return wire.sandbox(self._call("POST", _path(sandbox_id, "/resume"), json=body))
 
     def set_network(self, sandbox_id: str, body: Mapping[str, Any]) -> wire.OwnedSandbox:

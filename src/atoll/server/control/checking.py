@@ -11,6 +11,7 @@ from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.egress_rules import RuleLimits
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.limits import Limits
+from atoll.server.domain.upkeep import Upkeep
 
 # Error texts repeat at most so much of what the caller sent.
 MOST_QUOTED = 64
@@ -30,6 +31,23 @@ def check_timeout(timeout: timedelta, limits: ControlLimits, *, zero: bool = Fal
     if timeout > limits.max_timeout:
         hours = limits.max_timeout / timedelta(hours=1)
         raise InvalidArgumentError(f"Timeout cannot be greater than {hours:g} hours")
+
+
+def check_upkeep(upkeep: Upkeep, limits: ControlLimits) -> Upkeep:
+    """
+    Check how a sandbox is to be kept, and return it.
+
+    Raises:
+        InvalidArgumentError: snapshots too often, too many or none of them kept, or no time to idle.
+    """
+    if upkeep.snapshot_every is not None and upkeep.snapshot_every < limits.min_snapshot_every:
+        seconds = limits.min_snapshot_every.total_seconds()
+        raise InvalidArgumentError(f"snapshot_every must be {seconds:g} seconds at least")
+    if not 1 <= upkeep.keep_snapshots <= limits.max_kept_snapshots:
+        raise InvalidArgumentError(f"keep_snapshots must be 1 to {limits.max_kept_snapshots}")
+    if upkeep.idle_timeout is not None and upkeep.idle_timeout < timedelta(seconds=1):
+        raise InvalidArgumentError("idle_timeout must be 1 second at least")
+    return upkeep
 
 
 def check_metadata(pairs: Mapping[str, str], limits: ControlLimits) -> None:

@@ -121,12 +121,13 @@ class Checkpointing:
                 if row.status is not Status.PAUSING:
                     return row
                 deadline = max(row.deadline, soonest)
-                return replace(
-                    row, target=Target.RUNNING, status=Status.RUNNING, pause=None, deadline=deadline
-                )
+                # It was to come back later, and never left.
+                fall = None if row.is_falling else row.fall
+                up = replace(row, target=Target.RUNNING, status=Status.RUNNING, pause=None, fall=fall)
+                return replace(up, deadline=deadline)
 
             back = await change(self._store, row.id, running)
-            self._deadlines.appeared(back.deadline)
+            self._deadlines.began(back)
             return back
         if row.pause.checkpoint not in await self._checkpoints.names():
             lost = End(reason=EndReason.LOST, detail="it ended while it was written down")

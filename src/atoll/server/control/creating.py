@@ -37,9 +37,10 @@ from atoll.server.domain.errors import (
 )
 from atoll.server.domain.ids import SandboxId, new_sandbox_id
 from atoll.server.domain.machine import Machine
-from atoll.server.domain.sandbox import FINAL, EndReason, Sandbox, Status, Target
+from atoll.server.domain.sandbox import FINAL, EndReason, Sandbox, Status, Target, set_going
 from atoll.server.domain.snapshot import Snapshot
 from atoll.server.domain.template import Template
+from atoll.server.domain.upkeep import NEVER
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
@@ -158,7 +159,7 @@ class Creating:
             metadata=dict(wish.metadata),
             env={**(origin.env if origin else {}), **wish.env},
             created_at=now,
-            deadline=now + wish.timeout,
+            deadline=NEVER if wish.upkeep.persistent else now + wish.timeout,
             runtime=self._runtime.name,
             secured=wish.secured,
             volumes=volumes,
@@ -166,6 +167,7 @@ class Creating:
             auto_resume=wish.auto_resume,
             timeout=wish.timeout,
             request=repeating.named(wish),
+            upkeep=checking.check_upkeep(wish.upkeep, self._limits),
         )
         return await self._run(row, wish.timeout, template, origin)
 
@@ -279,15 +281,10 @@ class Creating:
             machine = await self._make(creation, row, template)
         creation.step = "record"
         now = self._clock.now()
-        running = replace(
-            row,
-            status=Status.RUNNING,
-            started_at=now,
-            deadline=now + lifetime,
-            address=machine.address,
-        )
+        up = replace(row, status=Status.RUNNING, started_at=now, address=machine.address)
+        running = set_going(up, now, lifetime)
         await self._store.replace_sandbox(row, running)
-        self._deadlines.appeared(running.deadline)
+        self._deadlines.began(running)
         log.info("sandbox started", sandbox_id=row.id, template=row.template_id, runtime=row.runtime)
         return running
 

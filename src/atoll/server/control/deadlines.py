@@ -16,7 +16,7 @@ from atoll.server.control import checking
 from atoll.server.control.changing import change
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
-from atoll.server.domain.errors import AtollError
+from atoll.server.domain.errors import AtollError, FailedPreconditionError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status
 from atoll.server.ports.clock import Clock
@@ -38,16 +38,24 @@ class Deadlines:
         self._killing = killing
         # Given by whoever can; without it, all is killed at its deadline.
         self.pause: Callable[[Sandbox], Awaitable[None]] | None = None
+        # Who else looks after sandboxes, and is told of one that begins to run.
+        self.others: list[Callable[[Sandbox], None]] = []
         self._earlier = asyncio.Event()
         self._sleeps_until: datetime | None = None
 
     async def set_timeout(
         self, sandbox_id: SandboxId, from_now: timedelta, check: Callable[[Sandbox], None]
     ) -> Sandbox:
-        """Move a deadline, in either direction, of a row that ``check`` does not refuse."""
+        """Move a deadline, in either direction, of a row that has one, and that ``check`` does not refuse."""
         checking.check_timeout(from_now, self._limits, zero=True)
         deadline = self._clock.now() + from_now
-        return await self._move(sandbox_id, check, lambda _: deadline)
+
+        def refuse(row: Sandbox) -> None:
+            check(row)
+            if row.upkeep.persistent:
+                raise FailedPreconditionError(f"Sandbox {row.id} is persistent: it has no deadline")
+
+        return await self._move(sandbox_id, refuse, lambda _: deadline)
 
     async def refresh(
         self, sandbox_id: SandboxId, from_now: timedelta, check: Callable[[Sandbox], None]
@@ -56,6 +64,12 @@ class Deadlines:
         checking.check_timeout(from_now, self._limits)
         deadline = self._clock.now() + from_now
         return await self._move(sandbox_id, check, lambda old: max(old, deadline))
+
+    def began(self, row: Sandbox) -> None:
+        """Let all know of a sandbox that begins to run."""
+        self.appeared(row.deadline)
+        for tell in self.others:
+            tell(row)
 
     def appeared(self, deadline: datetime) -> None:
         """Let the reaper know of a new deadline."""

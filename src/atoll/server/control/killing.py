@@ -20,7 +20,7 @@ from atoll.server.control.locks import Locks
 from atoll.server.control.tasks import Job, Tasks, retrieve
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.sandbox import FINAL, EndReason, Sandbox, Status, Target
+from atoll.server.domain.sandbox import FALLS, FINAL, WANTED, EndReason, Sandbox, Status, Target
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
@@ -29,8 +29,6 @@ from atoll.server.ports.store import Store
 
 log = structlog.get_logger(__name__)
 
-# Asked for; every other reason means that the sandbox failed.
-WANTED = frozenset({EndReason.KILLED, EndReason.DEADLINE})
 # After a row could not be written (a full disk, say), wait so long before the next try.
 RETRY_DELAY = timedelta(seconds=1)
 # Rows carry so much about an end; the rest is in the log.
@@ -53,6 +51,10 @@ class End:
 
     reason: EndReason
     detail: str | None = None
+
+
+# Asked before a sandbox whose machine ended is given up.
+Revive = Callable[[SandboxId, End], Awaitable[bool]]
 
 
 @dataclass(kw_only=True)
@@ -79,6 +81,8 @@ class Killing:
         parting: Parting | None = None,
     ) -> None:
         self._parting = parting
+        # Given by whoever can: has a sandbox come back instead, and says whether it does.
+        self.revive: Revive | None = None
         self._checkpoints = checkpoints
         self._store = store
         self._runtime = runtime
@@ -96,7 +100,7 @@ class Killing:
         """
         Write that a sandbox ends, and begin to remove it; return whether it is being removed now.
 
-        False for one that ended before, and for a row that ``if_still`` refuses.
+        False for one that ended before, for a row that ``if_still`` refuses, and for one that comes back.
         The first reason stays: ending what is ending changes nothing but its target.
 
         Raises:
@@ -115,6 +119,8 @@ class Killing:
                 row, target=target, status=Status.KILLING, end_reason=end.reason, end_detail=detail
             )
 
+        if end.reason in FALLS and self.revive is not None and await self.revive(sandbox_id, end):
+            return False
         row = await change(self._store, sandbox_id, ending)
         if row.status is not Status.KILLING:
             return False

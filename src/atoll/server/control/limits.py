@@ -35,6 +35,17 @@ class ControlLimits:
         pause_again: after a failed pause, for a full disk say, the sandbox runs on for so long at least,
             until the next try.
         wake_timeout: what traffic that wakes a sandbox gives it at least, as E2B does.
+        restarts: how often in a row a sandbox comes back whose machine ends again soon; then it has failed.
+        restart_lasts: one that ran so long since it came back begins to count anew.
+        restart_tries: how often it is tried to bring one back; then it stays paused until somebody resumes
+            it, or the server starts anew.
+        restart_delay: pause before the second try; it doubles with each one.
+        restart_delay_most: longest pause between tries.
+        min_snapshot_every: the least time between snapshots on a schedule: the sandbox stands still for
+            each, 0.1 to 0.5 s, and each is as large as the sandbox.
+        max_kept_snapshots: those of one sandbox that a schedule may keep.
+        snapshot_waits: how long a snapshot on a schedule lets creates and resumes that wait go first, at
+            most.
         configure_timeout: how long guestd may take to accept its configuration; it takes milliseconds.
         concurrent_destroys: destroys under way at once: as many as starts, twice, since a full host is
             emptied before it is filled.
@@ -94,6 +105,14 @@ class ControlLimits:
     resume_timeout: timedelta = timedelta(minutes=6)
     pause_again: timedelta = timedelta(minutes=1)
     wake_timeout: timedelta = timedelta(minutes=5)
+    restarts: int = 5
+    restart_lasts: timedelta = timedelta(minutes=10)
+    restart_tries: int = 6
+    restart_delay: timedelta = timedelta(seconds=1)
+    restart_delay_most: timedelta = timedelta(seconds=60)
+    min_snapshot_every: timedelta = timedelta(seconds=30)
+    max_kept_snapshots: int = 100
+    snapshot_waits: timedelta = timedelta(minutes=1)
     configure_timeout: timedelta = timedelta(seconds=10)
     concurrent_destroys: int = field(
         default_factory=lambda: 4 * _cores(), metadata={"shown_default": "4 x cores"}

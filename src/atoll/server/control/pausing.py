@@ -33,7 +33,6 @@ from atoll.server.domain.errors import (
     FailedPreconditionError,
     NotFoundError,
     UnavailableError,
-    UnimplementedError,
 )
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
 from atoll.server.domain.machine import Machine
@@ -46,6 +45,7 @@ from atoll.server.domain.sandbox import (
     Status,
     Target,
 )
+from atoll.server.domain.upkeep import Fall
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
@@ -55,6 +55,8 @@ from atoll.server.ports.templates import Templates
 
 log = structlog.get_logger(__name__)
 
+# Why a sandbox is written down that the next start resumes.
+PARKED = "taken_down"
 _LIVING = SLEEPING | {Status.RUNNING}
 
 
@@ -80,6 +82,7 @@ class Pausing:
         reading: Reading,
     ) -> None:
         self._store = store
+        self._runtime = runtime
         self._checkpoints = checkpoints
         self._clock = clock
         self._limits = limits
@@ -100,7 +103,7 @@ class Pausing:
             killing=killing,
             deadlines=deadlines,
         )
-        self._restoring = Restoring(
+        self.restoring = Restoring(
             store=store,
             runtime=runtime,
             checkpoints=checkpoints,
@@ -137,11 +140,11 @@ class Pausing:
             raise FailedPreconditionError(f"Sandbox {sandbox_id} is {row.status}, not running")
         return await (await self._begin_pause(sandbox_id, kind)).wait()
 
-    async def expire(self, row: Sandbox) -> None:
-        """Begin to pause a sandbox whose deadline has passed."""
+    async def expire(self, row: Sandbox, *, if_still: Callable[[Sandbox], bool] | None = None) -> None:
+        """Begin to pause a sandbox whose deadline has passed, or for which ``if_still`` holds."""
         kind = CheckpointKind.FILES if row.on_deadline is OnDeadline.PAUSE_FILES else CheckpointKind.MEMORY
         try:
-            await self._begin_pause(row.id, kind, if_still=self._is_due)
+            await self._begin_pause(row.id, kind, if_still=if_still or self._is_due)
         except FailedPreconditionError:
             # Its deadline was moved, or it ended, right now.
             return
@@ -156,7 +159,7 @@ class Pausing:
             actor: who asks.
             untrusted_id: whose.
             from_now: how long.
-            memory: false: boot it, though its memory was kept.
+            memory: false: boot it from its files, though its memory was kept, too.
 
         Returns:
             The sandbox, and whether it was resumed.
@@ -164,19 +167,16 @@ class Pausing:
         Raises:
             InvalidArgumentError: not positive, longer than the longest, or the id has another form.
             NotFoundError: no such sandbox.
-            UnimplementedError: that is to be forgotten, and was kept.
             FailedPreconditionError: its checkpoint is damaged, or belongs to something that is not here.
             ResourceExhaustedError, UnavailableError, DeadlineExceededError: it stays paused, and why.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
         checking.check_timeout(from_now, self._limits)
         row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)
-        if not memory and row.pause is not None and row.pause.kind is CheckpointKind.MEMORY:
-            raise UnimplementedError("booting a sandbox that was paused with its memory is not available")
         if row.status is Status.RUNNING:
             check = self._reading.check(actor, frozenset({Status.RUNNING}))
             return await self._deadlines.refresh(sandbox_id, from_now, check), False
-        return await self._restoring.run(sandbox_id, from_now), True
+        return await self.restoring.run(sandbox_id, from_now, memory=memory), True
 
     async def wake(self, sandbox_id: SandboxId) -> None:
         """
@@ -190,7 +190,7 @@ class Pausing:
         except NotFoundError:
             return
         if row.auto_resume and row.status in SLEEPING:
-            await self._restoring.run(sandbox_id, max(row.timeout, self._limits.wake_timeout), urgent=True)
+            await self.restoring.run(sandbox_id, max(row.timeout, self._limits.wake_timeout), urgent=True)
 
     def stop(self, sandbox_id: SandboxId) -> None:
         """Stop what is under way with a sandbox, since it is killed."""
@@ -207,11 +207,41 @@ class Pausing:
             with contextlib.suppress(NotFoundError):
                 await self._checkpointing.settle(row, is_there=machine is not None)
         elif row.status is Status.RESUMING:
-            await self._restoring.put_back(row)
+            await self.restoring.put_back(row)
+        elif row.is_falling and row.pause is None:
+            # Nothing was kept of it; it begins anew.
+            pass
         elif row.pause is None or row.pause.checkpoint not in await self._checkpoints.names():
             end = End(reason=EndReason.LOST, detail="its checkpoint was not there when the server started")
             await self._killing.begin(row.id, end)
         return await self._store.get_sandbox(row.id)
+
+    async def came_back(self, sandbox_id: SandboxId) -> bool:
+        """
+        Say whether a machine that ended is none that its sandbox has now; waits for a resume under way.
+
+        Raises:
+            NotFoundError: there is no such row.
+        """
+        row = await self._store.get_sandbox(sandbox_id)
+        if row.status is Status.PAUSED:
+            return True
+        if row.status is not Status.RESUMING or (job := self._underway.get(sandbox_id)) is None:
+            return False
+        await asyncio.wait([job.outcome])
+        if (await self._store.get_sandbox(sandbox_id)).status is not Status.RUNNING:
+            return True
+        return sandbox_id in {one.sandbox_id for one in (await self._runtime.observe()).machines}
+
+    async def park(self, sandbox_id: SandboxId) -> None:
+        """
+        Write a running sandbox down that the next start is to resume.
+
+        Raises:
+            AtollError: it could not be written down.
+        """
+        fall = Fall(reason=PARKED, at=self._clock.now())
+        await (await self._begin_pause(sandbox_id, CheckpointKind.MEMORY, fall=fall)).wait()
 
     async def sweep(self, rows: Iterable[Sandbox], others: frozenset[str]) -> None:
         """Remove the checkpoints that neither a row nor anybody else names, before anything is written."""
@@ -226,6 +256,7 @@ class Pausing:
         sandbox_id: SandboxId,
         kind: CheckpointKind,
         if_still: Callable[[Sandbox], bool] = lambda _: True,
+        fall: Fall | None = None,
     ) -> Job[Sandbox]:
         now = self._clock.now()
 
@@ -233,6 +264,8 @@ class Pausing:
             if row.status is not Status.RUNNING or not if_still(row):
                 raise FailedPreconditionError(f"Sandbox {sandbox_id} is {row.status}, not running")
             pause = Pause(checkpoint=f"{row.id}-{row.generation}", kind=kind, at=now)
+            if fall is not None:
+                return replace(row, target=Target.RUNNING, status=Status.PAUSING, pause=pause, fall=fall)
             return replace(row, target=Target.PAUSED, status=Status.PAUSING, pause=pause)
 
         row = await change(self._store, sandbox_id, pausing)

@@ -5,6 +5,7 @@ At the start a machine may have lost its row, and a row its machine; a create or
 been cut off anywhere. The row decides what should be, the machine shows what is.
 """
 
+import asyncio
 from dataclasses import replace
 
 import structlog
@@ -16,6 +17,7 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.networking import Networking
 from atoll.server.control.pausing import Pausing
 from atoll.server.control.pool import Pool
+from atoll.server.control.reviving import Reviving
 from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.tasks import Tasks
 from atoll.server.control.warming import Warming
@@ -23,6 +25,7 @@ from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableErr
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import EventsLost, Machine, MachineEnded, ProcessKilledForMemory
 from atoll.server.domain.sandbox import SLEEPING, EndReason, Sandbox, Status
+from atoll.server.domain.upkeep import Restart
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.store import MOST_ROWS, Page, SandboxFilter, Store
@@ -51,6 +54,7 @@ class Reconciling:
         networking: Networking,
         pool: Pool,
         warming: Warming,
+        reviving: Reviving,
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -66,6 +70,7 @@ class Reconciling:
         self._warming = warming
         # Those that are being looked at.
         self._suspects: set[SandboxId] = set()
+        self._reviving = reviving
 
     async def reconcile(self) -> None:
         """Open the runtime, and adopt, undo, finish or remove what an earlier server left."""
@@ -110,6 +115,37 @@ class Reconciling:
             if row.status not in (Status.PAUSED, Status.RESUMING):
                 await self._killing.begin(row.id, end)
 
+    async def park_all(self) -> None:
+        """
+        Write down what is persistent, for the next start to resume; what cannot be comes back as it does when
+        its host fell.
+        """
+        rows = [row for row in await self._unfinished() if row.upkeep.persistent]
+        async with asyncio.TaskGroup() as group:
+            for row in rows:
+                if row.status is Status.RUNNING:
+                    group.create_task(self._park(row.id))
+
+    async def _park(self, sandbox_id: SandboxId) -> None:
+        try:
+            await self._pausing.park(sandbox_id)
+        except AtollError as error:
+            log.warning("persistent sandbox not written down", sandbox_id=sandbox_id, error=str(error))
+            try:
+                if await self._reviving.lay_down(sandbox_id, End(reason=EndReason.LOST, detail=str(error))):
+                    await self._reviving.clear(sandbox_id)
+            except AtollError as problem:
+                # Then it ends with all others.
+                log.warning("persistent sandbox given up", sandbox_id=sandbox_id, error=str(problem))
+
+    async def _lost(self, row: Sandbox) -> None:
+        end = End(reason=EndReason.LOST, detail="no machine was there when the server started")
+        if row.upkeep.persistent or row.upkeep.restart is not Restart.NEVER:
+            # What brings it back may fail for now, and the start must not.
+            self._tasks.job(f"end {row.id}", lambda: self._end_surely(row.id, end))
+        else:
+            await self._killing.begin(row.id, end)
+
     async def _unfinished(self) -> list[Sandbox]:
         rows: list[Sandbox] = []
         page = Page(limit=ROWS_AT_ONCE, newest_first=False)
@@ -125,13 +161,15 @@ class Reconciling:
             case Status.RUNNING if machine is not None:
                 await self._adopt(row, machine)
             case Status.RUNNING:
-                await self._end(row, EndReason.LOST, "no machine was there when the server started")
+                await self._lost(row)
             case Status.CREATING:
                 await self._end(row, EndReason.START_INTERRUPTED, "the server stopped during the start")
             case _ if row.status in SLEEPING:
                 found = await self._pausing.take_up(row, machine)
                 if found.status is Status.RUNNING and machine is not None:
                     await self._adopt(found, machine)
+                elif found.status is Status.PAUSED and found.is_falling and row.status is not Status.PAUSING:
+                    self._reviving.resume(row.id)
             case _:
                 self._killing.remove(row.id)
 
@@ -178,7 +216,21 @@ class Reconciling:
         error = UnavailableError("The sandbox ended while it was being created", details=event.detail)
         self._pool.lost(event.sandbox_id)
         if not self._creating.machine_ended(event.sandbox_id, end, error):
-            self._tasks.job(f"end {event.sandbox_id}", lambda: self._killing.insist(event.sandbox_id, end))
+            self._tasks.job(f"end {event.sandbox_id}", lambda: self._end_surely(event.sandbox_id, end))
+
+    async def _end_surely(self, sandbox_id: SandboxId, end: End) -> None:
+        while True:
+            try:
+                # A machine that a resume replaced is no news.
+                if not await self._pausing.came_back(sandbox_id):
+                    await self._killing.begin(sandbox_id, end)
+            except NotFoundError:
+                self._killing.remove(sandbox_id)
+            except AtollError as error:
+                log.warning("end not recorded", sandbox_id=sandbox_id, error=str(error))
+                await self._clock.sleep_until(self._clock.now() + RETRY_DELAY)
+                continue
+            return
 
     async def _process_killed(self, event: ProcessKilledForMemory) -> None:
         log.info(

@@ -14,6 +14,7 @@ from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.keys import KeyKind
 from atoll.server.domain.sandbox import OnDeadline, Sandbox, Status
+from atoll.server.domain.upkeep import Upkeep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,7 @@ class CreateSandbox:
         volumes: what it sees that outlives it.
         on_deadline: what happens when ``timeout`` is over.
         auto_resume: whether traffic wakes it, once it is paused.
+        upkeep: how it is kept; ``timeout`` means nothing to one that is persistent.
         request_key: the caller's name for this call: sent again, it gets the same sandbox; None: no name.
     """
 
@@ -89,6 +91,7 @@ class CreateSandbox:
     volumes: tuple[MountWish, ...] = ()
     on_deadline: OnDeadline = OnDeadline.KILL
     auto_resume: bool = False
+    upkeep: Upkeep = field(default_factory=Upkeep)
     request_key: str | None = None
 
 

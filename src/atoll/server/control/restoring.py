@@ -22,9 +22,11 @@ from atoll.server.control.locks import Locks
 from atoll.server.control.reading import not_there
 from atoll.server.control.underway import Underway
 from atoll.server.domain.checkpoint import CheckpointKind
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import ResourceExhaustedError, UnavailableError
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.sandbox import Pause, Sandbox, Status, Target
+from atoll.server.domain.machine import Machine
+from atoll.server.domain.sandbox import Pause, Sandbox, Status, Target, set_going
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.runtime import Runtime
@@ -64,7 +66,9 @@ class Restoring:
         self._configuring = configuring
         self._deadlines = deadlines
 
-    async def run(self, sandbox_id: SandboxId, lifetime: timedelta, *, urgent: bool = False) -> Sandbox:
+    async def run(
+        self, sandbox_id: SandboxId, lifetime: timedelta, *, urgent: bool = False, memory: bool = True
+    ) -> Sandbox:
         """
         Resume, once nothing else is under way; those who want it at the same time share the work.
 
@@ -72,6 +76,7 @@ class Restoring:
             sandbox_id: whose.
             lifetime: how long it lives from then on.
             urgent: whether a request is held up by it.
+            memory: false: it boots from its files, though its memory was kept, too.
 
         Raises:
             NotFoundError: it is neither paused nor running any more.
@@ -98,7 +103,9 @@ class Restoring:
 
         row = await change(self._store, sandbox_id, resuming)
         if (job := self._underway.get(sandbox_id)) is None:
-            job = self._underway.begin(row, lambda: self._bring_back(row, lifetime, urgent))
+            job = self._underway.begin(
+                row, lambda: self._bring_back(row, lifetime, urgent=urgent, memory=memory)
+            )
         return await job.wait()
 
     async def put_back(self, row: Sandbox) -> None:
@@ -113,42 +120,89 @@ class Restoring:
             def paused(row: Sandbox) -> Sandbox:
                 if row.status is not Status.RESUMING:
                     return row
-                return replace(row, target=Target.PAUSED, status=Status.PAUSED)
+                # What fell is to come back all the same.
+                target = Target.RUNNING if row.is_falling else Target.PAUSED
+                return replace(row, target=target, status=Status.PAUSED)
 
             await change(self._store, row.id, paused)
 
-    async def _bring_back(self, row: Sandbox, lifetime: timedelta, urgent: bool) -> Sandbox:
-        assert row.pause is not None
+    async def _bring_back(self, row: Sandbox, lifetime: timedelta, *, urgent: bool, memory: bool) -> Sandbox:
         try:
             async with self._admission.turn(row.team_id, urgent=urgent), self._locks.hold(row.id):
-                running = await self._restore(row, row.pause, lifetime)
+                if not memory and row.pause is not None and row.pause.kind is CheckpointKind.MEMORY:
+                    row = await self._forget_memory(row, row.pause)
+                running = await self._restore(row, lifetime)
         except BaseException as error:
             log.warning("sandbox not resumed", sandbox_id=row.id, error=str(error) or type(error).__name__)
             await self.put_back(row)
             raise
-        try:
-            await self._checkpoints.remove(row.pause.checkpoint)
-        except UnavailableError as error:
-            # The next start removes it.
-            log.warning("checkpoint not removed", sandbox_id=row.id, error=str(error))
-        log.info("sandbox resumed", sandbox_id=row.id, kind=row.pause.kind, generation=row.generation)
+        if row.pause is not None:
+            await self._drop(row.id, row.pause.checkpoint)
+        kind = row.pause.kind if row.pause is not None else None
+        log.info("sandbox resumed", sandbox_id=row.id, kind=kind, generation=row.generation)
         return running
 
-    async def _restore(self, row: Sandbox, pause: Pause, lifetime: timedelta) -> Sandbox:
+    async def _drop(self, sandbox_id: SandboxId, checkpoint: str) -> None:
+        try:
+            await self._checkpoints.remove(checkpoint)
+        except UnavailableError as error:
+            # The next start removes it.
+            log.warning("checkpoint not removed", sandbox_id=sandbox_id, error=str(error))
+
+    async def _forget_memory(self, row: Sandbox, pause: Pause) -> Sandbox:
+        """
+        Make a checkpoint of files of one that has memory, too, and return the row that names it.
+
+        The files are inside of the memory's images: so it goes on for the moment in which they are written
+        down, without any network, and nobody is led there.
+        """
+        await check_unchanged(self._store, row)
+        spec = replace(spec_of(row), egress=EgressPolicy(internet=False))
+        restored = self._runtime.restore(spec, self._checkpoints.path(pause.checkpoint))
+        await within(self._limits.resume_timeout, "come back", restored)
+        name = f"{row.id}-{row.generation}"
+        path = self._checkpoints.path(name)
+        written = self._runtime.checkpoint(row.id, path, kind=CheckpointKind.FILES, leave_running=False)
+        try:
+            await within(self._limits.pause_timeout, "stand still on the disk", written)
+        except BaseException:
+            # It may be whole, and nobody will know of it.
+            await self._drop(row.id, name)
+            raise
+        files = replace(pause, checkpoint=name, kind=CheckpointKind.FILES)
+
+        def without(now: Sandbox) -> Sandbox:
+            if now.status is not Status.RESUMING:
+                raise not_there(row.id)
+            return replace(now, pause=files)
+
+        found = await change(self._store, row.id, without)
+        await self._drop(row.id, pause.checkpoint)
+        return found
+
+    async def _restore(self, row: Sandbox, lifetime: timedelta) -> Sandbox:
         await check_unchanged(self._store, row)
         template = await self._templates.get(row.template_id)
-        path = self._checkpoints.path(pause.checkpoint)
-        restored = self._runtime.restore(spec_of(row), path)
-        machine = await within(self._limits.resume_timeout, "come back", restored)
-        booted = pause.kind is CheckpointKind.FILES
+        machine = await self._machine(row)
+        booted = row.pause is None or row.pause.kind is CheckpointKind.FILES
         await self._configuring.configure(row, machine, template, booted=booted)
-        deadline = self._clock.now() + lifetime
+        at = self._clock.now()
 
         def running(now: Sandbox) -> Sandbox:
             if now.status is not Status.RESUMING:
                 raise not_there(row.id)
-            return replace(now, status=Status.RUNNING, address=machine.address, deadline=deadline, pause=None)
+            fall = replace(now.fall, back_at=at, problem=None) if now.fall and now.is_falling else now.fall
+            up = replace(now, status=Status.RUNNING, address=machine.address, pause=None, fall=fall)
+            return set_going(up, at, lifetime)
 
         found = await change(self._store, row.id, running)
-        self._deadlines.appeared(found.deadline)
+        self._deadlines.began(found)
         return found
+
+    async def _machine(self, row: Sandbox) -> Machine:
+        if row.pause is None:
+            # Nothing was kept of what fell.
+            return await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
+        path = self._checkpoints.path(row.pause.checkpoint)
+        restored = self._runtime.restore(spec_of(row), path)
+        return await within(self._limits.resume_timeout, "come back", restored)

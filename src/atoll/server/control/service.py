@@ -21,6 +21,7 @@ from atoll.server.control.creating import ALIVE, Creating, killed_while_created
 from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.finding import Finding, SignedFile
 from atoll.server.control.forgetting import Forgetting
+from atoll.server.control.idling import Idling
 from atoll.server.control.killing import End, Killing, Parting
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
@@ -30,6 +31,8 @@ from atoll.server.control.pool import Pool, PoolLimits
 from atoll.server.control.reading import PRESENT, Reading, not_there
 from atoll.server.control.reconciling import Reconciling
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
+from atoll.server.control.reviving import Reviving
+from atoll.server.control.scheduling import Scheduling
 from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.tasks import Tasks
 from atoll.server.control.volumes import Volumes
@@ -207,6 +210,34 @@ class Control:
             reading=self._reading,
             create=self.create,
         )
+        self._reviving = Reviving(
+            store=ports.store,
+            runtime=ports.runtime,
+            edge=ports.edge,
+            checkpoints=ports.checkpoints,
+            snapshots=ports.snapshots,
+            clock=ports.clock,
+            limits=limits,
+            locks=locks,
+            tasks=self._tasks,
+            restoring=self.pausing.restoring,
+        )
+        self._killing.revive = self._reviving.begin
+        self._scheduling = Scheduling(
+            store=ports.store,
+            snapshots=self.snapshots,
+            clock=ports.clock,
+            limits=limits,
+            admission=admission,
+        )
+        self._idling = Idling(
+            store=ports.store,
+            edge=ports.edge,
+            clock=ports.clock,
+            killing=self._killing,
+            pausing=self.pausing,
+        )
+        self._deadlines.others += [self._scheduling.appeared, self._idling.appeared]
         self._networking = Networking(
             store=ports.store,
             runtime=ports.runtime,
@@ -230,6 +261,7 @@ class Control:
             networking=self._networking,
             pool=self.pool,
             warming=warming,
+            reviving=self._reviving,
         )
         self._forgetting = Forgetting(store=ports.store, clock=ports.clock, limits=limits)
         self._finding = Finding(store=ports.store, reading=self._reading, secret=secret)
@@ -255,6 +287,8 @@ class Control:
             await self._reconciling.reconcile()
             self._tasks.run("follow the runtime", self._reconciling.follow)
             self._tasks.run("reap", self._deadlines.reap)
+            self._tasks.run("schedule", self._scheduling.run)
+            self._tasks.run("idle", self._idling.run)
             self._tasks.run("forget", self._forgetting.run)
             self.pool.start(self._tasks)
             self._open = True
@@ -269,6 +303,7 @@ class Control:
         """
         self._open = False
         self._creating.stop_all()
+        self._reviving.stop_all()
         try:
             async with asyncio.timeout(self._limits.close_timeout.total_seconds()):
                 await self.settled()
@@ -289,13 +324,17 @@ class Control:
         """
         End every sandbox there is and let no new one begin, for when the home is taken down.
 
+        Persistent ones are written down, and resumed by the next start.
+
         Raises:
             UnavailableError: something would not go in ``close_timeout``.
         """
         self._open = False
         self._creating.stop_all()
+        self._reviving.stop_all()
         await self.pausing.stop_all()
         await self.snapshots.stop_all()
+        await self._reconciling.park_all()
         await self._reconciling.end_all(End(reason=EndReason.KILLED, detail=detail))
         try:
             async with asyncio.timeout(self._limits.close_timeout.total_seconds()):

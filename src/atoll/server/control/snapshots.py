@@ -222,7 +222,24 @@ class Snapshots:
             return name
         raise AlreadyExistsError(f"A template is called '{template.name}'")
 
-    async def _take(self, row: Sandbox, name: str | None, kind: CheckpointKind) -> Snapshot:
+    async def take_scheduled(self, row: Sandbox) -> Snapshot:
+        """
+        Write a running sandbox down as its schedule says, and remove the oldest that schedule made.
+
+        Raises:
+            AtollError: as for ``take``.
+        """
+        taken = await self._take(row, None, CheckpointKind.MEMORY, scheduled=True)
+        query = SnapshotQuery(team_id=row.team_id, sandbox_id=row.id, scheduled=True)
+        # As many as that were never more; of a longer list the rest goes next time.
+        for old in (await self._snapshots.list_snapshots(query))[row.upkeep.keep_snapshots :]:
+            log.info("scheduled snapshot removed", snapshot_id=old.id, sandbox_id=row.id)
+            await self._drop(old.id)
+        return taken
+
+    async def _take(
+        self, row: Sandbox, name: str | None, kind: CheckpointKind, *, scheduled: bool = False
+    ) -> Snapshot:
         making = Snapshot(
             id=new_snapshot_id(),
             team_id=row.team_id,
@@ -235,6 +252,7 @@ class Snapshots:
             env=row.env,
             status=SnapshotStatus.MAKING,
             created_at=self._clock.now(),
+            scheduled=scheduled,
         )
         await self._snapshots.add_snapshot(making, most=self._limits.max_snapshots)
         job = self._tasks.job(f"snapshot {row.id}", lambda: self._write(row, making, name))

@@ -111,12 +111,21 @@ def _found(old: Sandbox, new: Sandbox, at: datetime) -> tuple[EventType, dict[st
 
 
 def _turned(old: Sandbox, new: Sandbox) -> tuple[EventType, dict[str, Any]] | None:
-    if new.status is Status.PAUSED and old.status is Status.PAUSING:
+    if new.is_falling and not old.is_falling and new.fall is not None:
+        # Its machine ended, and nobody had asked for that.
+        return EventType.PAUSED, {**_words(new), "reason": new.fall.reason}
+    if new.status is Status.PAUSED and old.status is Status.PAUSING and not old.is_falling:
         return EventType.PAUSED, _words(new)
     if new.status is Status.RUNNING and old.status is Status.RESUMING:
-        return EventType.RESUMED, _words(new)
+        return EventType.RESUMED, {**_words(new), **_restarted(old, new)}
     # It did not succeed.
     return None
+
+
+def _restarted(old: Sandbox, new: Sandbox) -> dict[str, Any]:
+    if not old.is_falling or new.fall is None:
+        return {}
+    return {"reason": new.fall.reason, "snapshot_id": new.fall.origin}
 
 
 def _words(row: Sandbox) -> dict[str, Any]:
@@ -144,6 +153,10 @@ def _changes(old: Sandbox, new: Sandbox) -> dict[str, Any]:
     if new.egress != old.egress:
         # What they are now may hold secrets, and is asked for elsewhere.
         changes["set_network"] = True
+    if new.snapshot_skip is not None and new.snapshot_skip != old.snapshot_skip:
+        changes["snapshot_skipped"] = new.snapshot_skip.why
+    if new.fall is not None and new.fall.problem is not None and new.fall != old.fall:
+        changes["restart_failed"] = new.fall.problem
     return changes
 
 

@@ -5,13 +5,13 @@ A guest says what it wants: its lines are bounded here, and made text that no te
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from atoll.server.domain.sandbox import EndReason, Sandbox
+from atoll.server.domain.sandbox import WANTED, Sandbox
 
 # What one line may hold; guestd cuts shorter, somebody in its place may not.
 MOST_MESSAGE = 1100
@@ -103,8 +103,9 @@ def life(row: Sandbox) -> Sequence[Line]:
         lines.append(
             Line(at=row.started_at, level=Level.INFO, message="sandbox started", fields={"logger": "sandbox"})
         )
+    lines += _upkeep(row)
     if row.ended_at is not None:
-        wanted = row.end_reason in (EndReason.KILLED, EndReason.DEADLINE)
+        wanted = row.end_reason in WANTED
         reason = row.end_reason.value if row.end_reason is not None else "unknown"
         lines.append(
             Line(
@@ -115,6 +116,23 @@ def life(row: Sandbox) -> Sequence[Line]:
             )
         )
     return lines
+
+
+def _upkeep(row: Sandbox) -> Iterator[Line]:
+    """Tell what was done for a sandbox by itself, as far as its row has it: the last time of each."""
+    if (skip := row.snapshot_skip) is not None:
+        fields = {"logger": "sandbox", "reason": skip.why}
+        yield Line(at=skip.at, level=Level.WARN, message="scheduled snapshot not taken", fields=fields)
+    if (fall := row.fall) is None:
+        return
+    fields = {"logger": "sandbox", "reason": fall.reason}
+    yield Line(at=fall.at, level=Level.WARN, message="sandbox's machine ended", fields=fields)
+    if fall.problem is not None:
+        fields = {"logger": "sandbox", "reason": fall.problem}
+        yield Line(at=fall.at, level=Level.ERROR, message="sandbox did not come back", fields=fields)
+    if fall.back_at is not None:
+        fields = {"logger": "sandbox", "snapshot": fall.origin or "none", "generation": str(row.generation)}
+        yield Line(at=fall.back_at, level=Level.INFO, message="sandbox came back", fields=fields)
 
 
 def parse_lines(untrusted: bytes, *, after: int) -> Sequence[Line]:

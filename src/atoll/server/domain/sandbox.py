@@ -5,7 +5,7 @@ Verbs live in control, one file per concern.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -14,6 +14,7 @@ from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.limits import Limits
+from atoll.server.domain.upkeep import NEVER, Fall, Skip, Upkeep
 from atoll.server.domain.volume import VolumeMount
 
 
@@ -56,6 +57,8 @@ class EndReason(StrEnum):
     KILLED = "killed"
     # Its deadline passed.
     DEADLINE = "deadline"
+    # Nobody called it for as long as it may idle.
+    IDLE = "idle"
     # It did not come up; the row says at which step.
     START_FAILED = "start_failed"
     # The server stopped while it was being created.
@@ -72,6 +75,21 @@ class EndReason(StrEnum):
     RUNTIME_HUNG = "runtime_hung"
     # It was gone when the server came back: the machine restarted, say.
     LOST = "lost"
+
+
+# Asked for; every other reason means that the sandbox failed.
+WANTED = frozenset({EndReason.KILLED, EndReason.DEADLINE, EndReason.IDLE})
+# Its machine ended, which it can come back from.
+FALLS = frozenset(
+    {
+        EndReason.OOM,
+        EndReason.PROCESS_LIMIT,
+        EndReason.GUEST_ENDED,
+        EndReason.RUNTIME_ENDED,
+        EndReason.RUNTIME_HUNG,
+        EndReason.LOST,
+    }
+)
 
 
 class OnDeadline(StrEnum):
@@ -132,7 +150,7 @@ class Sandbox:
         env: for every command inside.
         created_at: when the row was written.
         started_at: when it answered first; None before.
-        deadline: when it is killed.
+        deadline: when it is killed, or paused; ``NEVER`` for one that is persistent.
         ended_at: when it reached a final status; None before.
         end_reason: why it ends or ended; written with the status killing, None before.
         end_detail: facts about the end, for operators.
@@ -146,6 +164,11 @@ class Sandbox:
         timeout: how long it was to run at first; what wakes it gives it as much again.
         pause: what it comes back from; None unless it is pausing, paused or resuming.
         request: the create that it answers, if its caller named it; None: not named.
+        upkeep: how it is kept.
+        fall: the last time that its machine ended and it was to come back; None: never.
+        snapshot_due: when a snapshot of it is taken by itself; None: never. For while it runs.
+        snapshot_skip: the last such snapshot, if it could not be taken; None: it was, or none was due.
+        idle_due: when is looked whether it idles; None: never. For while it runs.
     """
 
     id: SandboxId
@@ -175,3 +198,24 @@ class Sandbox:
     timeout: timedelta = timedelta(minutes=5)
     pause: Pause | None = None
     request: NamedRequest | None = None
+    upkeep: Upkeep = field(default_factory=Upkeep)
+    fall: Fall | None = None
+    snapshot_due: datetime | None = None
+    snapshot_skip: Skip | None = None
+    idle_due: datetime | None = None
+
+    @property
+    def is_falling(self) -> bool:
+        """Whether its machine ended, and it is to come back and has not yet."""
+        return self.fall is not None and self.fall.back_at is None
+
+
+def set_going(row: Sandbox, now: datetime, lifetime: timedelta) -> Sandbox:
+    """Return the row of a sandbox that begins to run, for so long, with the times that follow from that."""
+    every, idle = row.upkeep.snapshot_every, row.upkeep.idle_timeout
+    return replace(
+        row,
+        deadline=NEVER if row.upkeep.persistent else now + lifetime,
+        snapshot_due=now + every if every is not None else None,
+        idle_due=now + idle if idle is not None else None,
+    )

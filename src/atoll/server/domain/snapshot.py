@@ -48,6 +48,7 @@ class Snapshot:
         limits: the sandbox's size; another disk cannot be given.
         env: the sandbox's, for what is created from it.
         size_bytes: of what is on the host's disk; 0 while it is being written.
+        scheduled: whether it was taken by itself; such ones go when there are newer ones.
     """
 
     id: SnapshotId
@@ -63,6 +64,7 @@ class Snapshot:
     size_bytes: int = 0
     status: SnapshotStatus
     created_at: datetime
+    scheduled: bool = False
 
 
 def new_snapshot_id() -> SnapshotId:

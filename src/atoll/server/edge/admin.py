@@ -69,6 +69,15 @@ class EdgeAdmin:
         answer = await self._client.delete(f"/v1/routes/{sandbox_id}", timeout=timeout_s)
         answer.raise_for_status()
 
+    async def retire(self, sandbox_id: SandboxId, *, idle_s: float, timeout_s: float) -> float:
+        """Have it forget a route that was not used for so long; return how many seconds are left."""
+        idle = {"idle_ms": round(idle_s * 1000)}
+        answer = await self._client.post(f"/v1/routes/{sandbox_id}/retire", json=idle, timeout=timeout_s)
+        try:
+            return int(answer.raise_for_status().json()["left_ms"]) / 1000
+        except (ValueError, TypeError, KeyError) as error:
+            raise httpx.DecodingError(f"not an edge's answer: {error}") from error
+
     async def forget_egress(self, sandbox_id: SandboxId, *, unless: str, timeout_s: float) -> None:
         """Have it forget what a sandbox may reach; it answers when what it carried is cut."""
         known = {"unless": unless} if unless else {}

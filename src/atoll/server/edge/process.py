@@ -8,6 +8,7 @@ Nothing that users send passes through here.
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,17 @@ class EdgeProcess(Edge):
         except httpx.HTTPError as error:
             log.warning("edge did not forget, restarting it", sandbox_id=sandbox_id, error=repr(error))
             await self._restart(asked)
+
+    async def retire(self, sandbox_id: SandboxId, *, idle_for: timedelta) -> timedelta | None:
+        """Drop a route that is not used; an edge that does not answer is ended and started again."""
+        asked, idle_s = self._held, idle_for.total_seconds()
+        try:
+            left = await self._admin.retire(sandbox_id, idle_s=idle_s, timeout_s=self._limits.answer_s)
+        except httpx.HTTPError as error:
+            log.warning("edge did not answer, restarting it", sandbox_id=sandbox_id, error=repr(error))
+            await self._restart(asked)
+            return idle_for
+        return timedelta(seconds=left) if left > 0 else None
 
     async def forget_egress(self, sandbox_id: SandboxId, *, unless: str = "") -> None:
         """Drop what a sandbox may reach; an edge that does not answer is ended and started again."""

@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -154,6 +155,11 @@ class _EndedEdge(Edge):
     @override
     async def forget(self, sandbox_id: SandboxId) -> None:
         return
+
+    @override
+    async def retire(self, sandbox_id: SandboxId, *, idle_for: timedelta) -> timedelta | None:
+        # Nobody calls through it; but that is no idling.
+        return idle_for
 
     @override
     async def forget_egress(self, sandbox_id: SandboxId, *, unless: str = "") -> None:

@@ -7,11 +7,13 @@ Ends a server from outside.
 
 import contextlib
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 from typing_extensions import override
 
+from atoll.server.control.pool import PoolLimits
 from atoll.server.domain.errors import InternalError, ResourceExhaustedError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.host.pidfd import Pidfd
@@ -101,6 +103,10 @@ class _Kept(Checkpoints):
         return await self._checkpoints.names()
 
     @override
+    async def link(self, origin: str, name: str) -> None:
+        await self._checkpoints.link(origin, name)
+
+    @override
     async def remove(self, name: str) -> None:
         return
 
@@ -115,6 +121,11 @@ class _Kept(Checkpoints):
 
 async def _kill_rows(home: Home, settings: Settings, parts: HostParts, database: Database) -> None:
     async with make_control(
-        home, settings, database, parts, store=SqliteSandboxes(database, make_telling(settings))
+        home,
+        # Nothing new is made to wait.
+        replace(settings, pool=PoolLimits(memory_bytes=0)),
+        database,
+        parts,
+        store=SqliteSandboxes(database, make_telling(settings)),
     ) as control:
         await control.kill_all("the home was taken down")

@@ -22,6 +22,17 @@ class Checkpoints(Protocol):
         """List those that are complete."""
         ...
 
+    async def link(self, origin: str, name: str) -> None:
+        """
+        Have one under a second name, which takes no room; what had that name is gone. Each is removed alone.
+
+        Raises:
+            NotFoundError: there is no such one.
+            ResourceExhaustedError: the disk is full.
+            UnavailableError: it could not be done.
+        """
+        ...
+
     async def remove(self, name: str) -> None:
         """
         Remove one; a no-op for what is not there.

@@ -1,5 +1,6 @@
 """The port to the edge, the program that carries users' bytes to sandboxes."""
 
+from datetime import timedelta
 from typing import Protocol
 
 from atoll.server.domain.ids import SandboxId
@@ -14,6 +15,19 @@ class Edge(Protocol):
 
         Afterwards the sandbox's address may be given to another one.
         An edge that does not answer is restarted, which forgets everything.
+        """
+        ...
+
+    async def retire(self, sandbox_id: SandboxId, *, idle_for: timedelta) -> timedelta | None:
+        """
+        Drop the route of a sandbox that nobody has called for so long, and that has no request under way.
+
+        A stream, a command that somebody follows or an upgraded connection is a request under way. What was
+        before the edge started is not known, and counts from then.
+
+        Returns:
+            None: it is dropped, or there was none. Else how long it takes at least until that can be.
+            An edge that does not answer is restarted, which begins the time anew.
         """
         ...
 

@@ -18,6 +18,7 @@ class SnapshotQuery:
         team_id: the owner.
         sandbox_id: what they were taken of.
         name: their name.
+        scheduled: whether they were taken on a schedule; None: either.
         after: behind this one, by its time and id.
         limit: at most so many.
     """
@@ -25,6 +26,7 @@ class SnapshotQuery:
     team_id: TeamId
     sandbox_id: SandboxId | None = None
     name: str | None = None
+    scheduled: bool | None = None
     after: tuple[datetime, SnapshotId] | None = None
     limit: int = 100
 

@@ -114,7 +114,15 @@ class Store(Protocol):
         ...
 
     async def next_deadline(self) -> Sandbox | None:
-        """Read the running row whose deadline comes first."""
+        """Read the running row whose deadline comes first, of those that have one."""
+        ...
+
+    async def next_snapshot(self) -> Sandbox | None:
+        """Read the running row whose ``snapshot_due`` comes first."""
+        ...
+
+    async def next_idle(self) -> Sandbox | None:
+        """Read the running row whose ``idle_due`` comes first."""
         ...
 
     async def forget_sandboxes(self, *, ended_before: datetime, most: int) -> int:

@@ -59,21 +59,23 @@ class Half:
         # A runtime may hold a file of a failed save open for long: what is deleted still fills the disk.
         with contextlib.suppress(OSError):
             for path in self.path.iterdir():
-                os.truncate(path, 0)
+                # Not what another checkpoint has under its own name.
+                if path.stat().st_nlink == 1:
+                    os.truncate(path, 0)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def publish(self, checkpoint: Checkpoint) -> Checkpoint:
         """Have all of it on the disk, then visible; returns it with its files."""
         files = []
         for path in sorted(self.path.iterdir()):
-            size = _synced(path)
+            size = synced(path)
             files.append(
                 ImageFile(name=path.name, size=size, sha256=_sum(path) if size <= _SUM_AT_ONCE else None)
             )
         checkpoint = replace(checkpoint, files=tuple(files))
         _write_manifest(self.path, checkpoint)
         self.path.rename(self.directory)
-        _synced(self.directory.parent)
+        synced(self.directory.parent)
         return checkpoint
 
 
@@ -191,9 +193,9 @@ def _write_manifest(directory: Path, checkpoint: Checkpoint) -> None:
     text = json.dumps({"format": _FORMAT, "sha256": _body_sum(body), "checkpoint": body})
     new = directory / f".{MANIFEST}.new"
     new.write_text(text)
-    _synced(new)
+    synced(new)
     new.rename(directory / MANIFEST)
-    _synced(directory)
+    synced(directory)
 
 
 def _body_sum(body: object) -> str:
@@ -208,7 +210,7 @@ def _sum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _synced(path: Path) -> int:
+def synced(path: Path) -> int:
     """Have a file or directory on the disk; returns its size."""
     with _opened(path) as fd:
         os.fsync(fd)

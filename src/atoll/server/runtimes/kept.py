@@ -1,16 +1,21 @@
 """Checkpoints on this host's disk."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from typing_extensions import override
 
-from atoll.server.domain.errors import UnavailableError
+from atoll.server.domain.errors import NotFoundError, ResourceExhaustedError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.host.threads import finish_in_thread
 from atoll.server.ports.checkpoints import Checkpoints
-from atoll.server.runtimes.images import HALF
+from atoll.server.runtimes.images import HALF, synced
+
+# While a second name is made. Not HALF: files in there may be cut to nothing, and these are another's, too.
+_LINKING = ".link-"
 
 
 class CheckpointFiles(Checkpoints):
@@ -32,12 +37,16 @@ class CheckpointFiles(Checkpoints):
         return await finish_in_thread(self._names)
 
     @override
+    async def link(self, origin: str, name: str) -> None:
+        await finish_in_thread(self._link, self.path(origin), name)
+
+    @override
     async def remove(self, name: str) -> None:
         await finish_in_thread(self._remove, lambda one: one == name)
 
     @override
     async def remove_all(self, sandbox_id: SandboxId) -> None:
-        await finish_in_thread(self._remove, lambda one: one.removeprefix(HALF).startswith(f"{sandbox_id}-"))
+        await finish_in_thread(self._remove, lambda one: _bare(one).startswith(f"{sandbox_id}-"))
 
     @override
     async def keep_only(self, names: frozenset[str]) -> None:
@@ -50,12 +59,36 @@ class CheckpointFiles(Checkpoints):
     def _paths(self) -> list[Path]:
         return list(self._directory.iterdir()) if self._directory.exists() else []
 
+    def _link(self, origin: Path, name: str) -> None:
+        self._remove(lambda one: one in (name, _LINKING + name))
+        half = self.path(_LINKING + name)
+        try:
+            half.mkdir(mode=0o700)
+            for file in origin.iterdir():
+                # One that is renamed meanwhile is the same under its new name.
+                if not file.name.startswith("."):
+                    os.link(file, half / file.name)
+            synced(half)
+            half.rename(self.path(name))
+            synced(self._directory)
+        except FileNotFoundError as error:
+            self._remove(lambda one: one == _LINKING + name)
+            raise NotFoundError("There is no such checkpoint", details=str(origin)) from error
+        except OSError as error:
+            self._remove(lambda one: one == _LINKING + name)
+            kind = ResourceExhaustedError if error.errno == errno.ENOSPC else UnavailableError
+            raise kind("A checkpoint cannot be kept twice", details=str(error)) from error
+
     def _remove(self, which: Callable[[str], bool]) -> None:
         try:
             for path in self._paths():
                 if which(path.name):
                     # First the name: a half-removed one is never taken for a checkpoint.
-                    going = path.with_name(f"{HALF}{path.name.removeprefix(HALF)}")
+                    going = path.with_name(HALF + _bare(path.name))
                     shutil.rmtree(path.replace(going) if going != path else path)
         except OSError as error:
             raise UnavailableError("A checkpoint cannot be removed", details=str(error)) from error
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix(HALF).removeprefix(_LINKING)

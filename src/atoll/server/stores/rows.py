@@ -12,6 +12,14 @@ from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import EndReason, NamedRequest, OnDeadline, Pause, Sandbox, Status, Target
+from atoll.server.domain.upkeep import (
+    fall_from_plain,
+    fall_to_plain,
+    skip_from_plain,
+    skip_to_plain,
+    upkeep_from_plain,
+    upkeep_to_plain,
+)
 from atoll.server.stores.database import unreadable
 
 
@@ -51,6 +59,11 @@ def sandbox_to_row(sandbox: Sandbox) -> dict[str, Any]:
         "paused_at": sandbox.pause.at if sandbox.pause else None,
         "request_key": sandbox.request.key if sandbox.request else None,
         "request_fingerprint": sandbox.request.fingerprint if sandbox.request else None,
+        "upkeep": upkeep_to_plain(sandbox.upkeep),
+        "fall": fall_to_plain(sandbox.fall),
+        "snapshot_due": sandbox.snapshot_due,
+        "snapshot_skip": skip_to_plain(sandbox.snapshot_skip),
+        "idle_due": sandbox.idle_due,
     }
 
 
@@ -95,8 +108,13 @@ def sandbox_from_row(row: RowMapping) -> Sandbox:
             timeout=timedelta(seconds=row["timeout_seconds"]),
             pause=_pause(row),
             request=_request(row),
+            upkeep=upkeep_from_plain(row["upkeep"]),
+            fall=fall_from_plain(row["fall"]),
+            snapshot_due=row["snapshot_due"],
+            snapshot_skip=skip_from_plain(row["snapshot_skip"]),
+            idle_due=row["idle_due"],
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise unreadable(f"sandbox {row['id']}", error) from error
 
 

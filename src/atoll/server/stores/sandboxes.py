@@ -98,6 +98,19 @@ class SqliteSandboxes(Store):
             return sandbox_from_row(row) if row is not None else None
 
     @override
+    async def next_snapshot(self) -> Sandbox | None:
+        return self._first_due("snapshot_due")
+
+    @override
+    async def next_idle(self) -> Sandbox | None:
+        return self._first_due("idle_due")
+
+    def _first_due(self, column: str) -> Sandbox | None:
+        with self._database.transaction(writes=False) as connection:
+            row = connection.execute(statements.first_due(column)).mappings().first()
+            return sandbox_from_row(row) if row is not None else None
+
+    @override
     async def forget_sandboxes(self, *, ended_before: datetime, most: int) -> int:
         with self._database.transaction(writes=True) as connection:
             return connection.execute(statements.old_sandboxes(ended_before, most)).rowcount

@@ -67,6 +67,8 @@ class SqliteSnapshots(SnapshotStore):
             conditions.append(snapshots.c.sandbox_id == query.sandbox_id)
         if query.name is not None:
             conditions.append(snapshots.c.name == query.name)
+        if query.scheduled is not None:
+            conditions.append(snapshots.c.scheduled.is_(query.scheduled))
         if query.after is not None:
             at, last = query.after
             same = and_(snapshots.c.created_at == at, snapshots.c.id < last)
@@ -109,6 +111,7 @@ def _to_row(snapshot: Snapshot) -> dict[str, object]:
         "size_bytes": snapshot.size_bytes,
         "status": snapshot.status.value,
         "created_at": snapshot.created_at,
+        "scheduled": snapshot.scheduled,
     }
 
 
@@ -132,4 +135,5 @@ def _from_row(row: RowMapping) -> Snapshot:
         size_bytes=row["size_bytes"],
         status=SnapshotStatus(row["status"]),
         created_at=row["created_at"],
+        scheduled=row["scheduled"],
     )

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Delete, Select, and_, delete, exists, func
 
 from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.sandbox import FINAL, Status
+from atoll.server.domain.upkeep import NEVER
 from atoll.server.ports.store import Page, SandboxFilter
 from atoll.server.stores.tables import UtcDateTime, memory_kills, sandbox_metadata, sandboxes
 
@@ -55,10 +56,17 @@ def first_deadline() -> Select[Any]:
     """Select the running row whose deadline comes first."""
     return (
         select(sandboxes)
-        .where(sandboxes.c.status == Status.RUNNING.value)
+        .where(sandboxes.c.status == Status.RUNNING.value, sandboxes.c.deadline < NEVER)
         .order_by(sandboxes.c.deadline, sandboxes.c.id)
         .limit(1)
     )
+
+
+def first_due(column: str) -> Select[Any]:
+    """Select the running row whose time in a column comes first, of those that have one."""
+    due = sandboxes.c[column]
+    running = sandboxes.c.status == Status.RUNNING.value
+    return select(sandboxes).where(due.is_not(None), running).order_by(due, sandboxes.c.id).limit(1)
 
 
 def old_sandboxes(ended_before: datetime, most: int) -> Delete:

@@ -91,12 +91,20 @@ sandboxes = Table(
     Column("paused_at", UtcDateTime),
     Column("request_key", String),
     Column("request_fingerprint", String),
+    Column("upkeep", JSON, nullable=False, server_default=text("'{}'")),
+    Column("fall", JSON(none_as_null=True)),
+    Column("snapshot_due", UtcDateTime),
+    Column("snapshot_skip", JSON(none_as_null=True)),
+    Column("idle_due", UtcDateTime),
     # Lists: a team's rows in the order of their making; most rows are of ended sandboxes,
     # most questions are about the others.
     Index("sandboxes_by_team", "team_id", "created_at", "id"),
     Index("sandboxes_by_status", "status", "team_id", "created_at", "id"),
     # The reaper asks for the running row whose deadline comes first.
     Index("sandboxes_by_deadline", "status", "deadline", "id"),
+    # So do those who take snapshots, and who pause what idles; few rows have such a time.
+    Index("sandboxes_by_snapshot_due", "snapshot_due"),
+    Index("sandboxes_by_idle_due", "idle_due"),
     Index("sandboxes_by_ended_at", "ended_at"),
     Index("sandboxes_by_request", "team_id", "request_key"),
 )
@@ -200,6 +208,7 @@ snapshots = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("status", String, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("scheduled", Boolean, nullable=False, server_default=text("0")),
     Index("snapshots_by_name", "team_id", "name", unique=True),
     Index("snapshots_by_team", "team_id", "created_at", "id"),
 )

@@ -132,6 +132,26 @@ class CreateSandbox(Closed):
     volumes: list[VolumeMount] = Field(
         default=[], description="What it sees that outlives it, 16 at most; each at a path of its own."
     )
+    persistent: Flag = Field(
+        default=False,
+        description="It has no deadline, and comes back after the server's machine was away: from its last "
+        "snapshot, or else anew from its template. timeout_seconds means nothing.",
+    )
+    restart: Literal["never", "from_snapshot"] | None = Field(
+        default=None,
+        description="What happens when it ends without being asked: it has failed, or comes back from its "
+        "last snapshot. null: from_snapshot if it is persistent, else never.",
+    )
+    snapshot_every_seconds: Seconds | None = Field(
+        default=None, description="Time between snapshots that are taken by themselves.", examples=[600]
+    )
+    keep_snapshots: StrictInt = Field(default=3, description="How many of those are kept, the newest.")
+    idle_timeout_seconds: Seconds | None = Field(
+        default=None,
+        description="How long nobody calls it until it is killed, or paused if it is persistent or is paused "
+        "at its deadline.",
+        examples=[300],
+    )
 
     model_config = ConfigDict(
         extra="forbid",
@@ -158,6 +178,7 @@ class ResumeSandbox(Closed):
     """How long a sandbox runs from now on, at least."""
 
     timeout_seconds: Annotated[Seconds, Field(gt=0)] = Field(examples=[300])
+    memory: Flag = Field(default=True, description="False: boot it from its files, whatever was kept.")
 
 
 class Limits(BaseModel):
@@ -177,6 +198,17 @@ class MountedVolume(BaseModel):
     path: str
 
 
+class Fall(BaseModel):
+    """A sandbox ended without being asked, and was to come back."""
+
+    reason: str = Field(examples=["runtime_ended"])
+    at: datetime
+    snapshot_id: str | None = Field(description="What it comes back from; null: a pause, or its template.")
+    times: int = Field(description="The how manieth time in a row.")
+    back_at: datetime | None = Field(description="When it ran again.")
+    problem: str | None = Field(description="Why it stays paused.")
+
+
 class Sandbox(BaseModel):
     """A sandbox."""
 
@@ -192,11 +224,20 @@ class Sandbox(BaseModel):
     metadata: dict[str, str]
     created_at: datetime
     started_at: datetime | None = Field(description="When it took its first command.")
-    deadline: datetime = Field(description="When it is killed or paused, if it runs then.")
+    deadline: datetime | None = Field(
+        description="When it is killed or paused, if it runs then; null: it is persistent."
+    )
     on_deadline: OnDeadline
     auto_resume: bool
     ended_at: datetime | None
     end_reason: EndReason | None = Field(description="Why it is no longer there.")
+    generation: int = Field(description="Grows with each resume and restart.")
+    persistent: bool
+    restart: Literal["never", "from_snapshot"]
+    snapshot_every_seconds: int | None
+    keep_snapshots: int
+    idle_timeout_seconds: int | None
+    fall: Fall | None = Field(description="The last time that it ended and was to come back.")
     runtime: str = Field(examples=["gvisor"])
     domain: str = Field(
         description="A port of the sandbox is at <port>-<id>.<domain>.", examples=["localhost:49980"]
@@ -356,6 +397,7 @@ class Snapshot(BaseModel):
     memory: bool
     limits: Limits
     size_bytes: int = Field(description="On the server's disk.")
+    scheduled: bool = Field(description="Taken by itself; goes when there are newer ones.")
     created_at: datetime
 
 

@@ -133,7 +133,9 @@ class _Calls:
     ) -> models.Sandbox:
         """Have a paused sandbox go on; one that runs lives at least so long from now."""
         lifetime = timedelta(seconds=body.timeout_seconds)
-        sandbox, resumed = await self._control.pausing.connect(actor, sandbox_id, lifetime)
+        sandbox, resumed = await self._control.pausing.connect(
+            actor, sandbox_id, lifetime, memory=body.memory
+        )
         if resumed:
             answer.headers["Location"] = f"/v1/sandboxes/{sandbox.id}"
         return self._owned(sandbox)

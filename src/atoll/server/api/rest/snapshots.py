@@ -87,6 +87,7 @@ def _shown(snapshot: domain.Snapshot) -> models.Snapshot:
         memory=snapshot.kind is CheckpointKind.MEMORY,
         limits=from_limits(snapshot.limits),
         size_bytes=snapshot.size_bytes,
+        scheduled=snapshot.scheduled,
         created_at=snapshot.created_at,
     )
 

@@ -13,6 +13,7 @@ from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.sandbox import FINAL, Sandbox
 from atoll.server.domain.template import Template
+from atoll.server.domain.upkeep import NEVER, Fall, Restart, Upkeep
 
 _MOST_METADATA_PAIRS = 64
 
@@ -40,6 +41,40 @@ def to_wish(body: models.CreateSandbox) -> CreateSandbox:
         volumes=tuple(MountWish(name=one.volume, path=one.path) for one in body.volumes),
         on_deadline=body.on_deadline,
         auto_resume=body.auto_resume,
+        upkeep=to_upkeep(body),
+    )
+
+
+def to_upkeep(body: models.CreateSandbox) -> Upkeep:
+    """Read how a sandbox is kept."""
+    lasting = Restart.FROM_SNAPSHOT if body.persistent else Restart.NEVER
+    return Upkeep(
+        persistent=body.persistent,
+        restart=lasting if body.restart is None else Restart(body.restart),
+        snapshot_every=_time(body.snapshot_every_seconds),
+        keep_snapshots=body.keep_snapshots,
+        idle_timeout=_time(body.idle_timeout_seconds),
+    )
+
+
+def _time(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _seconds(time: timedelta | None) -> int | None:
+    return None if time is None else round(time.total_seconds())
+
+
+def _from_fall(fall: Fall | None) -> models.Fall | None:
+    if fall is None:
+        return None
+    return models.Fall(
+        reason=fall.reason,
+        at=fall.at,
+        snapshot_id=fall.origin,
+        times=fall.times,
+        back_at=fall.back_at,
+        problem=fall.problem,
     )
 
 
@@ -123,11 +158,18 @@ def from_sandbox(
         metadata=dict(sandbox.metadata),
         created_at=sandbox.created_at,
         started_at=sandbox.started_at,
-        deadline=sandbox.deadline,
+        deadline=None if sandbox.deadline == NEVER else sandbox.deadline,
         on_deadline=sandbox.on_deadline,
         auto_resume=sandbox.auto_resume,
         ended_at=sandbox.ended_at,
         end_reason=sandbox.end_reason,
+        generation=sandbox.generation,
+        persistent=sandbox.upkeep.persistent,
+        restart=sandbox.upkeep.restart.value,
+        snapshot_every_seconds=_seconds(sandbox.upkeep.snapshot_every),
+        keep_snapshots=sandbox.upkeep.keep_snapshots,
+        idle_timeout_seconds=_seconds(sandbox.upkeep.idle_timeout),
+        fall=_from_fall(sandbox.fall),
         runtime=sandbox.runtime,
         domain=domain,
         access_token=token if sandbox.secured and sandbox.status not in FINAL else None,

@@ -1,5 +1,7 @@
 """An edge without routes."""
 
+from datetime import timedelta
+
 from typing_extensions import override
 
 from atoll.server.domain.ids import SandboxId
@@ -13,12 +15,19 @@ class FakeEdge(Edge):
     def __init__(self, *, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
         self.forgotten: list[SandboxId] = []
+        # What is told of those that somebody calls; of the others, that nobody does.
+        self.busy: dict[SandboxId, timedelta] = {}
         self.forgotten_egress: list[SandboxId] = []
 
     @override
     async def forget(self, sandbox_id: SandboxId) -> None:
         await self.faults.at("forget")
         self.forgotten.append(sandbox_id)
+
+    @override
+    async def retire(self, sandbox_id: SandboxId, *, idle_for: timedelta) -> timedelta | None:
+        await self.faults.at("retire")
+        return self.busy.get(sandbox_id)
 
     @override
     async def forget_egress(self, sandbox_id: SandboxId, *, unless: str = "") -> None:
