@@ -30,6 +30,7 @@ from atoll.server.control.tasks import Job, Tasks
 from atoll.server.control.underway import Underway
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
+    AtollError,
     FailedPreconditionError,
     NotFoundError,
     UnavailableError,
@@ -194,6 +195,25 @@ class Pausing:
     def stop(self, sandbox_id: SandboxId) -> None:
         """Stop what is under way with a sandbox, since it is killed."""
         self._underway.stop(sandbox_id, not_there(sandbox_id))
+
+    async def machine_ended(self, sandbox_id: SandboxId, error: AtollError) -> bool:
+        """
+        Let what is under way with a sandbox come to its end, since its machine ended by itself.
+
+        A resume goes back, and who waits for it gets the error; a pause may have been written down before.
+
+        Returns:
+            Whether the sandbox is on the disk, and so nothing of it is lost.
+
+        Raises:
+            NotFoundError: there is no such row.
+        """
+        if (job := self._underway.get(sandbox_id)) is not None:
+            if (await self._store.get_sandbox(sandbox_id)).status is Status.RESUMING:
+                job.cancel(error)
+            await asyncio.wait([job.outcome])
+        # Resuming: somebody has begun anew, with another machine.
+        return (await self._store.get_sandbox(sandbox_id)).status in (Status.PAUSED, Status.RESUMING)
 
     async def stop_all(self) -> None:
         """Have what is under way go back to where it was, before all is ended."""
