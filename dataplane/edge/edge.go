@@ -118,6 +118,7 @@ func Start(ctx context.Context, config Config) (*Edge, error) {
 	e.policies = egress.NewPolicies(control.egressAt)
 	e.prover = newProver(control, limits)
 	e.routes = newRoutes(control.route, config.Range.Masked(), limits, config.Log)
+	e.routes.complain = control.silent
 	e.forward = newForwarder(e.routes, limits, config.Log)
 	e.newcomers = newNewcomers(e.routes, limits)
 	e.api = newAPIForwarder(config.API, limits, e.newcomers, config.Log)

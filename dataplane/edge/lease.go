@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -41,6 +42,10 @@ type lease struct {
 	// One transport each: guestd keeps unused connections longer than strangers' programs do, and only gRPC
 	// speaks HTTP/2 without being asked.
 	daemon, ports, grpc *http.Transport
+
+	// complain tells the server of a silent guestd; complaining is set while it does.
+	complain    func(context.Context, string) error
+	complaining atomic.Bool
 
 	// checking guards checked, when the server was last asked whether this still holds.
 	checking sync.Mutex

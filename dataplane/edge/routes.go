@@ -26,6 +26,7 @@ var (
 // so there are never more routes than running sandboxes, and strangers' ids leave nothing behind.
 type routes struct {
 	ask         func(context.Context, string) (answer, error)
+	complain    func(context.Context, string) error
 	allowed     netip.Prefix
 	limits      *Limits
 	log         *slog.Logger
@@ -48,7 +49,7 @@ func newRoutes(
 	ask func(context.Context, string) (answer, error), allowed netip.Prefix, limits *Limits, log *slog.Logger,
 ) *routes {
 	return &routes{
-		ask: ask, allowed: allowed, limits: limits, log: log,
+		ask: ask, complain: func(context.Context, string) error { return nil }, allowed: allowed, limits: limits, log: log,
 		lookupSlots: make(chan struct{}, limits.Lookups),
 		leases:      map[string]*lease{},
 		lookups:     map[string]*lookup{},
@@ -110,6 +111,7 @@ func (t *routes) look(ctx context.Context, id string, pending *lookup) {
 		return
 	}
 	pending.lease = newLease(id, found, t.limits)
+	pending.lease.complain = t.complain
 	t.leases[id] = pending.lease
 }
 

@@ -26,6 +26,7 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.networking import Networking
 from atoll.server.control.pausing import Pausing
+from atoll.server.control.probing import Probing
 from atoll.server.control.reading import PRESENT, Reading, not_there
 from atoll.server.control.reconciling import Reconciling
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
@@ -194,6 +195,9 @@ class Control:
             networking=self._networking,
         )
         self._forgetting = Forgetting(store=ports.store, clock=ports.clock, limits=limits)
+        self._probing = Probing(
+            store=ports.store, guest=ports.guest, locks=locks, tasks=self._tasks, killing=self._killing
+        )
         self._finding = Finding(store=ports.store, reading=self._reading, secret=secret)
 
     async def __aenter__(self) -> Self:
@@ -456,6 +460,16 @@ class Control:
         sandbox_id = parse_sandbox_id(untrusted_id)
         await self.pausing.wake(sandbox_id)
         return await self._reading.route(sandbox_id)
+
+    def suspect(self, untrusted_id: str) -> None:
+        """
+        Hear from the edge that a guest answered nobody for long; one that hangs is ended behind this call.
+
+        Raises:
+            InvalidArgumentError: the id has another form.
+            UnavailableError: the server stops.
+        """
+        self._probing.suspect(untrusted_id)
 
     async def egress_at(self, untrusted_address: str) -> Sandbox:
         """

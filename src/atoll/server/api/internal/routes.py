@@ -205,5 +205,12 @@ def build(control: Control, secrets: Secrets, naming: Naming | None = None) -> D
         async def names() -> None:
             await naming.refresh()
 
+    _add_complaints(routes, control)
     app.include_router(routes)
     return Dialect(app=app, open_prefixes=("/",), render=render)
+
+
+def _add_complaints(routes: APIRouter, control: Control) -> None:
+    @routes.post("/v1/routes/{sandbox_id}/silent", status_code=204)
+    async def silent(sandbox_id: str) -> None:
+        control.suspect(sandbox_id)
