@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 
+import psutil
 import pytest
 from support.gvisor import MIB, Host, kill
 
@@ -29,6 +30,19 @@ async def test_a_killed_gofer_is_the_runtimes_end(host: Host) -> None:
     machine = await host.start()
 
     kill(host.gofer(machine.sandbox_id))
+
+    ended = await host.next_end(SOON_S)
+    assert (ended.sandbox_id, ended.reason) == (machine.sandbox_id, EndReason.RUNTIME_ENDED)
+    assert "gofer" in ended.detail
+
+
+async def test_a_killed_gofer_is_told_apart_also_by_a_server_that_looks_late(host: Host) -> None:
+    machine = await host.start()
+    gofer, sentry = host.gofer(machine.sandbox_id), host.sentry(machine.sandbox_id)
+
+    kill(gofer)
+    # As where the server waits for a processor: nothing runs in it until both have ended.
+    psutil.wait_procs([sentry], timeout=1)
 
     ended = await host.next_end(SOON_S)
     assert (ended.sandbox_id, ended.reason) == (machine.sandbox_id, EndReason.RUNTIME_ENDED)
