@@ -58,14 +58,18 @@ class Client(threading.Thread):
         self._api = api(options)
 
     def run(self) -> None:
-        while not self.stop.is_set():
-            verb = self._chance.choice([self._create, self._pause, self._resume, self._fork, self._snapshot,
-                                        self._create_from, self._kill])  # fmt: skip
-            try:
-                verb()
-            except (httpx.HTTPError, AssertionError):
-                # The part that should answer is away.
-                time.sleep(0.1)
+        with self._api:
+            while not self.stop.is_set():
+                self._do_something()
+
+    def _do_something(self) -> None:
+        verb = self._chance.choice([self._create, self._pause, self._resume, self._fork, self._snapshot,
+                                    self._create_from, self._kill])  # fmt: skip
+        try:
+            verb()
+        except (httpx.HTTPError, AssertionError):
+            # The part that should answer is away.
+            time.sleep(0.1)
 
     def hits(self, sandbox_id: str) -> None:
         """Take note that a part of a sandbox is about to be killed."""
@@ -75,6 +79,11 @@ class Client(threading.Thread):
     def _ask(self, method: str, path: str, body: object = None) -> Any:
         answer = self._api.request(method, path, json=body)
         self.done[f"{path.rpartition('/')[2] if method == 'POST' else method} {answer.status_code}"] += 1
+        if answer.status_code == httpx.codes.NOT_FOUND and (
+            gone := self.known.get(path.removeprefix("/v1/sandboxes/").partition("/")[0])
+        ):
+            # It was hit, or its last call had done what nobody was told of; looked into at the end.
+            gone.status = None
         if answer.is_error:
             self.refusals.append(answer.text[:300])
         answer.raise_for_status()
