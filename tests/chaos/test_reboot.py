@@ -81,8 +81,7 @@ def test_paused_ones_and_snapshots_survive_a_restart_of_the_machine() -> None:
 
             lost = client.get(f"/v1/sandboxes/{deadly.kept.sandbox_id}").json()
             assert lost["end_reason"] == "lost"
-            deadly.alive, deadly.sleeping, deadly.snapshots = set(), {paused}, {snapshot}
-            deadly.settle()
+            deadly.snapshots = {snapshot}
             wake = {"timeout_seconds": 900}
             client.post(f"/v1/sandboxes/{paused}/resume", json=wake).raise_for_status()
             made = client.post("/v1/sandboxes", json={"template": snapshot, **wake}).raise_for_status()

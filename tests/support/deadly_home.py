@@ -64,7 +64,7 @@ class DeadlyHome:
         limit = time.monotonic() + 30
         while (left := self._wrong()) and time.monotonic() < limit:
             time.sleep(0.05)
-        assert not left
+        assert not left, left
 
     def _wrong(self) -> dict[str, object]:
         tag, alive, all_of_them = self.home.id, self.alive, self.alive | self.sleeping
