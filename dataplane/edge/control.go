@@ -71,6 +71,12 @@ func (c *control) suspect(ctx context.Context, id string) error {
 	return err
 }
 
+// silent tells that a sandbox's guestd owes an answer for too long. Whether it hangs is the server's to find out.
+func (c *control) silent(ctx context.Context, id string) error {
+	_, err := c.ask(ctx, http.MethodPost, "/v1/routes/"+id+"/silent", nil)
+	return err
+}
+
 // egressAt asks what the sandbox at an address reaches.
 func (c *control) egressAt(ctx context.Context, address netip.Addr) (egress.Policy, error) {
 	return patiently(ctx, c.limits, func() (found egress.Policy, err error) {
@@ -188,7 +194,7 @@ func (c *control) ask(ctx context.Context, method, path string, question []byte)
 		return nil, err
 	}
 	switch response.StatusCode {
-	case http.StatusOK:
+	case http.StatusOK, http.StatusNoContent:
 		return body, nil
 	case http.StatusNotFound, http.StatusBadRequest:
 		// The form of ids was checked here; one that the server finds malformed names nothing either.

@@ -119,6 +119,7 @@ func Start(ctx context.Context, config Config) (*Edge, error) {
 	e.prover = newProver(control, limits)
 	e.routes = newRoutes(control.route, config.Range.Masked(), limits, config.Log)
 	e.routes.suspect = control.suspect
+	e.routes.complain = control.silent
 	e.forward = newForwarder(e.routes, limits, config.Log)
 	e.newcomers = newNewcomers(e.routes, limits)
 	e.api = newAPIForwarder(config.API, limits, e.newcomers, config.Log)

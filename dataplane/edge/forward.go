@@ -131,8 +131,12 @@ func (f *forwarder) try(w http.ResponseWriter, r *http.Request, to target, body 
 	under := &exchange{lease: found, to: to, body: body, answer: answerWriterFor(w, r), lifts: f.lifts}
 	under.multiplexed = isGRPC(r) && to.port != daemonPort && !found.ingress.isHTTPS(to)
 	ctx = context.WithValue(ctx, exchangeKey{}, under)
+	watch := watchSilence(found, to)
+	defer watch.stop()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: under.use,
+		GotConn:              under.use,
+		WroteRequest:         watch.wrote,
+		GotFirstResponseByte: watch.stop,
 	})
 	// The transport does not return while it reads from the client, however dead the sandbox is.
 	defer context.AfterFunc(ctx, body.interrupt)()
@@ -171,6 +175,9 @@ func (f *forwarder) judge(ctx context.Context, under *exchange) error {
 		return errForgotten
 	case ctx.Err() != nil:
 		return err
+	}
+	if errors.Is(err, errUnreachable) && under.to.port == daemonPort {
+		under.lease.tellSilence()
 	}
 	if errors.Is(err, errUnreachable) || (errors.Is(err, errPortClosed) && under.to.port == daemonPort) {
 		valid, checkErr := f.routes.check(ctx, under.lease)

@@ -45,6 +45,7 @@ type fakeControl struct {
 	mu     sync.Mutex
 	routes map[string]string // id to answer
 	proofs map[string]string // what is shown, as JSON, to id
+	silent map[string]int    // id to complaints
 	asked  atomic.Int64
 	// suspected counts the sandboxes that the edge could not reach.
 	suspected atomic.Int64
@@ -77,6 +78,13 @@ func (c *fakeControl) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasSuffix(r.URL.Path, "/suspect") {
 		c.suspected.Add(1)
 		_, _ = io.WriteString(w, "{}")
+		return
+	}
+	if id, is := strings.CutSuffix(strings.TrimPrefix(r.URL.Path, "/v1/routes/"), "/silent"); is {
+		c.mu.Lock()
+		c.silent[id]++
+		c.mu.Unlock()
+		w.WriteHeader(http.StatusNoContent)
 		return
 	}
 	c.asked.Add(1)
@@ -119,7 +127,7 @@ func testLimits() Limits {
 func newHome(t testing.TB, change ...func(*Config)) *home {
 	t.Helper()
 	dir := t.TempDir()
-	h := &home{t: t, control: &fakeControl{routes: map[string]string{}, proofs: map[string]string{}, arrived: make(chan struct{}, 1)}}
+	h := &home{t: t, control: &fakeControl{routes: map[string]string{}, silent: map[string]int{}, proofs: map[string]string{}, arrived: make(chan struct{}, 1)}}
 	h.config = Config{
 		Version: "test",
 		Listen:  []string{"127.0.0.1:0"},

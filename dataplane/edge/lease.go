@@ -43,6 +43,10 @@ type lease struct {
 	// speaks HTTP/2 without being asked.
 	daemon, ports, grpc *http.Transport
 
+	// complain tells the server of a silent guestd; complaining is set while it does.
+	complain    func(context.Context, string) error
+	complaining atomic.Bool
+
 	// checking guards checked, when the server was last asked whether this still holds.
 	checking sync.Mutex
 	checked  time.Time

@@ -35,6 +35,9 @@ type Limits struct {
 	// ConnectTime is how long a sandbox may take to accept a connection. It is on this machine: only one
 	// that hangs needs more than milliseconds, and one under load answers its SYN after 1 s at the latest.
 	ConnectTime time.Duration
+	// GuestSilence is how long guestd may owe the answer to a request that it has as a whole before the server is told,
+	// which asks it itself. The longest honest silences are longer, and cost one question; see silence.go.
+	GuestSilence time.Duration
 	// TunnelTime is how long guestd may take to connect to a loopback port inside.
 	TunnelTime time.Duration
 	// ConnectPauses are waited between the attempts at a port that is not open (yet): what E2B's proxy does.
@@ -128,6 +131,7 @@ func DefaultLimits() Limits {
 		Lifts:             128,
 		AnswerHeaderBytes: 256 << 10,
 		ConnectTime:       3 * time.Second,
+		GuestSilence:      10 * time.Second,
 		TunnelTime:        3 * time.Second,
 		ConnectPauses: []time.Duration{
 			100 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond, 400 * time.Millisecond,

@@ -27,6 +27,7 @@ var (
 type routes struct {
 	ask         func(context.Context, string) (answer, error)
 	suspect     func(context.Context, string) error // nil: nobody is told
+	complain    func(context.Context, string) error
 	allowed     netip.Prefix
 	limits      *Limits
 	log         *slog.Logger
@@ -50,7 +51,7 @@ func newRoutes(
 	ask func(context.Context, string) (answer, error), allowed netip.Prefix, limits *Limits, log *slog.Logger,
 ) *routes {
 	return &routes{
-		ask: ask, allowed: allowed, limits: limits, log: log,
+		ask: ask, complain: func(context.Context, string) error { return nil }, allowed: allowed, limits: limits, log: log,
 		lookupSlots: make(chan struct{}, limits.Lookups),
 		started:     time.Now(),
 		leases:      map[string]*lease{},
@@ -113,6 +114,7 @@ func (t *routes) look(ctx context.Context, id string, pending *lookup) {
 		return
 	}
 	pending.lease = newLease(id, found, t.limits)
+	pending.lease.complain = t.complain
 	t.leases[id] = pending.lease
 }
 

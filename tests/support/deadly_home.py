@@ -42,6 +42,7 @@ class DeadlyHome:
         self.kept: Sandbox = Sandbox.create("minimal", timeout=1800, **self.options)
         self.alive = {self.kept.sandbox_id}
         self.sleeping: set[str] = set()
+        self.snapshots: set[str] = set()
 
     @contextmanager
     def serving(self, step: str) -> Iterator["subprocess.Popen[str]"]:
@@ -63,7 +64,7 @@ class DeadlyHome:
         limit = time.monotonic() + 30
         while (left := self._wrong()) and time.monotonic() < limit:
             time.sleep(0.05)
-        assert not left
+        assert not left, left
 
     def _wrong(self) -> dict[str, object]:
         tag, alive, all_of_them = self.home.id, self.alive, self.alive | self.sleeping
@@ -79,9 +80,11 @@ class DeadlyHome:
         }
         wrong |= {name: what ^ all_of_them for name, what in found.items() if what != all_of_them}
         checkpoints = {path.name for path in (self.home.path / "checkpoints").iterdir()}
+        paused = checkpoints - self.snapshots
         if (
-            len(checkpoints) != len(self.sleeping)
-            or {one.partition("-")[0] for one in checkpoints} != self.sleeping
+            not self.snapshots <= checkpoints
+            or len(paused) != len(self.sleeping)
+            or {one.partition("-")[0] for one in paused} != self.sleeping
         ):
             wrong["checkpoints"] = checkpoints
         if strangers := [line for line in processes if not any(one in line for one in alive)]:

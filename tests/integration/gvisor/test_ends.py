@@ -10,6 +10,7 @@ from support.gvisor import MIB, Host, kill
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import EndReason
+from atoll.server.host.pidfd import Pidfd
 
 # What "at once" means here.
 SOON_S = 1.0
@@ -29,6 +30,21 @@ async def test_a_killed_gofer_is_the_runtimes_end(host: Host) -> None:
     machine = await host.start()
 
     kill(host.gofer(machine.sandbox_id))
+
+    ended = await host.next_end(SOON_S)
+    assert (ended.sandbox_id, ended.reason) == (machine.sandbox_id, EndReason.RUNTIME_ENDED)
+    assert "gofer" in ended.detail
+
+
+async def test_a_killed_gofer_is_told_apart_also_by_a_server_that_looks_late(host: Host) -> None:
+    machine = await host.start()
+    gofer, sentry = host.gofer(machine.sandbox_id), host.sentry(machine.sandbox_id)
+
+    kill(gofer)
+    # As where the server waits for a processor: nothing runs in it until both have ended.
+    with Pidfd.open(sentry.pid) as held:
+        while not held.has_ended():
+            time.sleep(0.005)
 
     ended = await host.next_end(SOON_S)
     assert (ended.sandbox_id, ended.reason) == (machine.sandbox_id, EndReason.RUNTIME_ENDED)

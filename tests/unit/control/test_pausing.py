@@ -1,6 +1,7 @@
 """Pause and resume: what callers are promised, and that no death of the server loses a paused sandbox."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -17,7 +18,7 @@ from atoll.server.domain.errors import (
     UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId, TeamId
-from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status
+from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status, Target
 from atoll.server.ports.store import SandboxFilter
 from atoll.server.runtimes.fake.faults import Faults
 
@@ -292,6 +293,60 @@ async def test_a_kill_in_the_middle_wins(world: World, control: Control, verb: s
     assert isinstance(await work, NotFoundError)
     await control.settled()
     await world.assert_agreement()
+
+
+@pytest.mark.parametrize("kind", [MEMORY, FILES])
+async def test_a_machine_that_ends_while_it_is_resumed_loses_nothing(
+    world: World, control: Control, kind: CheckpointKind
+) -> None:
+    sandbox = await started(world, control)
+    await control.pausing.pause(ALICE, sandbox.id, kind)
+    world.faults.hang("configure")
+    times = world.faults.passed["configure"]
+
+    resuming = asyncio.create_task(control.pausing.connect(ALICE, sandbox.id, MINUTE))
+    await world.faults.reached("configure", times=times + 1)
+    world.runtime.end(sandbox.id, EndReason.RUNTIME_ENDED, "its gofer was killed")
+
+    async with asyncio.timeout(10):
+        with pytest.raises(UnavailableError, match="ended while it was being started"):
+            await resuming
+    await control.settled()
+    assert (await world.store.get_sandbox(sandbox.id)).status is Status.PAUSED
+    await world.assert_agreement()
+    await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+    assert world.runtime.recall(sandbox.id)[1] == "kept"
+
+
+async def test_a_machine_that_ends_when_it_is_written_down_is_kept(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("checkpoint:2")
+
+    pausing = asyncio.create_task(control.pausing.pause(ALICE, sandbox.id, MEMORY))
+    await world.faults.reached("checkpoint:2")
+    world.runtime.end(sandbox.id, EndReason.RUNTIME_ENDED, "its sentry was killed")
+    await asyncio.sleep(0.05)
+    control.pausing.stop(sandbox.id)
+    await asyncio.wait([pausing])
+    await control.settled()
+
+    assert (await world.store.get_sandbox(sandbox.id)).status is Status.PAUSED
+    await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+    assert world.runtime.recall(sandbox.id) == ("kept", "kept")
+
+
+async def test_no_pause_is_acknowledged_of_a_sandbox_that_is_killed(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("forget")
+
+    pausing = asyncio.create_task(control.pausing.pause(ALICE, sandbox.id, MEMORY))
+    await world.faults.reached("forget")
+    row = await world.store.get_sandbox(sandbox.id)
+    ending = replace(row, target=Target.KILLED, status=Status.KILLING, end_reason=EndReason.KILLED)
+    await world.store.replace_sandbox(row, ending)
+
+    with pytest.raises(NotFoundError):
+        await pausing
 
 
 async def test_paused_sandboxes_take_no_place_of_running_ones(world: World) -> None:

@@ -141,6 +141,9 @@ class Checkpointing:
             return replace(row, status=Status.PAUSED, address=None) if row.status is Status.PAUSING else row
 
         found = await change(self._store, row.id, paused)
+        if found.status is not Status.PAUSED:
+            # Somebody ended it at this very moment: nobody may be told that it is kept.
+            raise not_there(row.id)
         log.info("sandbox paused", sandbox_id=row.id, kind=row.pause.kind)
         return found
 

@@ -30,6 +30,7 @@ from atoll.server.control.tasks import Job, Tasks
 from atoll.server.control.underway import Underway
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
+    AtollError,
     FailedPreconditionError,
     NotFoundError,
     UnavailableError,
@@ -196,6 +197,29 @@ class Pausing:
         """Stop what is under way with a sandbox, since it is killed."""
         self._underway.stop(sandbox_id, not_there(sandbox_id))
 
+    async def machine_ended(self, sandbox_id: SandboxId, error: AtollError) -> bool:
+        """
+        Let what is under way with a sandbox come to its end, since its machine ended by itself.
+
+        A resume goes back, and who waits for it gets the error; a pause may have been written down before.
+
+        Returns:
+            Whether nothing of it is lost: it is on the disk, or runs in another machine already.
+
+        Raises:
+            NotFoundError: there is no such row.
+        """
+        if (job := self._underway.get(sandbox_id)) is not None:
+            if (await self._store.get_sandbox(sandbox_id)).status is Status.RESUMING:
+                job.cancel(error)
+            await asyncio.wait([job.outcome])
+        status = (await self._store.get_sandbox(sandbox_id)).status
+        # Resuming: somebody has begun anew, with another machine.
+        if status in (Status.PAUSED, Status.RESUMING):
+            return True
+        living = {machine.sandbox_id for machine in (await self._runtime.observe()).machines}
+        return status is Status.RUNNING and sandbox_id in living
+
     async def stop_all(self) -> None:
         """Have what is under way go back to where it was, before all is ended."""
         if jobs := self._underway.stop_all():
@@ -215,23 +239,6 @@ class Pausing:
             end = End(reason=EndReason.LOST, detail="its checkpoint was not there when the server started")
             await self._killing.begin(row.id, end)
         return await self._store.get_sandbox(row.id)
-
-    async def came_back(self, sandbox_id: SandboxId) -> bool:
-        """
-        Say whether a machine that ended is none that its sandbox has now; waits for a resume under way.
-
-        Raises:
-            NotFoundError: there is no such row.
-        """
-        row = await self._store.get_sandbox(sandbox_id)
-        if row.status is Status.PAUSED:
-            return True
-        if row.status is not Status.RESUMING or (job := self._underway.get(sandbox_id)) is None:
-            return False
-        await asyncio.wait([job.outcome])
-        if (await self._store.get_sandbox(sandbox_id)).status is not Status.RUNNING:
-            return True
-        return sandbox_id in {one.sandbox_id for one in (await self._runtime.observe()).machines}
 
     async def park(self, sandbox_id: SandboxId) -> None:
         """

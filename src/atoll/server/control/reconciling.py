@@ -213,21 +213,20 @@ class Reconciling:
     def _machine_ended(self, event: MachineEnded) -> None:
         end = End(reason=event.reason, detail=event.detail)
         log.info("machine ended", sandbox_id=event.sandbox_id, reason=event.reason, detail=event.detail)
-        error = UnavailableError("The sandbox ended while it was being created", details=event.detail)
+        error = UnavailableError("The sandbox ended while it was being started", details=event.detail)
         self._pool.lost(event.sandbox_id)
         if not self._creating.machine_ended(event.sandbox_id, end, error):
-            self._tasks.job(f"end {event.sandbox_id}", lambda: self._end_surely(event.sandbox_id, end))
+            self._tasks.job(f"end {event.sandbox_id}", lambda: self._end_surely(event.sandbox_id, end, error))
 
-    async def _end_surely(self, sandbox_id: SandboxId, end: End) -> None:
+    async def _end_surely(self, sandbox_id: SandboxId, end: End, error: AtollError) -> None:
         while True:
             try:
-                # A machine that a resume replaced is no news.
-                if not await self._pausing.came_back(sandbox_id):
+                if not await self._pausing.machine_ended(sandbox_id, error):
                     await self._killing.begin(sandbox_id, end)
             except NotFoundError:
                 self._killing.remove(sandbox_id)
-            except AtollError as error:
-                log.warning("end not recorded", sandbox_id=sandbox_id, error=str(error))
+            except AtollError as problem:
+                log.warning("end not recorded", sandbox_id=sandbox_id, error=str(problem))
                 await self._clock.sleep_until(self._clock.now() + RETRY_DELAY)
                 continue
             return

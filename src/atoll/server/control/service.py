@@ -28,6 +28,7 @@ from atoll.server.control.locks import Locks
 from atoll.server.control.networking import Networking
 from atoll.server.control.pausing import Pausing
 from atoll.server.control.pool import Pool, PoolLimits
+from atoll.server.control.probing import Probing
 from atoll.server.control.reading import PRESENT, Reading, not_there
 from atoll.server.control.reconciling import Reconciling
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
@@ -264,6 +265,9 @@ class Control:
             reviving=self._reviving,
         )
         self._forgetting = Forgetting(store=ports.store, clock=ports.clock, limits=limits)
+        self._probing = Probing(
+            store=ports.store, guest=ports.guest, locks=locks, tasks=self._tasks, killing=self._killing
+        )
         self._finding = Finding(store=ports.store, reading=self._reading, secret=secret)
 
     async def __aenter__(self) -> Self:
@@ -544,6 +548,16 @@ class Control:
             NotFoundError: there never was one.
         """
         await self._reconciling.suspect(parse_sandbox_id(untrusted_id))
+
+    def silent(self, untrusted_id: str) -> None:
+        """
+        Hear from the edge that a guest answered nobody for long; one that hangs is ended behind this call.
+
+        Raises:
+            InvalidArgumentError: the id has another form.
+            UnavailableError: the server stops.
+        """
+        self._probing.suspect(untrusted_id)
 
     async def egress_at(self, untrusted_address: str) -> Sandbox:
         """

@@ -73,6 +73,8 @@ class EndReason(StrEnum):
     RUNTIME_ENDED = "runtime_ended"
     # It did not answer any more and was killed.
     RUNTIME_HUNG = "runtime_hung"
+    # It runs, but its guestd answered nobody any more: it was stopped, or hangs.
+    GUEST_HUNG = "guest_hung"
     # It was gone when the server came back: the machine restarted, say.
     LOST = "lost"
 

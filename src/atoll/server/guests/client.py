@@ -71,6 +71,8 @@ class GuestLimits:
         answer_bytes: of all that is read as an answer, headers too; the largest true one has some hundred.
         journal_timeout_s: for one read of what happened inside; a kill waits for it.
         journal_bytes: of such an answer; guestd gives 48 KiB at once.
+        probe_timeout_s: for the answer that decides whether a guest hangs; it takes milliseconds, and seconds
+            where programs inside take all processors of a host that is full.
         connections: calls under way at once, in all sandboxes; more wait.
     """
 
@@ -80,6 +82,7 @@ class GuestLimits:
     answer_bytes: int = 4 * 1024
     journal_timeout_s: float = 0.5
     journal_bytes: int = 64 * 1024
+    probe_timeout_s: float = 10.0
     connections: int = 64
 
 
@@ -164,6 +167,14 @@ class HttpGuest(Guest):
             )
             for killed in answer.killed[:_MOST_KILLED]
         ]
+
+    async def probe(self, machine: Machine) -> None:
+        """Return once guestd has answered."""
+        request = guest_pb.ReadJournalRequest(after=_MOST_BYTES, sandbox_id=machine.sandbox_id)
+        timeout_s = self._limits.probe_timeout_s
+        await self._call(
+            machine, "ReadJournal", request, guest_pb.ReadJournalResponse, timeout_s, pool=self._journal_pool
+        )
 
     async def read_journal(self, machine: Machine, *, after: int) -> tuple[Sequence[Line], bool]:
         """Read what happened inside."""

@@ -55,6 +55,15 @@ class Guest(Protocol):
         """
         ...
 
+    async def probe(self, machine: Machine) -> None:
+        """
+        Return once guestd has answered anything that makes sense.
+
+        Raises:
+            UnavailableError: it does not, though it got more time than a busy one needs.
+        """
+        ...
+
     async def read_journal(self, machine: Machine, *, after: int) -> tuple[Sequence[Line], bool]:
         """
         Read what happened inside, lines with numbers after ``after``, and whether there are more.

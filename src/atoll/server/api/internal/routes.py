@@ -214,6 +214,10 @@ def _add_places(routes: APIRouter, control: Control) -> None:
         await control.suspect(sandbox_id)
         return Heard()
 
+    @routes.post("/v1/routes/{sandbox_id}/silent", status_code=204)
+    async def silent(sandbox_id: str) -> None:
+        control.silent(sandbox_id)
+
     # POST, since what is asked for is a secret, and paths of requests are logged.
     @routes.post("/v1/routes/by-token")
     async def by_token(body: Token) -> Route:

@@ -50,6 +50,10 @@ class FakeGuest(Guest):
         return [KilledProcess(pid=42, command="greedy", resident_bytes=1_000_000_000)]
 
     @override
+    async def probe(self, machine: Machine) -> None:
+        await self.faults.at("probe")
+
+    @override
     async def read_journal(self, machine: Machine, *, after: int) -> tuple[Sequence[Line], bool]:
         await self.faults.at("read_journal")
         lines = [line for line in self.journals.get(machine.sandbox_id, ()) if line.number > after]

@@ -1,0 +1,342 @@
+"""
+Every part is killed at random moments while clients create, pause, resume, fork, snapshot and kill.
+
+What was acknowledged holds, with its bytes; who lost a part is reported as failed, with the reason; and
+nothing is left of the others. The seed is printed; `ATOLL_CHAOS_SEED` repeats the schedule.
+"""
+
+import os
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from support.deadly_home import DeadlyHome
+from support.home import LiveHome, fresh_home
+from support.parts import Part, api, kill, kill_guestd, of_runsc, run_inside
+
+# Kills; the many are for who has time.
+FEW, MANY = 8, 60
+WORKERS = 2
+# Of one worker at once: what it has is small enough to be paused in a moment.
+MOST = 3
+FAULTS = {"runtime_ended", "guest_ended"}
+SETTLED = {"running", "paused", "killed", "failed"}
+# Content that no two sandboxes share, in memory and on the disk, and its checksum.
+WRITE = "head -c 300000 /dev/urandom | tee /dev/shm/kept /root/kept | sha256sum"
+READ = "cat /dev/shm/kept | sha256sum; cat /root/kept | sha256sum"
+
+
+@dataclass
+class Known:
+    """A sandbox, as its client knows it: by the last answer; None when a call about it had none."""
+
+    status: str | None
+    content: str
+
+
+class Client(threading.Thread):
+    """Works with sandboxes of its own, and remembers what was acknowledged."""
+
+    def __init__(self, options: dict[str, Any], seed: int, hits: set[str]) -> None:
+        super().__init__()
+        # Sandboxes of which a part was killed, also before their create was answered.
+        self._hits = hits
+        self.known: dict[str, Known] = {}
+        self.snapshots: dict[str, str] = {}
+        self.done: Counter[str] = Counter()
+        self.refusals: list[str] = []
+        self.stop = threading.Event()
+        self._options = options
+        self._chance = random.Random(seed)
+        self._api = api(options)
+
+    def run(self) -> None:
+        with self._api:
+            while not self.stop.is_set():
+                self._do_something()
+
+    def _do_something(self) -> None:
+        verb = self._chance.choice([self._create, self._pause, self._resume, self._fork, self._snapshot,
+                                    self._create_from, self._kill])  # fmt: skip
+        try:
+            verb()
+        except (httpx.HTTPError, AssertionError):
+            # The part that should answer is away.
+            time.sleep(0.1)
+
+    def _ask(self, method: str, path: str, body: object = None) -> Any:
+        answer = self._api.request(method, path, json=body)
+        self.done[f"{path.rpartition('/')[2] if method == 'POST' else method} {answer.status_code}"] += 1
+        if answer.status_code == httpx.codes.NOT_FOUND and (
+            gone := self.known.get(path.removeprefix("/v1/sandboxes/").partition("/")[0])
+        ):
+            # It was hit, or its last call had done what nobody was told of; looked into at the end.
+            gone.status = None
+        if answer.is_error:
+            self.refusals.append(answer.text[:300])
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def _some(self, status: str) -> str | None:
+        ids = sorted(name for name, known in self.known.items() if known.status == status)
+        return self._chance.choice(ids) if ids else None
+
+    def _alive(self) -> int:
+        return sum(known.status != "killed" for known in self.known.values())
+
+    def _change(self, sandbox_id: str | None, verb: str, to: str, method: str = "POST") -> None:
+        if sandbox_id is not None:
+            known = self.known[sandbox_id]
+            # Until there is an answer, nobody knows.
+            known.status = None
+            body = {"timeout_seconds": 900} if verb == "/resume" else None
+            self._ask(method, f"/v1/sandboxes/{sandbox_id}{verb}", body)
+            if to == "paused":
+                # On the disk, whatever was killed of it before.
+                self._hits.discard(sandbox_id)
+            known.status = to
+
+    def _create(self) -> None:
+        if self._alive() < MOST:
+            wish = {"template": "minimal", "timeout_seconds": 900}
+            made = self._ask("POST", "/v1/sandboxes", wish)["id"]
+            self.known[made] = Known("running", "")
+            try:
+                self.known[made].content = run_inside(self._options, made, WRITE).split()[0]
+            except Exception:
+                # It was hit, or the edge was: it is there, without content that is known.
+                time.sleep(0.1)
+
+    def _create_from(self) -> None:
+        if self.snapshots and self._alive() < MOST:
+            snapshot = self._chance.choice(sorted(self.snapshots))
+            wish = {"template": snapshot, "timeout_seconds": 900}
+            made = self._ask("POST", "/v1/sandboxes", wish)["id"]
+            self.known[made] = Known("running", self.snapshots[snapshot])
+
+    def _fork(self) -> None:
+        if (parent := self._some("running")) and self._alive() < MOST:
+            wish = {"count": 1, "timeout_seconds": 900}
+            (child,) = self._ask("POST", f"/v1/sandboxes/{parent}/fork", wish)
+            if child["sandbox"] is not None:
+                self.known[child["sandbox"]["id"]] = Known("running", self.known[parent].content)
+
+    def _snapshot(self) -> None:
+        if (parent := self._some("running")) and len(self.snapshots) < MOST:
+            snapshot = self._ask("POST", f"/v1/sandboxes/{parent}/snapshots")["id"]
+            self.snapshots[snapshot] = self.known[parent].content
+
+    def _pause(self) -> None:
+        self._change(self._some("running"), "/pause", "paused")
+
+    def _resume(self) -> None:
+        self._change(self._some("paused"), "/resume", "running")
+
+    def _kill(self) -> None:
+        if self._alive() == MOST:
+            self._change(self._some("running"), "", "killed", "DELETE")
+
+
+class Killer:
+    """Kills parts, by a schedule that a seed makes."""
+
+    def __init__(self, home: LiveHome, clients: list[Client], seed: int, hits: set[str]) -> None:
+        self._hits = hits
+        self.killed: Counter[str] = Counter()
+        self._home = home
+        self._options = home.client_options
+        self._clients = clients
+        self._chance = random.Random(seed)
+
+    def kill(self, part: Part) -> None:
+        time.sleep(self._chance.uniform(0, 1))
+        match part:
+            case Part.SERVER:
+                kill(self._home.server_pid())
+                self._home.start()
+            case Part.EDGE:
+                if found := self._home.processes("atoll-edge"):
+                    kill(found[0].pid)
+            case Part.GUESTD:
+                if there := sorted(name for client in self._clients for name in list(client.known)):
+                    self._hits.add(victim := self._chance.choice(there))
+                    kill_guestd(self._options, victim)
+            case _:
+                self._kill_runsc(part)
+        self.killed[part] += 1
+
+    def _kill_runsc(self, part: Part) -> None:
+        limit = time.monotonic() + 5
+        # A command lives for milliseconds.
+        while not (victims := of_runsc(self._home, part)) and time.monotonic() < limit:
+            time.sleep(0.002)
+        if victims:
+            victim = self._chance.choice(victims)
+            if part is not Part.HELPER:
+                self._hits.add(victim.sandbox_id)
+            kill(victim.process.pid)
+
+
+def settled(client: httpx.Client, sandbox_id: str) -> dict[str, Any]:
+    """Read a row once nothing is under way with it."""
+    limit = time.monotonic() + 60
+    while True:
+        answer = client.get(f"/v1/sandboxes/{sandbox_id}")
+        assert answer.status_code == 200, f"the row of {sandbox_id} is lost: {answer.text}"
+        row: dict[str, Any] = answer.json()
+        if row["status"] in SETTLED or time.monotonic() > limit:
+            return row
+        time.sleep(0.1)
+
+
+def check(options: dict[str, Any], sandbox_id: str, known: Known, *, hit: bool) -> str:
+    """Compare a sandbox with what was acknowledged; returns what it is, awake."""
+    with api(options) as client:
+        row = settled(client, sandbox_id)
+        status, reason = row["status"], row["end_reason"]
+        facts = f"{sandbox_id}: {known}, hit: {hit}, but {status}, {reason}"
+        assert status in SETTLED, f"stuck: {facts}"
+        match known.status:
+            case "killed":
+                assert status == "killed", facts
+            case "paused":
+                assert status == "paused", facts
+            case "running":
+                assert status == "running" or (hit and reason in FAULTS), facts
+            case _:
+                assert status in {"running", "paused", "killed"} or reason in FAULTS, facts
+                assert status != "failed" or hit, facts
+        if status == "paused":
+            answer = client.post(f"/v1/sandboxes/{sandbox_id}/resume", json={"timeout_seconds": 900})
+            assert answer.status_code == 200, f"{facts}: {answer.text}"
+            status = "running"
+    if status == "running":
+        check_content(options, sandbox_id, known.content)
+    return str(status)
+
+
+def check_content(options: dict[str, Any], sandbox_id: str, content: str) -> None:
+    read = [line.split()[0] for line in run_inside(options, sandbox_id, READ).splitlines()]
+    assert not content or read == [content, content], f"{sandbox_id} lost its bytes"
+
+
+@contextmanager
+def working(clients: list[Client]) -> Iterator[None]:
+    """Have clients work, once each has something that can be killed."""
+    for client in clients:
+        client.start()
+    try:
+        limit = time.monotonic() + 60
+        while not all(client.known for client in clients) and time.monotonic() < limit:
+            time.sleep(0.1)
+        yield
+    finally:
+        for client in clients:
+            client.stop.set()
+        for client in clients:
+            client.join(timeout=180)
+    assert not any(client.is_alive() for client in clients)
+
+
+@pytest.mark.parametrize("kills", [FEW, pytest.param(MANY, marks=pytest.mark.heavy)])
+def test_any_part_may_die_at_any_moment(record_property: Callable[[str, object], None], kills: int) -> None:
+    seed = int(os.environ.get("ATOLL_CHAOS_SEED") or random.randrange(1 << 32))
+    record_property("seed", seed)
+    sys.stdout.write(f"ATOLL_CHAOS_SEED={seed}\n")
+    chance = random.Random(seed)
+    # Each part at least once.
+    schedule = list(Part) + [chance.choice(list(Part)) for _ in range(kills - len(Part))]
+    chance.shuffle(schedule)
+    with fresh_home() as home:
+        deadly = DeadlyHome(home)
+        options, hits = home.client_options, set[str]()
+        clients = [Client(options, seed + number, hits) for number in range(WORKERS)]
+        killer = Killer(home, clients, seed, hits)
+        with working(clients):
+            for part in schedule:
+                killer.kill(part)
+        verbs = sum((client.done for client in clients), Counter[str]())
+        sys.stdout.write(f"killed {dict(killer.killed)}; answered {dict(sorted(verbs.items()))}\n")
+
+        sys.stdout.write("".join(f"refused: {text}\n" for one in clients for text in one.refusals))
+        # Else nothing was tried.
+        assert verbs["sandboxes 201"] >= WORKERS
+        # The one that only stands by is hit by chance.
+        with api(options) as asked:
+            if settled(asked, deadly.kept.sandbox_id)["status"] != "running":
+                deadly.alive.clear()
+        for client in clients:
+            for sandbox_id, known in client.known.items():
+                if check(options, sandbox_id, known, hit=sandbox_id in hits) == "running":
+                    deadly.alive.add(sandbox_id)
+        check_snapshots(deadly, {name: text for client in clients for name, text in client.snapshots.items()})
+        # What was made without an answer is in the lists: its client may find and end it.
+        deadly.alive |= (strangers := unanswered(deadly))
+        deadly.settle()
+        for sandbox_id in strangers | deadly.alive:
+            with api(options) as asked:
+                asked.delete(f"/v1/sandboxes/{sandbox_id}").raise_for_status()
+        deadly.alive.clear()
+        deadly.settle()
+
+
+def unanswered(deadly: DeadlyHome) -> set[str]:
+    """List the sandboxes that nobody was told of; those that sleep are ended."""
+    with api(deadly.options) as client:
+        rows = client.get("/v1/sandboxes").raise_for_status().json()["sandboxes"]
+        found = {row["id"] for row in rows} - deadly.alive
+        for sandbox_id in set(found):
+            if settled(client, sandbox_id)["status"] != "running":
+                client.delete(f"/v1/sandboxes/{sandbox_id}")
+                found.discard(sandbox_id)
+    return found
+
+
+def check_snapshots(deadly: DeadlyHome, acknowledged: dict[str, str]) -> None:
+    with api(deadly.options) as client:
+        listed = client.get("/v1/snapshots").raise_for_status().json()["snapshots"]
+        assert set(acknowledged) <= {one["id"] for one in listed}, "an acknowledged snapshot is lost"
+        for snapshot, content in acknowledged.items():
+            wish = {"template": snapshot, "timeout_seconds": 900}
+            made = client.post("/v1/sandboxes", json=wish).raise_for_status().json()["id"]
+            check_content(deadly.options, made, content)
+            client.delete(f"/v1/sandboxes/{made}").raise_for_status()
+        for one in listed:
+            client.delete(f"/v1/snapshots/{one['id']}").raise_for_status()
+
+
+@pytest.mark.parametrize("part", [Part.SENTRY, Part.GOFER, Part.GUESTD])
+def test_who_loses_a_part_is_reported_as_failed_within_a_second(
+    home: LiveHome, record_property: Callable[[str, object], None], part: Part
+) -> None:
+    options, took = home.client_options, []
+    with api(options) as client:
+        for _ in range(3):
+            wish = {"template": "minimal", "timeout_seconds": 900}
+            made = client.post("/v1/sandboxes", json=wish).raise_for_status().json()["id"]
+            if part is Part.GUESTD:
+                # From the call on: the start of the command counts, too.
+                began = time.monotonic()
+                threading.Thread(target=kill_guestd, args=(options, made)).start()
+            else:
+                (victim,) = [one for one in of_runsc(home, part) if one.sandbox_id == made]
+                began = time.monotonic()
+                kill(victim.process.pid)
+            while (row := client.get(f"/v1/sandboxes/{made}").json())["end_reason"] is None:
+                assert time.monotonic() < began + 30, row
+            took.append(time.monotonic() - began)
+            assert row["status"] in {"killing", "failed"}
+            assert row["end_reason"] == ("guest_ended" if part is Part.GUESTD else "runtime_ended")
+            assert settled(client, made)["status"] == "failed"
+    record_property("seconds", took)
+    sys.stdout.write(f"{part}: {', '.join(f'{one:.3f} s' for one in took)}\n")
+    # The median: the machine that tests run on may be busy with others.
+    assert sorted(took)[1] < 1
