@@ -142,7 +142,7 @@ class Reconciling:
         end = End(reason=EndReason.LOST, detail="no machine was there when the server started")
         if row.upkeep.persistent or row.upkeep.restart is not Restart.NEVER:
             # What brings it back may fail for now, and the start must not.
-            self._tasks.job(f"end {row.id}", lambda: self._end_surely(row.id, end))
+            self._tasks.job(f"end {row.id}", lambda: self._killing.insist(row.id, end))
         else:
             await self._killing.begin(row.id, end)
 
