@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from atoll.server.control import checking
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.pausing import Pausing
+from atoll.server.control.pool import Pool, check_sees
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
 from atoll.server.control.service import Control
 from atoll.server.control.snapshots import Snapshots
@@ -24,6 +25,7 @@ from atoll.server.domain.errors import (
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId, new_sandbox_id, parse_sandbox_id
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory, Usage
+from atoll.server.domain.pool import PoolKey, PoolStatus
 from atoll.server.domain.sandbox import FINAL, EndReason, Pause, Sandbox, Status, Target
 from atoll.server.domain.snapshot import Snapshot
 from atoll.server.domain.template import Template
@@ -97,6 +99,30 @@ class FakeSnapshots(Snapshots):
         return None
 
 
+class FakePool(Pool):
+    """Has one machine of the one template waiting."""
+
+    def __init__(self) -> None:
+        self._shelves = {}
+        self._making = set()
+        status = PoolStatus(
+            key=PoolKey(template_id=BASE.id, limits=BASE.limits),
+            template=BASE.name,
+            ready=1,
+            wanted=2,
+            hits=3,
+            misses=4,
+            oldest=datetime(2026, 1, 1, tzinfo=UTC),
+            machine_bytes=25_000_000,
+            problem="The host's disk is full",
+        )
+        self.found = [status]
+
+    def statuses(self, actor: Actor) -> list[PoolStatus]:
+        check_sees(actor)
+        return self.found
+
+
 @dataclass
 class FakeControl(Control):
     """Two teams, two templates' worth of rules, no machines."""
@@ -114,6 +140,7 @@ class FakeControl(Control):
     wishes: list[CreateSandbox] = field(default_factory=list)
 
     memory_volumes: Volumes = field(default_factory=memory_volumes)
+    pool: Pool = field(default_factory=FakePool)
 
     @property
     def volumes(self) -> Volumes:

@@ -15,8 +15,8 @@ from atoll.server.domain.sandbox import EndReason, Status
 async def test_a_guest_that_answers_lives_on(world: World, control: Control) -> None:
     sandbox = await control.create(ALICE, wish())
 
-    control.suspect(sandbox.id)
-    control.suspect(sandbox.id)
+    control.silent(sandbox.id)
+    control.silent(sandbox.id)
     await control.settled()
 
     assert world.faults.passed["probe"] == 1
@@ -28,7 +28,7 @@ async def test_a_guest_that_does_not_answer_ends_with_that_reason(world: World, 
     sandbox, other = await control.create(ALICE, wish()), await control.create(ALICE, wish())
     world.faults.fail("probe", UnavailableError("the sandbox does not answer", details="no answer in 10 s"))
 
-    control.suspect(sandbox.id)
+    control.silent(sandbox.id)
     await control.settled()
 
     row = await world.store.get_sandbox(sandbox.id)
@@ -44,7 +44,7 @@ async def test_one_that_stands_still_to_be_written_down_is_not_asked(world: Worl
     pausing = asyncio.create_task(control.pausing.pause(ALICE, sandbox.id, CheckpointKind.MEMORY))
     await world.faults.reached("checkpoint:1")
 
-    control.suspect(sandbox.id)
+    control.silent(sandbox.id)
     for _ in range(20):
         await asyncio.sleep(0)
     assert world.faults.passed["probe"] == 0
@@ -57,9 +57,9 @@ async def test_one_that_stands_still_to_be_written_down_is_not_asked(world: Worl
 
 async def test_complaints_about_nobody_change_nothing(world: World, control: Control) -> None:
     with pytest.raises(InvalidArgumentError):
-        control.suspect("../etc")
+        control.silent("../etc")
 
-    control.suspect(new_sandbox_id())
+    control.silent(new_sandbox_id())
     await control.settled()
 
     assert world.faults.passed["probe"] == 0

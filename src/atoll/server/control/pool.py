@@ -226,10 +226,7 @@ class Pool:
         Raises:
             PermissionDeniedError: not with this key: what all teams ask for is the operator's to know.
         """
-        if actor.kind is not KeyKind.HOME:
-            raise PermissionDeniedError(
-                "The pool is shown with the home's own key", resolution="'atoll env' prints it."
-            )
+        check_sees(actor)
         wanted = self._sizes()
         found = [
             PoolStatus(
@@ -406,6 +403,19 @@ class Pool:
         ):
             log.info("pool shrinks: the host's memory is short", template=most.template.id)
             self._give_up([most.waiting.popleft()])
+
+
+def check_sees(actor: Actor) -> None:
+    """
+    Check that an actor may see the pool.
+
+    Raises:
+        PermissionDeniedError: not with this key.
+    """
+    if actor.kind is not KeyKind.HOME:
+        raise PermissionDeniedError(
+            "The pool is shown with the home's own key", resolution="'atoll env' prints it."
+        )
 
 
 def _held(shelf: _Shelf) -> int:
