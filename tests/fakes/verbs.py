@@ -15,7 +15,7 @@ from atoll.server.stores.database import Database
 from fakes.control import FakeControl
 from fakes.events import events_in, webhooks_in
 from fakes.observing import FakeObserving
-from fakes.secrets import no_secrets
+from fakes.secrets import no_identity, no_secrets
 
 
 @dataclass
@@ -37,6 +37,7 @@ def verbs_over(control: FakeControl) -> Verbs:
         observing=FakeObserving(control),
         logbook=FakeLogbook(control),
         secrets=no_secrets(),
+        identity=no_identity(),
         # The database is not open: none are kept.
         events=events_in(Database(None)),
         webhooks=webhooks_in(Database(None)),

@@ -42,7 +42,7 @@ from atoll.server.stores.samples import FileSamples
 from atoll.server.stores.snapshots import SqliteSnapshots
 from atoll.server.stores.volumes import SqliteVolumes
 from fakes.events import events_in, sandboxes_in, webhooks_in
-from fakes.secrets import secrets_in
+from fakes.secrets import identity_in, secrets_in
 
 ALICE = Actor(team_id=DEFAULT_TEAM, key_id="alice", key_name="alice")
 SECRET = b"s" * 32
@@ -133,6 +133,7 @@ class World:
             observing=self.observing(),
             logbook=self.logbook(),
             secrets=secrets_in(self.database),
+            identity=identity_in(self.database, self.clock),
             events=events_in(self.database, self.clock),
             webhooks=webhooks_in(self.database, self.clock),
             keys=self.keys(),

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import structlog
 from fakes.control import KEY, FakeControl
-from fakes.secrets import no_secrets
+from fakes.secrets import no_identity, no_secrets
 from fakes.verbs import verbs_over
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
@@ -309,7 +309,7 @@ async def test_a_long_path_is_not_repeated(method: str, path: str) -> None:
 
 async def test_the_edge_is_told_where_a_sandbox_is_without_a_key() -> None:
     control = FakeControl()
-    private = build_private(control, no_secrets(), ApiLimits())
+    private = build_private(control, no_secrets(), no_identity(), ApiLimits())
     assert isinstance(private, Gate)
 
     async with caller(public(control), **{"X-API-Key": KEY}) as client:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from atoll.server.domain.egress import EgressPolicy
+from atoll.server.domain.identity import WorkloadToken
 from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.keys import KeyKind
@@ -75,6 +76,7 @@ class CreateSandbox:
         volumes: what it sees that outlives it.
         on_deadline: what happens when ``timeout`` is over.
         auto_resume: whether traffic wakes it, once it is paused.
+        tokens: what it may prove to others that it is.
         request_key: the caller's name for this call: sent again, it gets the same sandbox; None: no name.
     """
 
@@ -89,6 +91,7 @@ class CreateSandbox:
     volumes: tuple[MountWish, ...] = ()
     on_deadline: OnDeadline = OnDeadline.KILL
     auto_resume: bool = False
+    tokens: tuple[WorkloadToken, ...] = ()
     request_key: str | None = None
 
 

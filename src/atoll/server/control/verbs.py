@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from atoll.server.control.events import Events
+from atoll.server.control.identity import Identity
 from atoll.server.control.keys import Keys
 from atoll.server.control.logbook import Logbook
 from atoll.server.control.observing import Observing
@@ -21,6 +22,7 @@ class Verbs:
         observing: what sandboxes use.
         logbook: what happened in them.
         secrets: what sandboxes may use and never see.
+        identity: what sandboxes prove to others that they are.
         events: what happened to them, for their owners.
         webhooks: where that is sent.
         keys: teams, and who may call for them.
@@ -30,6 +32,7 @@ class Verbs:
     observing: Observing
     logbook: Logbook
     secrets: Secrets
+    identity: Identity
     events: Events
     webhooks: Webhooks
     keys: Keys

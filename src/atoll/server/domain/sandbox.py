@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
+from atoll.server.domain.identity import WorkloadToken
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.limits import Limits
@@ -145,6 +146,7 @@ class Sandbox:
         auto_resume: whether traffic wakes it.
         timeout: how long it was to run at first; what wakes it gives it as much again.
         pause: what it comes back from; None unless it is pausing, paused or resuming.
+        tokens: what it may prove to others that it is.
         request: the create that it answers, if its caller named it; None: not named.
     """
 
@@ -174,4 +176,5 @@ class Sandbox:
     auto_resume: bool = False
     timeout: timedelta = timedelta(minutes=5)
     pause: Pause | None = None
+    tokens: tuple[WorkloadToken, ...] = ()
     request: NamedRequest | None = None

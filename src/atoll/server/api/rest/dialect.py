@@ -9,7 +9,7 @@ from fastapi_offline import FastAPIOffline
 
 from atoll.server.api.dialect import Caller, add_error_forms, route_class
 from atoll.server.api.gate import Dialect
-from atoll.server.api.rest import keys, logs, metrics, models, sandboxes, snapshots
+from atoll.server.api.rest import identity, keys, logs, metrics, models, sandboxes, snapshots
 from atoll.server.api.rest.form import problems, render
 from atoll.server.api.rest.translate import from_template
 from atoll.server.control.service import Control
@@ -47,6 +47,7 @@ def build(verbs: Verbs, domain: str) -> Dialect:
     _without_422(app)
     add_error_forms(app, render)
     app.include_router(_health(release))
+    app.include_router(identity.router(verbs.identity))
     key = [Security(_BEARER), Security(_HEADER)]
     app.include_router(sandboxes.router(verbs.control, domain), dependencies=key)
     app.include_router(snapshots.router(verbs.control, domain), dependencies=key)
@@ -56,8 +57,8 @@ def build(verbs: Verbs, domain: str) -> Dialect:
     app.include_router(keys.router(verbs.keys), dependencies=key)
     return Dialect(
         app=app,
-        prefixes=("/v1/", "/docs", "/openapi.json"),
-        open_paths=frozenset({"/v1/health", "/docs", "/openapi.json"}),
+        prefixes=("/v1/", "/docs", "/openapi.json", "/.well-known/"),
+        open_paths=frozenset({"/v1/health", "/docs", "/openapi.json", identity.DISCOVERY, identity.KEYS}),
         open_prefixes=("/docs/",),
         render=render,
     )
