@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from e2b import AsyncSecret, Sandbox, Secret
-from e2b.exceptions import RateLimitException, SandboxException, SecretException, SecretNotFoundException
+from e2b.exceptions import RateLimitException, SecretException, SecretNotFoundException
 from support import javascript
 from support.home import LiveHome, fresh_home
 from support.web_world import PASSWORD, PROXY, RESOLVER, SERVERS, USER, WebWorld, web_world
@@ -137,12 +137,6 @@ def test_rules_carry_what_a_secret_stands_for(home: LiveHome, options: dict[str,
     assert shown["rules"]["allowed.example"] == rules["allowed.example"]
     for file in (*(home.path / "logs").iterdir(), *home.path.glob("atoll.db*")):
         assert VALUE.encode() not in file.read_bytes()
-
-
-def test_workload_identity_is_refused_by_name(options: dict[str, Any]) -> None:
-    token = Secret.iam_token(audience="sts.example", token_type="JWT-SVID")
-    with pytest.raises(SandboxException, match="iam is not available"):
-        Sandbox.create("base", iam={"tokens": {"aws": token}}, **options)
 
 
 def test_the_javascript_client_does_the_same(home: LiveHome) -> None:
