@@ -14,6 +14,7 @@ from atoll.server.control.logbook import Logbook, LogLimits
 from atoll.server.control.observing import MetricsLimits, Observing
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.service import Control, Ports
+from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.verbs import Verbs
 from atoll.server.control.volumes import VolumeLimits, Volumes
 from atoll.server.domain.errors import AtollError
@@ -137,6 +138,7 @@ class World:
             events=events_in(self.database, self.clock),
             webhooks=webhooks_in(self.database, self.clock),
             keys=self.keys(),
+            signing_in=SigningIn(keys=self.keys(), store=self.api_keys, authenticate=control.authenticate),
         )
 
     def keys(self) -> Keys:

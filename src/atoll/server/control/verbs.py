@@ -9,6 +9,7 @@ from atoll.server.control.logbook import Logbook
 from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
+from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.webhooks import Webhooks
 
 
@@ -26,6 +27,7 @@ class Verbs:
         events: what happened to them, for their owners.
         webhooks: where that is sent.
         keys: teams, and who may call for them.
+        signing_in: keys for command lines.
     """
 
     control: Control
@@ -36,3 +38,4 @@ class Verbs:
     events: Events
     webhooks: Webhooks
     keys: Keys
+    signing_in: SigningIn

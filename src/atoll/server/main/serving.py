@@ -28,6 +28,7 @@ from atoll.server.control.naming import Naming
 from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control, Ports
+from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.verbs import Verbs
 from atoll.server.control.volumes import Volumes
 from atoll.server.control.webhooks import Webhooks
@@ -128,6 +129,8 @@ def make_verbs(
     secrets = Secrets(
         store=SqliteSecrets(database, secret=home.secret()), clock=clock, limits=settings.sandboxes
     )
+    api_keys = SqliteApiKeys(database)
+    keys = Keys(keys=api_keys, clock=clock, limits=settings.sandboxes)
     return Verbs(
         control=control,
         observing=observing,
@@ -147,7 +150,8 @@ def make_verbs(
             limits=settings.webhooks,
             allowed=parse_networks(settings.webhooks.networks),
         ),
-        keys=Keys(keys=SqliteApiKeys(database), clock=clock, limits=settings.sandboxes),
+        keys=keys,
+        signing_in=SigningIn(keys=keys, store=api_keys, authenticate=control.authenticate),
     )
 
 
