@@ -1,4 +1,4 @@
-"""Debian's chromium without a window, told what to do over its debugging pipe: one page, as a person uses it."""
+"""Debian's chromium without a window, driven over its debugging pipe: one page, as a person uses it."""
 
 import itertools
 import json
