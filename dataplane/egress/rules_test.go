@@ -485,9 +485,9 @@ func TestWithoutItsValuesARequestIsRefused(t *testing.T) {
 	for why, values := range map[string]map[string]string{
 		"identity.tokens.B":          {"secrets.a": "hush"},
 		"secrets.a":                  {"identity.tokens.B": "hush"},
-		"none that HTTP can":          {"secrets.a": "hush\r\nX-More: 1", "identity.tokens.B": "b"},
-		"the store is away":           nil,
-		"with what is filled in, is":  {"secrets.a": "hush\x00", "identity.tokens.B": "b"},
+		"none that HTTP can":         {"secrets.a": "hush\r\nX-More: 1", "identity.tokens.B": "b"},
+		"the store is away":          nil,
+		"with what is filled in, is": {"secrets.a": "hush\x00", "identity.tokens.B": "b"},
 	} {
 		w := newRewritten(t, rewriting{policy: filledRule(), handler: headerTeller})
 		w.values = values
