@@ -45,7 +45,7 @@ class Page:
 
     def until(self, script: str) -> None:
         limit = time.monotonic() + _PATIENCE_S
-        while not self.ask(script):
+        while not self.ask(f"!!({script})"):
             assert time.monotonic() < limit, f"{script}: {self.text()}"
             time.sleep(0.1)
 
