@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import select
 import subprocess
@@ -35,6 +36,30 @@ class Terminal:
         return subprocess.run(
             ["node", str(E2B), *words], env=self.env, input=stdin, capture_output=True, text=True, timeout=120
         )
+
+    def choose(self, *words: str, when: bytes) -> bytes:
+        """Run it in a terminal, and take the first choice once something is shown; return all that is."""
+        outer, inner = pty.openpty()
+        process = subprocess.Popen(
+            ["node", str(E2B), *words], env=self.env, stdin=inner, stdout=inner, stderr=inner
+        )
+        os.close(inner)
+        seen, chosen, limit = b"", False, time.monotonic() + 60
+        try:
+            while time.monotonic() < limit:
+                if select.select([outer], [], [], 0.2)[0]:
+                    try:
+                        seen += os.read(outer, 65536)
+                    except OSError:  # it closed its side
+                        break
+                if not chosen and when in seen:
+                    os.write(outer, b"\r")
+                    chosen = True
+            assert process.wait(timeout=30) == 0, seen
+            return seen
+        finally:
+            process.kill()
+            os.close(outer)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -104,7 +129,9 @@ def test_signing_in_with_an_access_token_gives_a_key_that_signing_out_revokes(
     key = kept["projectApiKey"]
     again = terminal.run("auth", "login")
     info = terminal.run("auth", "info")
+    configured = terminal.choose("auth", "configure", when=b"default")
     listed = terminal.run("sandbox", "list")
+    terminal_kept = terminal.config
     alive = httpx.get(f"{url}/teams", headers={"X-API-Key": key}).status_code
     out = terminal.run("auth", "logout")
     revoked = httpx.get(f"{url}/teams", headers={"X-API-Key": key}).status_code
@@ -116,6 +143,8 @@ def test_signing_in_with_an_access_token_gives_a_key_that_signing_out_revokes(
     assert "Logged in as me with selected project default" in said
     assert "Already logged in" in again.stdout
     assert "me" in info.stdout
+    assert b"selected" in configured
+    assert kept == {**terminal_kept, "last_refresh": kept["last_refresh"]}
     assert listed.returncode == 0, listed.stderr
     assert token not in json.dumps(kept)
     assert (alive, revoked) == (200, 401)
