@@ -91,14 +91,14 @@ func (c *control) egressAt(ctx context.Context, address netip.Addr) (egress.Poli
 	})
 }
 
-// secretsAt asks for values of secrets, for the sandbox at an address; those that are not there are left out.
-func (c *control) secretsAt(ctx context.Context, address netip.Addr, names []string) (map[string]string, error) {
+// valuesAt asks for what stands for placeholders of rules, for the sandbox at an address; those that are not there are left out.
+func (c *control) valuesAt(ctx context.Context, address netip.Addr, names []string) (map[string]string, error) {
 	question, err := json.Marshal(map[string][]string{"names": names})
 	if err != nil {
 		return nil, err
 	}
 	return patiently(ctx, c.limits, func() (map[string]string, error) {
-		body, err := c.ask(ctx, http.MethodPost, "/v1/egress/"+address.String()+"/secrets", question)
+		body, err := c.ask(ctx, http.MethodPost, "/v1/egress/"+address.String()+"/values", question)
 		if err != nil {
 			return nil, err
 		}
@@ -107,7 +107,7 @@ func (c *control) secretsAt(ctx context.Context, address netip.Addr, names []str
 		}
 		if err := json.Unmarshal(body, &found); err != nil {
 			// Not the parser's words: they could hold a value.
-			return nil, errors.New("the server's answer about secrets is none")
+			return nil, errors.New("the server's answer about values is none")
 		}
 		return found.Values, nil
 	})

@@ -127,14 +127,14 @@ func Start(ctx context.Context, config Config) (*Edge, error) {
 	e.public = e.publicServer()
 	e.secure = e.secureServer()
 	e.admin = e.adminServer()
-	if err := e.listen(ctx, control.secretsAt); err != nil {
+	if err := e.listen(ctx, control.valuesAt); err != nil {
 		e.close()
 		return nil, err
 	}
 	return e, nil
 }
 
-func (e *Edge) listen(ctx context.Context, secrets askSecrets) error {
+func (e *Edge) listen(ctx context.Context, values askValues) error {
 	// First, since a second edge of the same home must not take anything from the one that runs.
 	admin, err := listenPrivately(e.config.Admin)
 	if err != nil {
@@ -153,7 +153,7 @@ func (e *Edge) listen(ctx context.Context, secrets askSecrets) error {
 	if err := e.loadShown(); err != nil {
 		return err
 	}
-	if err := e.listenNames(ctx, secrets); err != nil {
+	if err := e.listenNames(ctx, values); err != nil {
 		return err
 	}
 	// Behind the names, by which it is asked at once, and before the first client who is shown something.
@@ -163,14 +163,14 @@ func (e *Edge) listen(ctx context.Context, secrets askSecrets) error {
 	return e.listenTLS(ctx, free)
 }
 
-func (e *Edge) listenNames(ctx context.Context, secrets askSecrets) error {
+func (e *Edge) listenNames(ctx context.Context, values askValues) error {
 	if e.config.NamesListen != "" {
 		names, err := startNames(ctx, &e.config, e.policies.DNSServers, e.failed)
 		if err != nil {
 			return err
 		}
 		e.names = names
-		if err := e.listenEgress(ctx, secrets); err != nil {
+		if err := e.listenEgress(ctx, values); err != nil {
 			return err
 		}
 	}
@@ -191,10 +191,10 @@ func (e *Edge) listenNames(ctx context.Context, secrets askSecrets) error {
 	return nil
 }
 
-type askSecrets = func(context.Context, netip.Addr, []string) (map[string]string, error)
+type askValues = func(context.Context, netip.Addr, []string) (map[string]string, error)
 
 // listenEgress takes what the fence leads to us; names are resolved by the name server's means.
-func (e *Edge) listenEgress(ctx context.Context, secrets askSecrets) error {
+func (e *Edge) listenEgress(ctx context.Context, values askValues) error {
 	if e.config.EgressListen == "" {
 		return nil
 	}
@@ -208,7 +208,7 @@ func (e *Edge) listenEgress(ctx context.Context, secrets askSecrets) error {
 	config := egress.Config{
 		Policies: e.policies, Resolve: e.names.lookup, Original: egress.OriginalDestination, Closed: egress.IsClosed,
 		Dial: dialer.DialContext, DialProxy: (&net.Dialer{}).DialContext, ProxyNetworks: e.config.EgressProxyNetworks,
-		Secrets: secrets, Limits: egress.DefaultLimits(), Log: e.config.Log,
+		Values: values, Limits: egress.DefaultLimits(), Log: e.config.Log,
 	}
 	if e.config.EgressCA != "" {
 		if config.Authority, err = egress.LoadAuthority(e.config.EgressCA, config.Limits.Certificates); err != nil {

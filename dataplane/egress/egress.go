@@ -46,8 +46,8 @@ type Limits struct {
 	// Idle is how long an unused HTTP connection is kept, on both sides; IdlePerSandbox how many to the world.
 	Idle           time.Duration
 	IdlePerSandbox int
-	// SecretTime is how long the value of a secret is used before it is asked for again.
-	SecretTime time.Duration
+	// ValueTime is how long what stands for a placeholder is used before it is asked for again.
+	ValueTime time.Duration
 	// Certificates is how many certificates for names of rules are kept.
 	Certificates int
 	// StopTime is how long requests under way may go on at the end.
@@ -59,7 +59,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		HelloBytes: 32 << 10, HelloTime: 10 * time.Second, HeaderBytes: 60 << 10, ConnectTime: 10 * time.Second,
 		Addresses: 8, Idle: 60 * time.Second, IdlePerSandbox: 16, StopTime: time.Second,
-		SecretTime: 5 * time.Second, Certificates: 1024,
+		ValueTime: 5 * time.Second, Certificates: 1024,
 	}
 }
 
@@ -81,10 +81,10 @@ type Config struct {
 	Authority *Authority
 	// Roots are whom servers of such names are signed by; nil: the host's.
 	Roots *x509.CertPool
-	// Secrets finds values of secrets, for the sandbox at an address; those that are not there are left out.
-	Secrets func(ctx context.Context, address netip.Addr, names []string) (map[string]string, error)
-	Limits  Limits
-	Log     *slog.Logger
+	// Values finds what stands for placeholders, for the sandbox at an address; those that are not there are left out.
+	Values func(ctx context.Context, address netip.Addr, names []string) (map[string]string, error)
+	Limits Limits
+	Log    *slog.Logger
 }
 
 // Proxy is a running proxy.

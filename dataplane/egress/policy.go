@@ -34,11 +34,12 @@ type Policy struct {
 type Rule struct {
 	Domain  string   `json:"domain"`
 	Headers []Header `json:"headers"`
-	// Secrets are the names in the values' placeholders.
-	Secrets []string `json:"secrets"`
+	// Placeholders are what stands between "${e2b." and "}" in the values.
+	Placeholders []string `json:"placeholders"`
 }
 
-// Header is a name and a value, in which "${e2b.secrets.NAME}" stands for a secret.
+// Header is a name and a value, in which "${e2b.secrets.NAME}" stands for a secret, and "${e2b.identity.tokens.NAME}"
+// for a token of the sandbox.
 type Header struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
@@ -184,7 +185,7 @@ type grant struct {
 	address netip.Addr
 	ctx     context.Context
 	cancel  context.CancelFunc
-	secrets secretCache
+	values  valueCache
 
 	mu     sync.Mutex
 	closed bool

@@ -75,7 +75,7 @@ type rewritten struct {
 	// sandbox trusts our authority only.
 	sandbox *x509.CertPool
 	asked   atomic.Int32
-	secrets map[string]string
+	values  map[string]string
 }
 
 type rewriting struct {
@@ -116,12 +116,12 @@ func newRewritten(t *testing.T, r rewriting) *rewritten {
 	made := &rewritten{sandbox: sandbox}
 	made.world = newWorldOf(t, server.Listener.Addr().String(), r.policy, func(config *Config) {
 		config.Authority, config.Roots = ours, roots
-		config.Secrets = func(_ context.Context, _ netip.Addr, names []string) (map[string]string, error) {
+		config.Values = func(_ context.Context, _ netip.Addr, names []string) (map[string]string, error) {
 			made.asked.Add(1)
-			if made.secrets == nil {
+			if made.values == nil {
 				return nil, errors.New("the store is away")
 			}
-			return made.secrets, nil
+			return made.values, nil
 		}
 	})
 	return made
@@ -435,19 +435,22 @@ func TestAnAllowedDomainWithARuleIsReached(t *testing.T) {
 	w.isRefused(443, hello(t, "nowhere.example"), "not among")
 }
 
-func TestRequestsInTheClearGetHeadersButNoSecrets(t *testing.T) {
-	policy := ruled("allowed.example", "other.example")
-	policy.Rules[1] = Rule{Domain: "other.example", Headers: []Header{{"X-Api-Key", "${e2b.secrets.a}"}}, Secrets: []string{"a"}}
+func TestRequestsInTheClearGetHeadersButNothingFilledIn(t *testing.T) {
+	policy := ruled("allowed.example", "other.example", "token.example")
+	policy.Rules[1] = Rule{Domain: "other.example", Headers: []Header{{"X-Api-Key", "${e2b.secrets.a}"}}, Placeholders: []string{"secrets.a"}}
+	policy.Rules[2] = Rule{Domain: "token.example", Headers: []Header{{"X-Api-Key", "${e2b.identity.tokens.a}"}}, Placeholders: []string{"identity.tokens.a"}}
 	w := newRewritten(t, rewriting{policy: policy, handler: headerTeller, clear: true})
-	w.secrets = map[string]string{"a": "s3cret"}
+	w.values = map[string]string{"secrets.a": "s3cret", "identity.tokens.a": "t0ken"}
 	if _, told := w.get(w.client(false), "http://allowed.example/", nil); told != `HTTP/1.1 allowed.example/ ["Bearer t0ken"] ["k3y"]` {
 		t.Error(told)
 	}
 	if dialled := <-w.dialled; dialled != "203.0.113.1:80" {
 		t.Error(dialled)
 	}
-	if status, told := w.get(w.client(false), "http://other.example/", nil); status != http.StatusForbidden || !strings.Contains(told, "TLS only") {
-		t.Error(status, told)
+	for _, url := range []string{"http://other.example/", "http://token.example/"} {
+		if status, told := w.get(w.client(false), url, nil); status != http.StatusForbidden || !strings.Contains(told, "TLS only") {
+			t.Error(status, told)
+		}
 	}
 	if _, told := w.get(w.client(false), "http://third.example/", nil); !strings.HasSuffix(told, "third.example/ [] []") {
 		t.Error(told)
@@ -457,19 +460,19 @@ func TestRequestsInTheClearGetHeadersButNoSecrets(t *testing.T) {
 	}
 }
 
-func secretRule() Policy {
+func filledRule() Policy {
 	return Policy{Open: true, Rules: []Rule{{
-		Domain: "allowed.example", Secrets: []string{"a", "B"},
-		Headers: []Header{{"X-Api-Key", "${e2b.secrets.a}:${e2b.secrets.B}:${e2b.secrets.c}"}},
+		Domain: "allowed.example", Placeholders: []string{"secrets.a", "identity.tokens.B"},
+		Headers: []Header{{"X-Api-Key", "${e2b.secrets.a}:${e2b.identity.tokens.B}:${e2b.secrets.c}"}},
 	}}}
 }
 
-func TestSecretsAreFilledInOnce(t *testing.T) {
-	w := newRewritten(t, rewriting{policy: secretRule(), handler: headerTeller})
-	w.secrets = map[string]string{"a": "${e2b.secrets.B}", "B": "bee"}
+func TestPlaceholdersAreFilledInOnce(t *testing.T) {
+	w := newRewritten(t, rewriting{policy: filledRule(), handler: headerTeller})
+	w.values = map[string]string{"secrets.a": "${e2b.identity.tokens.B}", "identity.tokens.B": "bee"}
 	client := w.client(true)
 	for range 2 {
-		if _, told := w.get(client, "https://allowed.example/", nil); !strings.HasSuffix(told, `["${e2b.secrets.B}:bee:${e2b.secrets.c}"]`) {
+		if _, told := w.get(client, "https://allowed.example/", nil); !strings.HasSuffix(told, `["${e2b.identity.tokens.B}:bee:${e2b.secrets.c}"]`) {
 			t.Error(told)
 		}
 	}
@@ -478,15 +481,16 @@ func TestSecretsAreFilledInOnce(t *testing.T) {
 	}
 }
 
-func TestWithoutItsSecretsARequestIsRefused(t *testing.T) {
-	for why, secrets := range map[string]map[string]string{
-		"no such secret":       {"a": "hush"},
-		"none that HTTP can":   {"a": "hush\r\nX-More: 1", "B": "b"},
-		"the store is away":    nil,
-		"with its secrets, is": {"a": "hush\x00", "B": "b"},
+func TestWithoutItsValuesARequestIsRefused(t *testing.T) {
+	for why, values := range map[string]map[string]string{
+		"identity.tokens.B":          {"secrets.a": "hush"},
+		"secrets.a":                  {"identity.tokens.B": "hush"},
+		"none that HTTP can":         {"secrets.a": "hush\r\nX-More: 1", "identity.tokens.B": "b"},
+		"the store is away":          nil,
+		"with what is filled in, is": {"secrets.a": "hush\x00", "identity.tokens.B": "b"},
 	} {
-		w := newRewritten(t, rewriting{policy: secretRule(), handler: headerTeller})
-		w.secrets = secrets
+		w := newRewritten(t, rewriting{policy: filledRule(), handler: headerTeller})
+		w.values = values
 		status, told := w.get(w.client(true), "https://allowed.example/", nil)
 		if status != http.StatusBadGateway || len(w.dialled) > 0 || strings.Contains(told, "hush") {
 			t.Errorf("%d %s", status, told)
@@ -559,10 +563,10 @@ func FuzzAnyHeaderValueStaysOneHeader(f *testing.F) {
 	f.Add("plain", "x")
 	f.Add("a\r\nB: c", "${e2b.secrets.a}")
 	f.Fuzz(func(t *testing.T, secret, value string) {
-		p := &Proxy{Config: Config{Limits: DefaultLimits(), Secrets: func(context.Context, netip.Addr, []string) (map[string]string, error) {
-			return map[string]string{"a": secret}, nil
+		p := &Proxy{Config: Config{Limits: DefaultLimits(), Values: func(context.Context, netip.Addr, []string) (map[string]string, error) {
+			return map[string]string{"secrets.a": secret}, nil
 		}}}
-		rule := &Rule{Domain: "d", Headers: []Header{{"X-A", value + "${e2b.secrets.a}"}}, Secrets: []string{"a"}}
+		rule := &Rule{Domain: "d", Headers: []Header{{"X-A", value + "${e2b.secrets.a}"}}, Placeholders: []string{"secrets.a"}}
 		filled, err := p.headers(t.Context(), &grant{}, rule)
 		if err != nil {
 			return

@@ -17,7 +17,7 @@ import (
 var (
 	errNoAuthority = errors.New("there is no authority to show a name with")
 	errMisdirected = errors.New("the request is for another host than TLS")
-	errClear       = errors.New("its secrets are sent over TLS only")
+	errClear       = errors.New("secrets and tokens are sent over TLS only")
 	errMethod      = errors.New("a method that shows headers, or leads past them")
 	// What a sandbox is told instead of what the log says: proxies and secrets are none of its business.
 	errHeaders = errors.New("what is to be put into the request is not known now")
@@ -153,7 +153,7 @@ func (p *Proxy) judgeByRule(r *http.Request, from *webConn, rule *Rule, scheme, 
 	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
 		return nil, &refusal{why: errMethod, status: http.StatusMethodNotAllowed}
 	}
-	if scheme == "http" && len(rule.Secrets) > 0 {
+	if scheme == "http" && len(rule.Placeholders) > 0 {
 		return nil, &refusal{why: errClear, status: http.StatusForbidden}
 	}
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from e2b import AsyncSecret, Sandbox, Secret
-from e2b.exceptions import RateLimitException, SandboxException, SecretException, SecretNotFoundException
+from e2b.exceptions import RateLimitException, SecretException, SecretNotFoundException
 from support import javascript
 from support.home import ATOLL, LiveHome, fresh_home
 from support.web_world import PASSWORD, PROXY, RESOLVER, SERVERS, USER, WebWorld, web_world
@@ -193,12 +193,6 @@ def test_names_of_any_kind_are_found_again_through_the_edge(home: LiveHome, name
     for verb in (atoll.Secret.get, atoll.Secret.delete, atoll.Volume.get, atoll.Volume.delete):
         with pytest.raises(atoll.NotFoundError):
             verb(name, **options)
-
-
-def test_workload_identity_is_refused_by_name(options: dict[str, Any]) -> None:
-    token = Secret.iam_token(audience="sts.example", token_type="JWT-SVID")
-    with pytest.raises(SandboxException, match="iam is not available"):
-        Sandbox.create("base", iam={"tokens": {"aws": token}}, **options)
 
 
 def test_the_javascript_client_does_the_same(home: LiveHome) -> None:

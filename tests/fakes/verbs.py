@@ -8,6 +8,7 @@ from atoll.server.control.keys import Keys
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.logbook import Logbook
 from atoll.server.control.requests import Actor
+from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.verbs import Verbs
 from atoll.server.domain.logs import Line, LogQuery, life, select
 from atoll.server.stores.api_keys import SqliteApiKeys
@@ -15,7 +16,7 @@ from atoll.server.stores.database import Database
 from fakes.control import FakeControl
 from fakes.events import events_in, webhooks_in
 from fakes.observing import FakeObserving
-from fakes.secrets import no_secrets
+from fakes.secrets import no_identity, no_secrets
 
 
 @dataclass
@@ -32,13 +33,17 @@ class FakeLogbook(Logbook):
 
 def verbs_over(control: FakeControl) -> Verbs:
     """Put them together."""
+    api_keys = SqliteApiKeys(Database(None))
+    keys = Keys(keys=api_keys, clock=SystemClock(), limits=ControlLimits())
     return Verbs(
         control=control,
         observing=FakeObserving(control),
         logbook=FakeLogbook(control),
         secrets=no_secrets(),
+        identity=no_identity(),
         # The database is not open: none are kept.
         events=events_in(Database(None)),
         webhooks=webhooks_in(Database(None)),
-        keys=Keys(keys=SqliteApiKeys(Database(None)), clock=SystemClock(), limits=ControlLimits()),
+        keys=keys,
+        signing_in=SigningIn(keys=keys, store=api_keys, authenticate=control.authenticate),
     )

@@ -15,6 +15,7 @@ from atoll.server.control.observing import MetricsLimits, Observing
 from atoll.server.control.pool import PoolLimits
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.service import Control, Ports
+from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.verbs import Verbs
 from atoll.server.control.volumes import VolumeLimits, Volumes
 from atoll.server.domain.errors import AtollError
@@ -43,7 +44,7 @@ from atoll.server.stores.samples import FileSamples
 from atoll.server.stores.snapshots import SqliteSnapshots
 from atoll.server.stores.volumes import SqliteVolumes
 from fakes.events import events_in, sandboxes_in, webhooks_in
-from fakes.secrets import secrets_in
+from fakes.secrets import identity_in, secrets_in
 
 ALICE = Actor(team_id=DEFAULT_TEAM, key_id="alice", key_name="alice")
 SECRET = b"s" * 32
@@ -140,9 +141,11 @@ class World:
             observing=self.observing(),
             logbook=self.logbook(),
             secrets=secrets_in(self.database),
+            identity=identity_in(self.database, self.clock),
             events=events_in(self.database, self.clock),
             webhooks=webhooks_in(self.database, self.clock),
             keys=self.keys(),
+            signing_in=SigningIn(keys=self.keys(), store=self.api_keys, authenticate=control.authenticate),
         )
 
     def keys(self) -> Keys:

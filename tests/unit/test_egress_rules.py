@@ -6,7 +6,7 @@ import pytest
 
 from atoll.server.domain.egress import EgressPolicy, checked, fingerprint, from_plain, to_plain
 from atoll.server.domain.egress_proxy import EgressProxy, ProxyTLS
-from atoll.server.domain.egress_rules import FORBIDDEN, HeaderRule, RuleLimits
+from atoll.server.domain.egress_rules import FORBIDDEN, HeaderRule, RuleLimits, check_tokens_named
 from atoll.server.domain.errors import AtollError, InvalidArgumentError, UnimplementedError
 from atoll.server.edge.authority import make_egress_authority
 
@@ -52,6 +52,24 @@ def test_secrets_are_found_as_they_are_written() -> None:
     assert HeaderRule(domain="d", headers=(("X", value),)).secrets == ("One", "two", "")
 
 
+def test_placeholders_are_found_as_they_are_written() -> None:
+    value = "${e2b.identity.tokens.Aws}${e2b.identity.tokens.a b}${e2b.secrets.One}${e2b.identity.other}"
+    rule = HeaderRule(domain="d", headers=(("X", value), ("Y", "${e2b.identity.tokens.Aws}")))
+
+    assert rule.tokens == ("Aws", "a b")
+    assert rule.placeholders == ("secrets.One", "identity.tokens.Aws", "identity.tokens.a b")
+
+
+def test_rules_name_tokens_only_that_are_there() -> None:
+    rules = ruled(("X", "hush ${e2b.identity.tokens.aws}")).rules
+    check_tokens_named(rules, {"aws"})
+
+    for there in ({"AWS"}, set[str]()):
+        with pytest.raises(InvalidArgumentError, match=r"a\.example names iam token 'aws', which") as caught:
+            check_tokens_named(rules, there)
+        assert "hush" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("policy", "says"),
     [
@@ -70,7 +88,6 @@ def test_secrets_are_found_as_they_are_written() -> None:
         (ruled(("X", "a"), domain="10.0.0.0/8"), "invalid rule domain"),
         (ruled(("X", "a"), domain="a.example:443"), "invalid rule domain"),
         (ruled(("X", "a"), domain="*"), "invalid rule domain"),
-        (ruled(("X", "hush ${e2b.identity.tokens.aws}")), "workload identity"),
         (EgressPolicy(rules=(HeaderRule(domain="a.b"),) * 3), "3 domains, at most 2"),
         (EgressPolicy(rules=(HeaderRule(domain="a.b"), HeaderRule(domain="A.b"))), "twice"),
         (proxied(""), "must be host:port"),

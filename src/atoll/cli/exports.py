@@ -92,20 +92,34 @@ def lines(home: Path) -> list[str]:
     ours = {"ATOLL_API_URL": url, "ATOLL_API_KEY": key, "E2B_API_KEY": key}
     domain = tls_domain(status)
     if domain is None:
-        return _exported({**ours, "E2B_API_URL": url, "E2B_SANDBOX_URL": url, "E2B_VOLUME_API_URL": url})
+        return _exported(
+            {**ours, "E2B_API_URL": url, "E2B_SANDBOX_URL": url, "E2B_VOLUME_API_URL": url, **_login(url)}
+        )
+    login = _login(f"https://api.{domain}")
     if _in_hosts(home):
         # Clients that read /etc/hosts once, at their start, know this name, and no sandbox that comes later.
         return [
             "unset E2B_API_URL E2B_VOLUME_API_URL",
             *_exported(
-                {**ours, "E2B_DOMAIN": domain, "E2B_SANDBOX_URL": f"https://sandbox.{domain}", **_trust(home)}
+                {
+                    **ours,
+                    "E2B_DOMAIN": domain,
+                    "E2B_SANDBOX_URL": f"https://sandbox.{domain}",
+                    **login,
+                    **_trust(home),
+                }
             ),
         ]
     # An address that was exported before would win over the domain.
     return [
         "unset E2B_API_URL E2B_SANDBOX_URL E2B_VOLUME_API_URL",
-        *_exported({**ours, "E2B_DOMAIN": domain, **_trust(home)}),
+        *_exported({**ours, "E2B_DOMAIN": domain, **login, **_trust(home)}),
     ]
+
+
+def _login(url: str) -> dict[str, str]:
+    """Say where E2B's command line finds the page of its `auth login`."""
+    return {"E2B_DOCS_BASE": f"{url}/docs"}
 
 
 def _in_hosts(home: Path) -> bool:

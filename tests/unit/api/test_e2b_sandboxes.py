@@ -17,6 +17,7 @@ from atoll.server.domain.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from atoll.server.domain.identity import WorkloadToken
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import Status
 
@@ -82,16 +83,19 @@ async def test_what_released_clients_send_by_default_works(
     assert response.status_code == 201, response.text
 
 
+async def test_tokens_are_asked_for_as_clients_write_them(
+    client: httpx.AsyncClient, control: FakeControl
+) -> None:
+    await create(client, iam={"tokens": {"aws": {"audience": "sts.example", "tokenType": "JWT-SVID"}}})
+
+    assert control.wishes[0].tokens == (WorkloadToken(name="aws", audience="sts.example"),)
+
+
 @pytest.mark.parametrize(
     ("option", "name"),
     [
         ({"mcp": {"github": {}}}, "mcp"),
-        ({"iam": {"tokens": {"aws": {"audience": "x", "tokenType": "JWT-SVID"}}}}, "iam"),
         ({"network": {"somethingOfTomorrow": True}}, "network.somethingOfTomorrow"),
-        (
-            {"network": {"rules": {"a.b": [{"transform": {"headers": {"A": "${e2b.identity.tokens.x}"}}}]}}},
-            "identity",
-        ),
         ({"somethingOfTomorrow": 1}, "somethingOfTomorrow"),
     ],
 )
@@ -109,6 +113,13 @@ async def test_an_option_that_atoll_does_not_have_is_refused_by_name(
 @pytest.mark.parametrize(
     ("option", "says"),
     [
+        (
+            {"iam": {"tokens": {"a": {"audience": "x", "tokenType": "X509-SVID"}}}},
+            "unsupported tokenType 'X509",
+        ),
+        ({"iam": {"tokens": {"a": {"audience": "x"}}}}, "body iam.tokens.a.tokenType"),
+        ({"iam": {"tokens": {"a": {"audience": 1, "tokenType": "JWT-SVID"}}}}, "body iam.tokens.a.audience"),
+        ({"iam": {"keys": {}}}, "body iam.keys"),
         ({"timeout": 0}, "Timeout must be greater than 0"),
         ({"timeout": -5}, "Timeout must be greater than 0"),
         ({"timeout": 86401}, "Timeout cannot be greater than 24 hours"),

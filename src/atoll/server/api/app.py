@@ -14,6 +14,7 @@ from atoll.server.api.gate import Gate
 from atoll.server.api.internal import routes as internal
 from atoll.server.api.limits import ApiLimits
 from atoll.server.api.rest import dialect as rest
+from atoll.server.control.identity import Identity
 from atoll.server.control.naming import Naming
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
@@ -36,7 +37,7 @@ def build_public(verbs: Verbs, address: PublicAddress, limits: ApiLimits) -> ASG
     """
     Build what ``api.sock`` serves.
 
-    /v1, /docs and /openapi.json are ours; every other path is E2B's.
+    /v1, /docs, /openapi.json and /.well-known are ours; every other path is E2B's.
     """
     dialects = (
         rest.build(verbs, address.domain),
@@ -46,7 +47,11 @@ def build_public(verbs: Verbs, address: PublicAddress, limits: ApiLimits) -> ASG
 
 
 def build_private(
-    control: Control, secrets: Secrets, limits: ApiLimits, naming: Naming | None = None
+    control: Control,
+    secrets: Secrets,
+    identity: Identity,
+    limits: ApiLimits,
+    naming: Naming | None = None,
 ) -> ASGIApp:
     """Build what ``control.sock`` serves."""
-    return Gate((internal.build(control, secrets, naming),), control.authenticate, limits)
+    return Gate((internal.build(control, secrets, identity, naming),), control.authenticate, limits)

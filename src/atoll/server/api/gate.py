@@ -11,6 +11,7 @@ doing when they are cancelled, so that nothing is left of which nobody knows.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import structlog
 from starlette.datastructures import Headers
@@ -39,7 +40,7 @@ class Dialect:
 
     Attributes:
         app: answers its requests; finds who calls in ``scope["state"]["actor"]``.
-        prefixes: the paths that are its own; the last dialect of a gate takes the rest.
+        prefixes: the paths that are its own; the longest wins, and the last dialect takes the rest.
         open_paths: need no key.
         open_prefixes: nothing below needs a key.
         render: gives an error its form.
@@ -105,10 +106,13 @@ class Gate:
                 watching.cancel()
 
     def _dialect_of(self, path: str) -> Dialect:
-        for dialect in self.dialects:
-            if path.startswith(dialect.prefixes):
-                return dialect
-        return self.dialects[-1]
+        fitting = [
+            (len(prefix), dialect)
+            for dialect in self.dialects
+            for prefix in dialect.prefixes
+            if path.startswith(prefix)
+        ]
+        return max(fitting, key=itemgetter(0))[1] if fitting else self.dialects[-1]
 
     async def _admit(self, scope: Scope, dialect: Dialect, passage: "_Passage") -> Answer | None:
         """Return why a request may not pass, or None."""

@@ -1,15 +1,16 @@
 """Checks a caller's values against the limits; what passes is believed by all that follows."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from atoll.server.control.limits import MIB, ControlLimits
 from atoll.server.control.requests import LimitsOverride
-from atoll.server.domain import egress
+from atoll.server.domain import egress, egress_rules
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.egress_rules import RuleLimits
 from atoll.server.domain.errors import InvalidArgumentError
+from atoll.server.domain.identity import WorkloadToken
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.upkeep import Upkeep
 
@@ -96,6 +97,16 @@ def check_egress(policy: EgressPolicy, limits: ControlLimits) -> EgressPolicy:
         most_dns_servers=limits.egress_dns_servers,
         rule_limits=RuleLimits(domains=limits.egress_rules, headers=limits.egress_headers),
     )
+
+
+def check_tokens_named(policy: EgressPolicy, tokens: Sequence[WorkloadToken]) -> None:
+    """
+    Check that a policy's rules name no token that the sandbox does not have.
+
+    Raises:
+        InvalidArgumentError: one does.
+    """
+    egress_rules.check_tokens_named(policy.rules, {token.name for token in tokens})
 
 
 def check_filter(texts: Iterable[str], limits: ControlLimits) -> None:

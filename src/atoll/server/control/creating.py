@@ -26,7 +26,7 @@ from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.tasks import Job, Tasks
 from atoll.server.control.volumes import Volumes
 from atoll.server.control.warming import GENERATION, Warming
-from atoll.server.domain import ingress
+from atoll.server.domain import identity, ingress
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AbortedError,
@@ -141,6 +141,8 @@ class Creating:
         checking.check_metadata(wish.metadata, self._limits)
         checking.check_env(wish.env, self._limits)
         policy = checking.check_egress(wish.egress, self._limits)
+        tokens = identity.check_tokens(wish.tokens)
+        checking.check_tokens_named(policy, tokens)
         if policy.proxy is not None:
             await self._edge.check_proxy(policy.proxy.host)
         volumes = await self._volumes.mounts(actor, wish.volumes)
@@ -166,6 +168,7 @@ class Creating:
             on_deadline=wish.on_deadline,
             auto_resume=wish.auto_resume,
             timeout=wish.timeout,
+            tokens=tokens,
             request=repeating.named(wish),
             upkeep=checking.check_upkeep(wish.upkeep, self._limits),
         )

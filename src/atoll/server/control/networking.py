@@ -71,6 +71,7 @@ class Networking:
 
         def changed(row: Sandbox) -> Sandbox:
             check(row)
+            checking.check_tokens_named(egress, row.tokens)
             return replace(row, egress=egress)
 
         row = await change(self._store, sandbox_id, changed)

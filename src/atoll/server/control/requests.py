@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from atoll.server.domain.egress import EgressPolicy
+from atoll.server.domain.identity import WorkloadToken
 from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.keys import KeyKind
@@ -77,6 +78,7 @@ class CreateSandbox:
         on_deadline: what happens when ``timeout`` is over.
         auto_resume: whether traffic wakes it, once it is paused.
         upkeep: how it is kept; ``timeout`` means nothing to one that is persistent.
+        tokens: what it may prove to others that it is.
         request_key: the caller's name for this call: sent again, it gets the same sandbox; None: no name.
     """
 
@@ -92,6 +94,7 @@ class CreateSandbox:
     on_deadline: OnDeadline = OnDeadline.KILL
     auto_resume: bool = False
     upkeep: Upkeep = field(default_factory=Upkeep)
+    tokens: tuple[WorkloadToken, ...] = ()
     request_key: str | None = None
 
 

@@ -148,6 +148,7 @@ class Snapshots:
             volumes=tuple(MountWish(name=one.name, path=one.path) for one in row.volumes),
             on_deadline=row.on_deadline,
             auto_resume=row.auto_resume,
+            tokens=row.tokens,
         )
         try:
             return await asyncio.gather(*(self._child(actor, wish) for _ in range(count)))

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 from atoll.server.control.events import Events
+from atoll.server.control.identity import Identity
 from atoll.server.control.keys import Keys
 from atoll.server.control.logbook import Logbook
 from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
+from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.webhooks import Webhooks
 
 
@@ -21,15 +23,19 @@ class Verbs:
         observing: what sandboxes use.
         logbook: what happened in them.
         secrets: what sandboxes may use and never see.
+        identity: what sandboxes prove to others that they are.
         events: what happened to them, for their owners.
         webhooks: where that is sent.
         keys: teams, and who may call for them.
+        signing_in: keys for command lines.
     """
 
     control: Control
     observing: Observing
     logbook: Logbook
     secrets: Secrets
+    identity: Identity
     events: Events
     webhooks: Webhooks
     keys: Keys
+    signing_in: SigningIn

@@ -2,15 +2,16 @@
 Rules about requests to a name: which headers they get on their way, and which there can be.
 
 A value never reaches the sandbox: the edge puts it into the request behind the sandbox's back. It may name
-secrets, ``${e2b.secrets.<name>}``, whose values are looked up when a request is made.
+secrets, ``${e2b.secrets.<name>}``, and tokens of the sandbox, ``${e2b.identity.tokens.<name>}``, whose values
+are looked up or made when a request is made.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from atoll.server.domain.errors import InvalidArgumentError, UnimplementedError
+from atoll.server.domain.errors import InvalidArgumentError
 
 # Headers that belong to one connection, or say where a request goes and how long it is.
 FORBIDDEN = frozenset(
@@ -22,7 +23,9 @@ FORBIDDEN = frozenset(
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _SECRET = re.compile(r"\$\{e2b\.secrets\.([^{}]*)\}")
-_IDENTITY = "${e2b.identity."
+_IDENTITY = re.compile(r"\$\{e2b\.identity\.tokens\.([^{}]*)\}")
+# What placeholders begin with, behind "${e2b.".
+SECRETS, TOKENS = "secrets.", "identity.tokens."
 # Error texts repeat at most so much of what the caller sent.
 _MOST_QUOTED = 64
 
@@ -61,7 +64,23 @@ class HeaderRule:
     @property
     def secrets(self) -> tuple[str, ...]:
         """The names of secrets in the values, as they are written there."""
-        found = (match[1] for _, value in self.headers for match in _SECRET.finditer(value))
+        return self._named(_SECRET)
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The names of workload tokens in the values."""
+        return self._named(_IDENTITY)
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """All that is filled in, as it is written between ``${e2b.`` and ``}``."""
+        return (
+            *(SECRETS + name for name in self.secrets),
+            *(TOKENS + name for name in self.tokens),
+        )
+
+    def _named(self, placeholder: re.Pattern[str]) -> tuple[str, ...]:
+        found = (match[1] for _, value in self.headers for match in placeholder.finditer(value))
         return tuple(dict.fromkeys(found))
 
 
@@ -71,7 +90,6 @@ def check_headers(rule: HeaderRule, limits: RuleLimits) -> None:
 
     Raises:
         InvalidArgumentError: no request can have it, or it is too much.
-        UnimplementedError: a value names what Atoll does not have.
     """
     where = f"rule of {rule.domain}"
     if len(rule.headers) > limits.headers:
@@ -89,8 +107,23 @@ def check_headers(rule: HeaderRule, limits: RuleLimits) -> None:
             )
         if not _VALUE.fullmatch(value):
             raise InvalidArgumentError(f"{where}: the value of {name} has characters that no header can have")
-        if _IDENTITY in value:
-            raise UnimplementedError(f"{where}: workload identity is not available")
+
+
+def check_tokens_named(rules: Sequence[HeaderRule], there: Collection[str]) -> None:
+    """
+    Check that rules name tokens only that the sandbox has: a typo would send a request without its proof.
+
+    Raises:
+        InvalidArgumentError: one does not.
+    """
+    for rule in rules:
+        for name in rule.tokens:
+            if name not in there:
+                raise InvalidArgumentError(
+                    f"rule of {rule.domain} names iam token {name[:_MOST_QUOTED]!a}, "
+                    "which the sandbox does not have",
+                    resolution="Tokens are named at the create: iam={'tokens': {...}}.",
+                )
 
 
 def _check_name(where: str, name: str, limits: RuleLimits) -> None:

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
+from atoll.server.domain.identity import WorkloadToken
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.limits import Limits
@@ -165,6 +166,7 @@ class Sandbox:
         auto_resume: whether traffic wakes it.
         timeout: how long it was to run at first; what wakes it gives it as much again.
         pause: what it comes back from; None unless it is pausing, paused or resuming.
+        tokens: what it may prove to others that it is.
         request: the create that it answers, if its caller named it; None: not named.
         upkeep: how it is kept.
         fall: the last time that its machine ended and it was to come back; None: never.
@@ -199,6 +201,7 @@ class Sandbox:
     auto_resume: bool = False
     timeout: timedelta = timedelta(minutes=5)
     pause: Pause | None = None
+    tokens: tuple[WorkloadToken, ...] = ()
     request: NamedRequest | None = None
     upkeep: Upkeep = field(default_factory=Upkeep)
     fall: Fall | None = None

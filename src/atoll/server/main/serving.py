@@ -20,6 +20,7 @@ from atoll.server.control import access
 from atoll.server.control.clock import SystemClock
 from atoll.server.control.delivering import Delivering
 from atoll.server.control.events import Events
+from atoll.server.control.identity import Identity
 from atoll.server.control.keys import Keys
 from atoll.server.control.killing import Parting
 from atoll.server.control.logbook import Logbook
@@ -27,12 +28,13 @@ from atoll.server.control.naming import Naming
 from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control, Ports
+from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.verbs import Verbs
 from atoll.server.control.volumes import Volumes
 from atoll.server.control.webhooks import Webhooks
 from atoll.server.couriers.http import HttpCourier
 from atoll.server.domain.webhooks import parse_networks
-from atoll.server.main import doors, resolving
+from atoll.server.main import doors, issuing, resolving
 from atoll.server.main.hosts_names import HostsNames, NamedSandboxes
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
 from atoll.server.ports.store import Store
@@ -47,6 +49,7 @@ from atoll.server.stores.lines import FileLines
 from atoll.server.stores.samples import FileSamples
 from atoll.server.stores.sandboxes import SqliteSandboxes
 from atoll.server.stores.secrets import SqliteSecrets
+from atoll.server.stores.signing_keys import SqliteSigningKeys
 from atoll.server.stores.snapshots import SqliteSnapshots
 from atoll.server.stores.telling import Telling
 from atoll.server.stores.volumes import SqliteVolumes
@@ -127,11 +130,19 @@ def make_verbs(
     secrets = Secrets(
         store=SqliteSecrets(database, secret=home.secret()), clock=clock, limits=settings.sandboxes
     )
+    api_keys = SqliteApiKeys(database)
+    keys = Keys(keys=api_keys, clock=clock, limits=settings.sandboxes)
     return Verbs(
         control=control,
         observing=observing,
         logbook=logbook,
         secrets=secrets,
+        identity=Identity(
+            keys=SqliteSigningKeys(database, secret=home.secret()),
+            issuer=issuing.issuer(home.id, settings),
+            clock=clock,
+            limits=settings.identity,
+        ),
         events=Events(store=SqliteEvents(database), clock=clock, limits=settings.events),
         webhooks=Webhooks(
             store=SqliteWebhooks(database, secret=home.secret()),
@@ -140,7 +151,8 @@ def make_verbs(
             limits=settings.webhooks,
             allowed=parse_networks(settings.webhooks.networks),
         ),
-        keys=Keys(keys=SqliteApiKeys(database), clock=clock, limits=settings.sandboxes),
+        keys=keys,
+        signing_in=SigningIn(keys=keys, store=api_keys, authenticate=control.authenticate),
     )
 
 
@@ -238,7 +250,9 @@ async def _serve_until(
     address = PublicAddress(domain=public_domain(settings))
     apps = {
         home.api_socket: build_public(verbs, address, settings.api),
-        home.control_socket: build_private(verbs.control, verbs.secrets, settings.api, naming),
+        home.control_socket: build_private(
+            verbs.control, verbs.secrets, verbs.identity, settings.api, naming
+        ),
     }
     with contextlib.ExitStack() as stack:
         listeners = {path: stack.enter_context(_listening(path)) for path in apps}

@@ -17,6 +17,7 @@ from atoll.server.control.observing import MetricsLimits
 from atoll.server.control.pool import PoolLimits
 from atoll.server.control.volumes import VolumeLimits
 from atoll.server.control.webhooks import WebhookLimits
+from atoll.server.domain.identity import IdentityLimits
 from atoll.server.edge.process import EdgeLimits
 from atoll.server.guests.client import GuestLimits
 from atoll.server.network.ruleset import MOST_CONNECTIONS
@@ -158,5 +159,6 @@ class Settings:
     logs: LogLimits = field(default_factory=LogLimits)
     events: EventLimits = field(default_factory=EventLimits)
     webhooks: WebhookLimits = field(default_factory=WebhookLimits)
+    identity: IdentityLimits = field(default_factory=IdentityLimits)
     edge: EdgeLimits = field(default_factory=EdgeLimits)
     api: ApiLimits = field(default_factory=ApiLimits)

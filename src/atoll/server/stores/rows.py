@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from atoll.server.domain import egress, ingress, volume
+from atoll.server.domain import egress, identity, ingress, volume
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.limits import Limits
@@ -54,6 +54,7 @@ def sandbox_to_row(sandbox: Sandbox) -> dict[str, Any]:
         "on_deadline": sandbox.on_deadline.value,
         "auto_resume": sandbox.auto_resume,
         "timeout_seconds": round(sandbox.timeout.total_seconds()),
+        "tokens": identity.to_plain(sandbox.tokens),
         "checkpoint": sandbox.pause.checkpoint if sandbox.pause else None,
         "checkpoint_kind": sandbox.pause.kind.value if sandbox.pause else None,
         "paused_at": sandbox.pause.at if sandbox.pause else None,
@@ -106,6 +107,7 @@ def sandbox_from_row(row: RowMapping) -> Sandbox:
             on_deadline=OnDeadline(row["on_deadline"]),
             auto_resume=row["auto_resume"],
             timeout=timedelta(seconds=row["timeout_seconds"]),
+            tokens=identity.from_plain(row["tokens"]),
             pause=_pause(row),
             request=_request(row),
             upkeep=upkeep_from_plain(row["upkeep"]),

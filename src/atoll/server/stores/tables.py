@@ -86,6 +86,7 @@ sandboxes = Table(
     Column("on_deadline", String, nullable=False, server_default="kill"),
     Column("auto_resume", Boolean, nullable=False, server_default=text("0")),
     Column("timeout_seconds", BigInteger, nullable=False, server_default=text("300")),
+    Column("tokens", JSON, nullable=False, server_default=text("'[]'")),
     Column("checkpoint", String),
     Column("checkpoint_kind", String),
     Column("paused_at", UtcDateTime),
@@ -269,4 +270,14 @@ deliveries = Table(
     Index("deliveries_by_due", "webhook_id", "due"),
     Index("deliveries_by_event", "event_seq"),
     sqlite_autoincrement=True,
+)
+
+# What signs tokens of sandboxes: the public part for everybody, the private one encrypted.
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("public", JSON, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
 )

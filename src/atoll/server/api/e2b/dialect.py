@@ -6,6 +6,7 @@ from atoll.server.api.dialect import add_error_forms, route_class
 from atoll.server.api.e2b import (
     events,
     keys,
+    login,
     logs,
     metrics,
     sandboxes,
@@ -38,12 +39,18 @@ def build(verbs: Verbs, reach: Reach) -> Dialect:
     app.include_router(events.router(verbs.events))
     app.include_router(webhooks.router(verbs.webhooks))
     app.include_router(keys.router(verbs.keys))
+    app.include_router(login.router(verbs.signing_in))
     app.include_router(snapshots.router(verbs.control, reach))
     # Before templates: its paths are the narrower ones.
     app.include_router(unavailable.router())
     app.include_router(templates.router(verbs.control))
     app.include_router(volumes.router(verbs.control.volumes))
-    return Dialect(app=app, open_paths=frozenset({"/health"}), render=render)
+    return Dialect(
+        app=app,
+        prefixes=(login.PAGE,),
+        open_paths=frozenset({"/health", *login.PATHS}),
+        render=render,
+    )
 
 
 def _health() -> APIRouter:

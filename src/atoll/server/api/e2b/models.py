@@ -88,6 +88,23 @@ class VolumeMount(BaseModel):
     path: Text
 
 
+class IdentityToken(BaseModel):
+    """Whom a token of a sandbox is for. Of types there is one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    audience: Text
+    tokenType: Text
+
+
+class WorkloadIdentity(BaseModel):
+    """What a sandbox may prove to others that it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tokens: dict[Text, IdentityToken] | None = None
+
+
 class NewSandbox(BaseModel):
     """The body of both creates; fields that are not named here are refused."""
 
@@ -104,6 +121,7 @@ class NewSandbox(BaseModel):
     autoPauseMemory: Flag | None = None
     autoResume: AutoResume | None = None
     volumeMounts: list[VolumeMount] | None = None
+    iam: WorkloadIdentity | None = None
 
 
 class NewTimeout(BaseModel):

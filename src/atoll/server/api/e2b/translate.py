@@ -13,6 +13,7 @@ from atoll.server.control.requests import CreateSandbox, MountWish
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import ALL_TRAFFIC, EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError, UnimplementedError
+from atoll.server.domain.identity import WorkloadToken
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.metrics import Point
 from atoll.server.domain.sandbox import OnDeadline, Sandbox
@@ -28,12 +29,13 @@ PRIVATE_NEEDS_SECURE = (
     "You cannot create a sandbox without public access "
     "unless you enable secure envd access via 'secure' flag."
 )
+_TOKEN_TYPE = "JWT-SVID"  # noqa: S105  a kind, not a token
 _PAUSE_MODES: dict[CheckpointKind, Literal["full", "filesystem"]] = {
     CheckpointKind.MEMORY: "full",
     CheckpointKind.FILES: "filesystem",
 }
 # Options of a create whose value says that they are not wanted.
-_OFF: tuple[Any, ...] = (None, False, "", [], {}, {"tokens": {}}, {"tokens": None})
+_OFF: tuple[Any, ...] = (None, False, "", [], {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,19 @@ def to_wish(body: models.NewSandbox, *, version: int) -> CreateSandbox:
         on_deadline=_on_deadline(body),
         auto_resume=auto_resume,
         volumes=tuple(MountWish(name=one.name, path=one.path) for one in body.volumeMounts or ()),
+        tokens=_tokens(body.iam),
     )
+
+
+def _tokens(iam: models.WorkloadIdentity | None) -> tuple[WorkloadToken, ...]:
+    wanted = (iam.tokens if iam else None) or {}
+    for name, token in wanted.items():
+        if token.tokenType != _TOKEN_TYPE:
+            raise InvalidArgumentError(
+                f"iam token {name[:64]!a} has the unsupported tokenType {token.tokenType[:64]!a}; "
+                f"supported: {_TOKEN_TYPE}"
+            )
+    return tuple(WorkloadToken(name=name, audience=token.audience) for name, token in wanted.items())
 
 
 def _on_deadline(body: models.NewSandbox) -> OnDeadline:

@@ -4,6 +4,7 @@ Where sandboxes are, for the edge: by id, by access token, by the signature of a
 No key: the socket lies in the home, which only its owner can enter.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from fastapi import APIRouter, FastAPI
@@ -14,11 +15,13 @@ from atoll.server.api.dialect import add_error_forms, route_class
 from atoll.server.api.errors import Answer
 from atoll.server.api.gate import Dialect
 from atoll.server.control.finding import SignedFile
+from atoll.server.control.identity import Identity
 from atoll.server.control.naming import Naming
 from atoll.server.control.requests import Route as Found
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
 from atoll.server.domain.egress import fingerprint
+from atoll.server.domain.egress_rules import SECRETS, TOKENS
 from atoll.server.domain.sandbox import Sandbox
 
 
@@ -38,18 +41,18 @@ class Heard(BaseModel):
 
 
 class Header(BaseModel):
-    """A header, whose value may name secrets."""
+    """A header, whose value may have placeholders."""
 
     name: str
     value: str
 
 
 class Rule(BaseModel):
-    """What requests for a name get, and the secrets in there."""
+    """What requests for a name get, and the placeholders in there."""
 
     domain: str
     headers: list[Header]
-    secrets: list[str]
+    placeholders: list[str]
 
 
 class ProxyTLS(BaseModel):
@@ -82,13 +85,13 @@ class Egress(BaseModel):
     proxy: Proxy | None
 
 
-class SecretNames(BaseModel):
-    """Which secrets a sandbox's rules name."""
+class Placeholders(BaseModel):
+    """What is between ``${e2b.`` and ``}`` in a sandbox's rules."""
 
     names: list[str]
 
 
-class SecretValues(BaseModel):
+class Values(BaseModel):
     """The values of those that are there."""
 
     values: dict[str, str]
@@ -143,7 +146,7 @@ def told_egress(sandbox: Sandbox) -> Egress:
             Rule(
                 domain=rule.domain,
                 headers=[Header(name=name, value=value) for name, value in rule.headers],
-                secrets=list(rule.secrets),
+                placeholders=list(rule.placeholders),
             )
             for rule in policy.rules
         ],
@@ -160,7 +163,22 @@ def told_egress(sandbox: Sandbox) -> Egress:
     )
 
 
-def build(control: Control, secrets: Secrets, naming: Naming | None = None) -> Dialect:
+async def filled(
+    secrets: Secrets, identity: Identity, sandbox: Sandbox, names: Sequence[str]
+) -> dict[str, str]:
+    """Find what stands for placeholders of a sandbox's rules; what is not there is left out."""
+
+    def behind(prefix: str) -> list[str]:
+        return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+    values = await secrets.values_for(sandbox, behind(SECRETS))
+    tokens = await identity.tokens_for(sandbox, behind(TOKENS))
+    return {SECRETS + name: value for name, value in values.items()} | {
+        TOKENS + name: token for name, token in tokens.items()
+    }
+
+
+def build(control: Control, secrets: Secrets, identity: Identity, naming: Naming | None = None) -> Dialect:
     """Put the routes together."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     add_error_forms(app, render)
@@ -173,10 +191,10 @@ def build(control: Control, secrets: Secrets, naming: Naming | None = None) -> D
         return told_egress(await control.egress_at(address))
 
     # POST, and a body: names are none of a log's business.
-    @routes.post("/v1/egress/{address}/secrets")
-    async def secret_values(address: str, body: SecretNames) -> SecretValues:
+    @routes.post("/v1/egress/{address}/values")
+    async def values(address: str, body: Placeholders) -> Values:
         sandbox = await control.egress_at(address)
-        return SecretValues(values=dict(await secrets.values_for(sandbox, body.names)))
+        return Values(values=await filled(secrets, identity, sandbox, body.names))
 
     @routes.post("/v1/volumes/{volume_id}/directory")
     async def volume(volume_id: str, body: VolumeToken) -> VolumeDirectory:

@@ -11,6 +11,7 @@ from atoll.server.api.dialect import Caller, add_error_forms, route_class
 from atoll.server.api.gate import Dialect
 from atoll.server.api.rest import (
     contents,
+    identity,
     keys,
     logs,
     metrics,
@@ -59,6 +60,7 @@ def build(verbs: Verbs, domain: str) -> Dialect:
     _complete_document(app)
     add_error_forms(app, render)
     app.include_router(_health(release))
+    app.include_router(identity.router(verbs.identity))
     key = [Security(_BEARER), Security(_HEADER)]
     app.include_router(sandboxes.router(verbs.control, domain), dependencies=key)
     app.include_router(snapshots.router(verbs.control, domain), dependencies=key)
@@ -71,8 +73,8 @@ def build(verbs: Verbs, domain: str) -> Dialect:
     app.include_router(pools.router(verbs.control.pool), dependencies=key)
     return Dialect(
         app=app,
-        prefixes=("/v1/", "/docs", "/openapi.json"),
-        open_paths=frozenset({"/v1/health", "/docs", "/openapi.json"}),
+        prefixes=("/v1/", "/docs", "/openapi.json", "/.well-known/"),
+        open_paths=frozenset({"/v1/health", "/docs", "/openapi.json", identity.DISCOVERY, identity.KEYS}),
         open_prefixes=("/docs/",),
         render=render,
     )
