@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from atoll.sdk._async.handle import AsyncCommandHandle
     from atoll.sdk._async.pty import AsyncPty
     from atoll.sdk._async.sandbox import AsyncSandbox
+    from atoll.sdk._async.server import AsyncServer
     from atoll.sdk._async.snapshot import AsyncSnapshot
     from atoll.sdk._async.team import AsyncTeam
     from atoll.sdk._sync.commands import Commands
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from atoll.sdk._sync.handle import CommandHandle
     from atoll.sdk._sync.pty import Pty
     from atoll.sdk._sync.sandbox import Sandbox
+    from atoll.sdk._sync.server import Server
     from atoll.sdk._sync.snapshot import Snapshot
     from atoll.sdk._sync.team import Team
     from atoll.sdk.errors import (
@@ -45,12 +47,14 @@ if TYPE_CHECKING:
         UnimplementedError,
     )
     from atoll.sdk.models import (
+        Collection,
         CommandResult,
         FileChange,
         FileEvent,
         FileInfo,
         FileType,
         KeyInfo,
+        Leftover,
         Limits,
         LogLine,
         MemoryKill,
@@ -76,10 +80,12 @@ __all__ = [
     "AsyncFiles",
     "AsyncPty",
     "AsyncSandbox",
+    "AsyncServer",
     "AsyncSnapshot",
     "AsyncTeam",
     "AsyncWatch",
     "AtollError",
+    "Collection",
     "CommandFailedError",
     "CommandHandle",
     "CommandResult",
@@ -96,6 +102,7 @@ __all__ = [
     "InternalError",
     "InvalidArgumentError",
     "KeyInfo",
+    "Leftover",
     "Limits",
     "LogLine",
     "MemoryKill",
@@ -112,6 +119,7 @@ __all__ = [
     "ResourceExhaustedError",
     "Sandbox",
     "SandboxInfo",
+    "Server",
     "Snapshot",
     "SnapshotInfo",
     "Stream",
@@ -136,6 +144,7 @@ _MODULES = {
     "atoll.sdk._async.handle": ("AsyncCommandHandle",),
     "atoll.sdk._async.pty": ("AsyncPty",),
     "atoll.sdk._async.sandbox": ("AsyncSandbox",),
+    "atoll.sdk._async.server": ("AsyncServer",),
     "atoll.sdk._async.snapshot": ("AsyncSnapshot",),
     "atoll.sdk._async.team": ("AsyncTeam",),
     "atoll.sdk._sync.commands": ("Commands",),
@@ -147,6 +156,7 @@ _MODULES = {
     "atoll.sdk._sync.handle": ("CommandHandle",),
     "atoll.sdk._sync.pty": ("Pty",),
     "atoll.sdk._sync.sandbox": ("Sandbox",),
+    "atoll.sdk._sync.server": ("Server",),
     "atoll.sdk._sync.snapshot": ("Snapshot",),
     "atoll.sdk._sync.team": ("Team",),
     "atoll.sdk.errors": (
@@ -167,12 +177,14 @@ _MODULES = {
         "UnimplementedError",
     ),
     "atoll.sdk.models": (
+        "Collection",
         "CommandResult",
         "FileChange",
         "FileEvent",
         "FileInfo",
         "FileType",
         "KeyInfo",
+        "Leftover",
         "Limits",
         "LogLine",
         "MemoryKill",

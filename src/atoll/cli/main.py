@@ -31,6 +31,7 @@ _VERBS: Mapping[str, tuple[str, str]] = {
     "snapshot": ("atoll.cli.snapshot", "snapshot"),
     "team": ("atoll.cli.team", "team"),
     "key": ("atoll.cli.team", "key"),
+    "gc": ("atoll.cli.gc", "gc"),
     "ls": ("atoll.cli.files", "ls"),
     "cp": ("atoll.cli.files", "cp"),
 }

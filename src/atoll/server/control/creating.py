@@ -236,10 +236,10 @@ class Creating:
             creation.step = "start"
             return await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
         creation.step = "restore"
-        path = self._checkpoints.path(creation.origin.id)
-        return await within(
-            self._limits.resume_timeout, "come back", self._runtime.restore(spec_of(row), path)
-        )
+        async with self._checkpoints.raw(creation.origin.id) as path:
+            return await within(
+                self._limits.resume_timeout, "come back", self._runtime.restore(spec_of(row), path)
+            )
 
     async def _undo(self, creation: _Creation, row: Sandbox, error: BaseException) -> None:
         end = creation.stopped[0] if creation.stopped else _failure(creation.step, error)

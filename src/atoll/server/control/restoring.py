@@ -136,9 +136,9 @@ class Restoring:
     async def _restore(self, row: Sandbox, pause: Pause, lifetime: timedelta) -> Sandbox:
         await check_unchanged(self._store, row)
         template = await self._templates.get(row.template_id)
-        path = self._checkpoints.path(pause.checkpoint)
-        restored = self._runtime.restore(spec_of(row), path)
-        machine = await within(self._limits.resume_timeout, "come back", restored)
+        async with self._checkpoints.raw(pause.checkpoint) as path:
+            restored = self._runtime.restore(spec_of(row), path)
+            machine = await within(self._limits.resume_timeout, "come back", restored)
         booted = pause.kind is CheckpointKind.FILES
         await self._configuring.configure(row, machine, template, booted=booted)
         deadline = self._clock.now() + lifetime

@@ -8,6 +8,7 @@ from atoll.server.control.logbook import Logbook
 from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
+from atoll.server.control.storing import Storing
 from atoll.server.control.webhooks import Webhooks
 
 
@@ -24,6 +25,7 @@ class Verbs:
         events: what happened to them, for their owners.
         webhooks: where that is sent.
         keys: teams, and who may call for them.
+        storing: what takes room on the disk.
     """
 
     control: Control
@@ -33,3 +35,4 @@ class Verbs:
     events: Events
     webhooks: Webhooks
     keys: Keys
+    storing: Storing

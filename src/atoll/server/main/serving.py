@@ -27,6 +27,7 @@ from atoll.server.control.naming import Naming
 from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control, Ports
+from atoll.server.control.storing import Storing
 from atoll.server.control.verbs import Verbs
 from atoll.server.control.volumes import Volumes
 from atoll.server.control.webhooks import Webhooks
@@ -90,6 +91,7 @@ async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Cal
                         "keep names": naming.run,
                         "forget events": verbs.events.run,
                         "deliver to webhooks": delivering.run,
+                        "keep storage small": verbs.storing.run,
                     }
                     await _serve_until(stop, home, settings, verbs, naming, behind, ready)
     log.info("server stopped")
@@ -140,6 +142,14 @@ def make_verbs(
             allowed=parse_networks(settings.webhooks.networks),
         ),
         keys=Keys(keys=SqliteApiKeys(database), clock=clock, limits=settings.sandboxes),
+        storing=Storing(
+            store=store,
+            snapshots=SqliteSnapshots(database),
+            packing=parts.packing,
+            collectors=parts.collectors,
+            clock=clock,
+            limits=settings.storage,
+        ),
     )
 
 

@@ -9,7 +9,7 @@ from fastapi_offline import FastAPIOffline
 
 from atoll.server.api.dialect import Caller, add_error_forms, route_class
 from atoll.server.api.gate import Dialect
-from atoll.server.api.rest import keys, logs, metrics, models, sandboxes, snapshots
+from atoll.server.api.rest import keys, logs, metrics, models, sandboxes, snapshots, storage
 from atoll.server.api.rest.form import problems, render
 from atoll.server.api.rest.translate import from_template
 from atoll.server.control.service import Control
@@ -54,6 +54,7 @@ def build(verbs: Verbs, domain: str) -> Dialect:
     app.include_router(logs.router(verbs.logbook), dependencies=key)
     app.include_router(_templates(verbs.control), dependencies=key)
     app.include_router(keys.router(verbs.keys), dependencies=key)
+    app.include_router(storage.router(verbs.storing), dependencies=key)
     return Dialect(
         app=app,
         prefixes=("/v1/", "/docs", "/openapi.json"),
