@@ -11,11 +11,13 @@ import (
 const (
 	// pageBytes is what gVisor's images of memory and files are made of.
 	pageBytes = 4096
-	// cutMask has a run end behind each page whose hash has these bits unset: behind one of 16, so runs have
-	// 64 KB in the mean. Where a page stands has no say in it, so what follows an inserted one is cut as before.
-	cutMask = 16 - 1
-	// mostPages ends a run without such a page: one of 60 is so long.
-	mostPages = 64
+	// cutMask has a run end behind each page whose hash has these bits unset: behind one of 8, so runs have 32 KB
+	// in the mean. Where a page stands has no say in it, so what follows an inserted one is cut as before. Of a fork
+	// of pandas that had worked, runs of 64 KB shared 84 % with its origin, of 32 KB 88 %, of 16 KB 91 %, pages 95 %;
+	// half as long are twice as many files or objects.
+	cutMask = 8 - 1
+	// mostPages ends a run without such a page: one of 70 is so long.
+	mostPages = 32
 	// MaxRun is the length of the longest run.
 	MaxRun = mostPages * pageBytes
 )
@@ -30,7 +32,7 @@ type cutter struct {
 
 // next returns the next run, in memory of its own; io.EOF behind the last one.
 func (c *cutter) next() ([]byte, error) {
-	run := make([]byte, 0, 16*pageBytes)
+	run := make([]byte, 0, 8*pageBytes)
 	for !c.ended && len(run) < MaxRun {
 		start := len(run)
 		run = append(run, zeroPage[:]...)

@@ -51,11 +51,11 @@ func TestRunsAreAllThatWasRead(t *testing.T) {
 	}
 }
 
-func TestRunsHave64KilobytesInTheMean(t *testing.T) {
-	runs := cutAll(t, bytes.NewReader(noise(2, 64<<20)))
+func TestRunsHave32KilobytesInTheMean(t *testing.T) {
+	runs := cutAll(t, bytes.NewReader(noise(2, 32<<20)))
 
-	mean := (64 << 20) / len(runs)
-	if mean < 56<<10 || mean > 72<<10 {
+	mean := (32 << 20) / len(runs)
+	if mean < 28<<10 || mean > 36<<10 {
 		t.Errorf("%d bytes in the mean", mean)
 	}
 }

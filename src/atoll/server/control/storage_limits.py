@@ -43,7 +43,7 @@ class StorageLimits:
         s3_secret_key: the proof. ``ATOLL_STORAGE_S3_SECRET_KEY`` keeps it out of the file of settings.
         s3_roots: file with authorities, in PEM form, that may have signed the server's certificate, beside
             those that this host trusts; empty: none.
-        s3_timeout: for one call, which carries 256 KiB at the most; it is tried four times.
+        s3_timeout: for one call, which carries 128 KiB at the most; it is tried four times.
     """
 
     pack: bool = True

@@ -47,7 +47,7 @@ class S3Bucket:
         access_key: who uses it.
         secret_key: the proof.
         roots: file with authorities that may have signed the server's certificate; "": those of this host.
-        timeout_s: for one call, which carries 256 KB at the most.
+        timeout_s: for one call, which carries 128 KB at the most.
     """
 
     endpoint: str
