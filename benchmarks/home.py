@@ -65,8 +65,13 @@ def pss_of(pid: int) -> int:
 
 
 @contextmanager
-def running_home() -> Iterator[Home]:
-    """Start a server in a home of its own, and take all of it down afterwards."""
+def running_home(**settings: str) -> Iterator[Home]:
+    """
+    Start a server in a home of its own, and take all of it down afterwards.
+
+    Args:
+        settings: as the environment has them; without any, creates boot, since no machine waits.
+    """
     path = Path(tempfile.mkdtemp(prefix="atoll-bench-"))
     env = {
         **os.environ,
@@ -74,7 +79,10 @@ def running_home() -> Iterator[Home]:
         "ATOLL_API_RATE_REQUESTS": "0",
         "ATOLL_CACHE_DIR": str(CACHE),
         "ATOLL_TEMPLATES_BUILT_AT_START": "base,minimal",
+        "ATOLL_POOL_MEMORY_BYTES": "0",
+        **settings,
     }
+    before: dict[str, str | None] = {}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         listen = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -84,8 +92,11 @@ def running_home() -> Iterator[Home]:
             [ATOLL, "env", "--home", path], check=True, capture_output=True, text=True
         ).stdout
         words = dict(word.split("=", 1) for word in shlex.split(lines) if "=" in word)
+        before = {name: os.environ.get(name) for name in words}
         os.environ.update(words)
         yield Home(path=path, url=words["ATOLL_API_URL"], key=words["ATOLL_API_KEY"])
     finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
         subprocess.run([ATOLL, "down", "--home", path], check=False, env=env)
         shutil.rmtree(path, ignore_errors=True)

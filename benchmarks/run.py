@@ -15,9 +15,11 @@ import crowd
 import door
 import interpreter
 import rates
+import snapshots
 import stats
 import template_build
 import transfer
+import warm
 import watching
 from home import Home, running_home
 from rich.console import Console
@@ -42,6 +44,11 @@ BENCHMARKS: dict[str, Benchmark] = {
     "watch": watching.events,
     "streams": crowd.streams,
     "template": template,
+    "warm": warm.warm_creates,
+    "burst": warm.burst,
+    "restores": warm.restores,
+    "pauses": snapshots.pause_and_resume,
+    "forks": snapshots.forks,
 }
 
 

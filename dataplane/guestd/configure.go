@@ -34,6 +34,7 @@ type guestService struct {
 	mounted map[string]string // volume path → source
 	// trusting is what points programs to the authorities that Trust has added; nil: none were.
 	trusting map[string]string
+	launched *commands.Command // the start command, whether it still runs or not; nil: none was
 }
 
 // Configure checks a configuration, carries it out and publishes it: wholly, or with an error not at all
@@ -58,7 +59,7 @@ func (g *guestService) Configure(_ context.Context, req *connect.Request[guestv1
 		next.Env = withDefaults(next.Env, g.trusting)
 	}
 	last := g.server.settings.Get()
-	if err := g.announce(next, last != nil); err != nil {
+	if err := g.announce(next, last != nil && !c.GetClaimed()); err != nil {
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}
 	if last == nil || last.SandboxID != next.SandboxID {

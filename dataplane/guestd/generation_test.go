@@ -54,6 +54,16 @@ func TestHooksHaveRunWhenANewGenerationIsAnswered(t *testing.T) {
 	if got := content(t, said); got != "one 7\ntwo 7 7\n" {
 		t.Errorf("the hooks said %q", got)
 	}
+
+	if err := d.configure(8, func(c *guestv1.Configuration) { c.Claimed = true }); err != nil {
+		t.Fatal(err)
+	}
+	if got := content(t, said); got != "one 7\ntwo 7 7\n" {
+		t.Errorf("a claim is no restore, and ran the hooks: %q", got)
+	}
+	if got := content(t, filepath.Join(d.root, "run/atoll/generation")); got != "8\n" {
+		t.Errorf("generation %q", got)
+	}
 }
 
 func TestAHookThatHangsKeepsNoSandboxFromComingBack(t *testing.T) {

@@ -34,6 +34,9 @@ func (g *guestService) Launch(ctx context.Context, req *connect.Request[guestv1.
 	if err != nil {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
+	if err := g.endLaunched(); err != nil {
+		return nil, connect.NewError(connect.CodeInternal, fmt.Errorf("the start command that runs: %w", err))
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	service, err := follow(g.server.table, who, req.Msg.GetCommand(), launchTag, 0)
@@ -41,10 +44,25 @@ func (g *guestService) Launch(ctx context.Context, req *connect.Request[guestv1.
 		return nil, fmt.Errorf("start command: %w", err)
 	}
 	defer service.leave()
+	g.mu.Lock()
+	g.launched = service.command
+	g.mu.Unlock()
 	if err := g.awaitReady(ctx, who, req.Msg.GetReady(), service); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&guestv1.LaunchResponse{}), nil
+}
+
+// endLaunched ends the start command that was launched before, with all that it left running; a no-op without one.
+func (g *guestService) endLaunched() error {
+	g.mu.Lock()
+	earlier := g.launched
+	g.launched = nil
+	g.mu.Unlock()
+	if earlier == nil {
+		return nil
+	}
+	return earlier.Kill()
 }
 
 func checkLaunch(m *guestv1.LaunchRequest, timeout time.Duration) error {
@@ -101,6 +119,8 @@ func deadline(ctx context.Context) time.Time {
 
 // followed is a command whose end, and the end of whose output, somebody waits for.
 type followed struct {
+	command *commands.Command
+
 	sub    *commands.Subscription
 	ended  chan struct{} // closed at its end
 	failed chan struct{} // closed at its end, unless that was a success
@@ -117,11 +137,11 @@ func follow(table *commands.Table, who *accounts.Caller, line, tag string, timeo
 	if err != nil {
 		return nil, err
 	}
-	_, sub, err := table.Start(spec, func() {})
+	command, sub, err := table.Start(spec, func() {})
 	if err != nil {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
-	f := &followed{sub: sub, ended: make(chan struct{}), failed: make(chan struct{})}
+	f := &followed{command: command, sub: sub, ended: make(chan struct{}), failed: make(chan struct{})}
 	go f.read()
 	return f, nil
 }

@@ -125,3 +125,31 @@ func TestALaunchThatCannotBeIsRefused(t *testing.T) {
 		t.Errorf("before the configuration: error %v", err)
 	}
 }
+
+func TestLaunchingAgainEndsWhatRanFirst(t *testing.T) {
+	d := lean(t)
+	dir := t.TempDir()
+	line := func(name string) string {
+		return "sleep 1000 & echo $! > " + filepath.Join(dir, name) + "; exec sleep 1001"
+	}
+	if err := launch(d, line("first"), "test -s "+filepath.Join(dir, "first"), 30); err != nil {
+		t.Fatal(err)
+	}
+	if err := launch(d, line("second"), "test -s "+filepath.Join(dir, "second"), 30); err != nil {
+		t.Fatal(err)
+	}
+
+	for name, lives := range map[string]bool{"first": false, "second": true} {
+		pid, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stat, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/stat")
+		if runs := err == nil && !strings.Contains(string(stat), ") Z "); runs != lives {
+			t.Errorf("%s: %q, %v", name, stat, err)
+		}
+	}
+	if err := launch(d, "exit 0", "true", 30); err != nil { // Ends the second one, too.
+		t.Error(err)
+	}
+}

@@ -86,7 +86,8 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, root *os.Root, na
 
 // walk adds what is in a directory and in those below it; a link is an entry, and not followed.
 func (h *Handler) walk(root *os.Root, name string, depth int, entries *[]*entry) error {
-	directory, err := root.Open(name)
+	// As a directory only: a pipe, put there meanwhile perhaps, would wait for its other end.
+	directory, err := root.OpenFile(name, os.O_RDONLY|syscall.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}

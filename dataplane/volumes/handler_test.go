@@ -213,6 +213,38 @@ func TestWhatIsNoFileHoldsNobodyUp(t *testing.T) {
 	}
 }
 
+func TestAPipeThatIsListedHoldsNobodyUp(t *testing.T) {
+	v := serve(t, DefaultLimits())
+	if err := syscall.Mkfifo(v.inside("pipe"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(v.inside("directory/in"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("directory", v.inside("link")); err != nil {
+		t.Fatal(err)
+	}
+	if status, content := v.do(http.MethodGet, "dir", "path=link", nil); status != http.StatusOK || !strings.Contains(content, `"in"`) {
+		t.Errorf("a link to a directory: %d %s", status, content)
+	}
+	answered := make(chan int, 1)
+	go func() {
+		status, _ := v.do(http.MethodGet, "dir", "path=pipe", nil)
+		answered <- status
+	}()
+	select {
+	case status := <-answered:
+		if status != http.StatusNotFound {
+			t.Errorf("%d", status)
+		}
+	case <-time.After(5 * time.Second):
+		// Somebody has to write, or the server never ends.
+		file, _ := os.OpenFile(v.inside("pipe"), os.O_RDWR, 0)
+		defer file.Close()
+		t.Error("the listing waits for a writer")
+	}
+}
+
 func TestWithoutTheTokenThereIsNothing(t *testing.T) {
 	v := serve(t, DefaultLimits())
 	for name, change := range map[string]func(*http.Request){

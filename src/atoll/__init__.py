@@ -16,19 +16,27 @@ if TYPE_CHECKING:
     from atoll.sdk._async.commands import AsyncCommands
     from atoll.sdk._async.files import AsyncFiles, AsyncFileStream, AsyncWatch
     from atoll.sdk._async.handle import AsyncCommandHandle
+    from atoll.sdk._async.pool import AsyncPool
     from atoll.sdk._async.pty import AsyncPty
     from atoll.sdk._async.sandbox import AsyncSandbox
+    from atoll.sdk._async.secret import AsyncSecret
     from atoll.sdk._async.server import AsyncServer
     from atoll.sdk._async.snapshot import AsyncSnapshot
     from atoll.sdk._async.team import AsyncTeam
+    from atoll.sdk._async.volume import AsyncVolume
+    from atoll.sdk._async.volume_files import AsyncVolumeFiles
     from atoll.sdk._sync.commands import Commands
     from atoll.sdk._sync.files import Files, FileStream, Watch
     from atoll.sdk._sync.handle import CommandHandle
+    from atoll.sdk._sync.pool import Pool
     from atoll.sdk._sync.pty import Pty
     from atoll.sdk._sync.sandbox import Sandbox
+    from atoll.sdk._sync.secret import Secret
     from atoll.sdk._sync.server import Server
     from atoll.sdk._sync.snapshot import Snapshot
     from atoll.sdk._sync.team import Team
+    from atoll.sdk._sync.volume import Volume
+    from atoll.sdk._sync.volume_files import VolumeFiles
     from atoll.sdk.errors import (
         AbortedError,
         AlreadyExistsError,
@@ -61,13 +69,17 @@ if TYPE_CHECKING:
         Metric,
         NewKey,
         Output,
+        PoolInfo,
         ProcessInfo,
         SandboxInfo,
+        SecretInfo,
         SnapshotInfo,
         Stream,
         TeamInfo,
         TemplateInfo,
         Usage,
+        VolumeInfo,
+        VolumeMount,
     )
     from atoll.sdk.network import Network, Proxy, ProxyTLS
 
@@ -78,11 +90,15 @@ __all__ = [
     "AsyncCommands",
     "AsyncFileStream",
     "AsyncFiles",
+    "AsyncPool",
     "AsyncPty",
     "AsyncSandbox",
+    "AsyncSecret",
     "AsyncServer",
     "AsyncSnapshot",
     "AsyncTeam",
+    "AsyncVolume",
+    "AsyncVolumeFiles",
     "AsyncWatch",
     "AtollError",
     "Collection",
@@ -112,6 +128,8 @@ __all__ = [
     "NotFoundError",
     "Output",
     "PermissionDeniedError",
+    "Pool",
+    "PoolInfo",
     "ProcessInfo",
     "Proxy",
     "ProxyTLS",
@@ -119,6 +137,8 @@ __all__ = [
     "ResourceExhaustedError",
     "Sandbox",
     "SandboxInfo",
+    "Secret",
+    "SecretInfo",
     "Server",
     "Snapshot",
     "SnapshotInfo",
@@ -130,6 +150,10 @@ __all__ = [
     "UnavailableError",
     "UnimplementedError",
     "Usage",
+    "Volume",
+    "VolumeFiles",
+    "VolumeInfo",
+    "VolumeMount",
     "Watch",
 ]
 
@@ -142,11 +166,15 @@ _MODULES = {
         "AsyncWatch",
     ),
     "atoll.sdk._async.handle": ("AsyncCommandHandle",),
+    "atoll.sdk._async.pool": ("AsyncPool",),
     "atoll.sdk._async.pty": ("AsyncPty",),
     "atoll.sdk._async.sandbox": ("AsyncSandbox",),
     "atoll.sdk._async.server": ("AsyncServer",),
+    "atoll.sdk._async.secret": ("AsyncSecret",),
     "atoll.sdk._async.snapshot": ("AsyncSnapshot",),
     "atoll.sdk._async.team": ("AsyncTeam",),
+    "atoll.sdk._async.volume": ("AsyncVolume",),
+    "atoll.sdk._async.volume_files": ("AsyncVolumeFiles",),
     "atoll.sdk._sync.commands": ("Commands",),
     "atoll.sdk._sync.files": (
         "Files",
@@ -154,11 +182,15 @@ _MODULES = {
         "Watch",
     ),
     "atoll.sdk._sync.handle": ("CommandHandle",),
+    "atoll.sdk._sync.pool": ("Pool",),
     "atoll.sdk._sync.pty": ("Pty",),
     "atoll.sdk._sync.sandbox": ("Sandbox",),
     "atoll.sdk._sync.server": ("Server",),
+    "atoll.sdk._sync.secret": ("Secret",),
     "atoll.sdk._sync.snapshot": ("Snapshot",),
     "atoll.sdk._sync.team": ("Team",),
+    "atoll.sdk._sync.volume": ("Volume",),
+    "atoll.sdk._sync.volume_files": ("VolumeFiles",),
     "atoll.sdk.errors": (
         "AbortedError",
         "AlreadyExistsError",
@@ -191,13 +223,17 @@ _MODULES = {
         "Metric",
         "NewKey",
         "Output",
+        "PoolInfo",
         "ProcessInfo",
         "SandboxInfo",
+        "SecretInfo",
         "SnapshotInfo",
         "Stream",
         "TeamInfo",
         "TemplateInfo",
         "Usage",
+        "VolumeInfo",
+        "VolumeMount",
     ),
     "atoll.sdk.network": ("Network", "Proxy", "ProxyTLS"),
 }

@@ -188,6 +188,7 @@ async def gvisor_host(directory: Path) -> AsyncIterator[RuntimeHost]:
     places = Places(
         home_id=home_id,
         sandboxes=directory / "sandboxes",
+        volume_mounts=directory / "mounts",
         runsc_state=directory / "runsc-state",
         runsc=runsc,
         guestd=guestd,

@@ -30,6 +30,7 @@ BODIES: dict[str, dict[str, object]] = {
     "PUT /sandboxes/{sandbox_id}/network": {},
     "PATCH /events/webhooks/{webhook_id}": {"enabled": False},
     "POST /secrets/{key}": {"value": "v"},
+    "PUT /v1/secrets/{reference}": {"value": "v"},
     "PATCH /api-keys/{key_id}": {"name": "n"},
 }
 # About no team's things.
@@ -109,9 +110,9 @@ def named(ids: dict[str, str], path: str) -> str:
     word = path[start + 1 : path.index("}")]
     if word == "key_id" or word == "token_id":
         return path.replace("{" + word + "}", ids["key"])
-    noun = {"sandbox_id": "sandbox", "reference": "snapshot", "key": "secret", "volume_id": "volume"}.get(
-        word
-    )
+    noun = {"sandbox_id": "sandbox", "key": "secret", "volume_id": "volume"}.get(word)
+    if word == "reference":
+        noun = path.split("/")[2].removesuffix("s")
     if noun is None:
         noun = "webhook" if "webhook" in word else None
     assert noun is not None, f"which of Alice's things is {word!r} in {path}?"

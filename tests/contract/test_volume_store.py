@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from contract.test_store import TEAM, make
@@ -56,6 +56,22 @@ async def test_a_name_is_taken_once_in_a_team(store: SqliteVolumes) -> None:
 
     with pytest.raises(AlreadyExistsError, match="'one' exists"):
         await store.add_volume(volume(), most=9)
+
+
+async def test_a_list_comes_in_parts_oldest_first(store: SqliteVolumes) -> None:
+    rows = [
+        replace(volume(f"n{number}"), created_at=NOON + timedelta(seconds=number // 2)) for number in range(5)
+    ]
+    for row in reversed(rows):
+        await store.add_volume(row, most=9)
+    await store.add_volume(volume("another's", team=OTHERS), most=9)
+    wanted = sorted(rows, key=lambda row: (row.created_at, row.id))
+
+    first = await store.list_volumes(TEAM, limit=3)
+    rest = await store.list_volumes(TEAM, after=(first[-1].created_at, first[-1].id), limit=3)
+
+    assert [*first, *rest] == wanted
+    assert await store.list_volumes(TEAM) == wanted
 
 
 async def test_there_is_a_most(store: SqliteVolumes) -> None:

@@ -1,17 +1,21 @@
 """The released clients keep secrets, and requests of sandboxes carry what they stand for."""
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from e2b import AsyncSecret, Sandbox, Secret
 from e2b.exceptions import RateLimitException, SandboxException, SecretException, SecretNotFoundException
 from support import javascript
-from support.home import LiveHome, fresh_home
+from support.home import ATOLL, LiveHome, fresh_home
 from support.web_world import PASSWORD, PROXY, RESOLVER, SERVERS, USER, WebWorld, web_world
+
+import atoll
 
 VALUE = "sk-live-t0ps3cret"
 
@@ -137,6 +141,58 @@ def test_rules_carry_what_a_secret_stands_for(home: LiveHome, options: dict[str,
     assert shown["rules"]["allowed.example"] == rules["allowed.example"]
     for file in (*(home.path / "logs").iterdir(), *home.path.glob("atoll.db*")):
         assert VALUE.encode() not in file.read_bytes()
+
+
+def test_our_own_client_and_command_line_do_the_same(home: LiveHome, tmp_path: Path) -> None:
+    options = {name: home.exports[f"ATOLL_{name.upper()}"] for name in ("api_url", "api_key")}
+    env = {**os.environ, **home.exports}
+    value, name = "sk-0wn-t0ps3cret", "our key"
+
+    def run(*words: str, data: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [ATOLL, *words], input=data, capture_output=True, text=True, timeout=120, env=env
+        )
+
+    made = run("secret", "create", name, data=f"{value}\n")
+    rule = atoll.Network(
+        headers={"allowed.example": {"Authorization": f"Bearer {atoll.Secret.fill(name)}"}},
+        dns_servers=(RESOLVER,),
+    )
+    curl = "curl -sS --max-time 20 https://allowed.example/"
+    try:
+        with atoll.Sandbox.create("base", network=rule, **options) as sandbox:
+            told = sandbox.commands.run(curl, check=True).stdout
+            inside = sandbox.commands.run("env; cat /proc/*/environ", user="root").stdout
+        header = f"allowed.example:Authorization=Bearer {made.stdout.strip()}"
+        ran = run("run", "--dns", RESOLVER, "--header", header, "--", *curl.split())
+        listed = run("secret", "list", "--json")
+    finally:
+        deleted = run("secret", "delete", name)
+
+    assert made.stdout == "${e2b.secrets.our key}\n", made.stderr
+    for answer in (told, ran.stdout):
+        assert dict(json.loads(answer)["headers"])["Authorization"] == f"Bearer {value}"
+    assert [one["name"] for one in json.loads(listed.stdout)] == [name]
+    assert deleted.returncode == 0
+    assert value not in inside
+    for said in (made, listed, deleted):
+        assert value not in said.stdout + said.stderr
+    for file in (*(home.path / "logs").iterdir(), *home.path.glob("atoll.db*")):
+        assert value.encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.b", "..", ".", "what?", "100 %", "a#b", "ä€😀", "a&b=c;d", "%2f", "a+b"])
+def test_names_of_any_kind_are_found_again_through_the_edge(home: LiveHome, name: str) -> None:
+    options = {word: home.exports[f"ATOLL_{word.upper()}"] for word in ("api_url", "api_key")}
+    made = atoll.Secret.create(name, VALUE, **options)
+    try:
+        assert atoll.Secret.get(name, **options) == made
+        assert atoll.Secret.update(name, "x", **options).id == made.id
+    finally:
+        atoll.Secret.delete(name, **options)
+    for verb in (atoll.Secret.get, atoll.Secret.delete, atoll.Volume.get, atoll.Volume.delete):
+        with pytest.raises(atoll.NotFoundError):
+            verb(name, **options)
 
 
 def test_workload_identity_is_refused_by_name(options: dict[str, Any]) -> None:

@@ -30,8 +30,16 @@ class MemoryVolumeStore(VolumeStore):
         rows = self._rows.values()
         return next((row for row in rows if (row.team_id, row.name) == (team_id, name)), None)
 
-    async def list_volumes(self, team_id: TeamId | None) -> Sequence[Volume]:
-        return [row for row in self._rows.values() if team_id in (None, row.team_id)]
+    async def list_volumes(
+        self,
+        team_id: TeamId | None,
+        *,
+        after: tuple[datetime, VolumeId] | None = None,
+        limit: int | None = None,
+    ) -> Sequence[Volume]:
+        rows = sorted(self._rows.values(), key=lambda row: (row.created_at, row.id))
+        behind = [row for row in rows if after is None or (row.created_at, row.id) > after]
+        return [row for row in behind if team_id in (None, row.team_id)][:limit]
 
     async def remove_volume(self, volume_id: VolumeId) -> None:
         self._rows.pop(volume_id, None)

@@ -12,6 +12,7 @@ from atoll.server.control.keys import Keys
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.logbook import Logbook, LogLimits
 from atoll.server.control.observing import MetricsLimits, Observing
+from atoll.server.control.pool import PoolLimits
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.service import Control, Ports
 from atoll.server.control.storage_limits import StorageLimits
@@ -69,9 +70,14 @@ def wish(**changes: Any) -> CreateSandbox:
 class World:
     """Rows in a file, machines in a directory, and a clock: what stays when a server is gone."""
 
-    def __init__(self, directory: Path, limits: ControlLimits = LIMITS) -> None:
+    def __init__(
+        self, directory: Path, limits: ControlLimits = LIMITS, pool: PoolLimits | None = None
+    ) -> None:
         self.directory = directory
         self.limits = limits
+        # Off, unless a test is about it.
+        self.pool = pool or PoolLimits(memory_bytes=0)
+        self.free_memory = 64 * 1024**3
         self.clock = FakeClock()
         self.templates: Templates = FakeTemplates()
         self.renew(Faults())
@@ -103,9 +109,10 @@ class World:
             clock=self.clock,
             checkpoints=self.checkpoints,
             snapshots=self.snapshots,
+            free_memory=lambda: self.free_memory,
             parting=self.logbook().part,
         )
-        return Control(ports, secret=SECRET, dns_servers=("169.254.1.1",), limits=self.limits)
+        return Control(ports, secret=SECRET, dns_servers=("169.254.1.1",), limits=self.limits, pool=self.pool)
 
     def observing(self) -> Observing:
         """Make a server's sampling; not running yet."""

@@ -34,6 +34,7 @@ from atoll.server.domain.machine import (
     MachineEvent,
     MachineSpec,
 )
+from atoll.server.domain.volume import VolumeMount
 from atoll.server.guests.client import HttpGuest
 from atoll.server.host.pidfd import ProcessId
 from atoll.server.images.library import TemplateLibrary
@@ -108,11 +109,17 @@ class Host:
         await self.configure(machine, limits)
         return machine
 
-    async def configure(self, machine: Machine, limits: Limits = SMALL) -> None:
+    async def configure(
+        self,
+        machine: Machine,
+        limits: Limits = SMALL,
+        volumes: tuple[VolumeMount, ...] = (),
+        generation: int = 1,
+    ) -> None:
         await self.guest.configure(
             machine,
             GuestConfiguration(
-                generation=1,
+                generation=generation,
                 sandbox_id=machine.sandbox_id,
                 template_id=self.template,
                 team_id="test",
@@ -126,6 +133,7 @@ class Host:
                 memory_bytes=limits.memory_bytes,
                 address=machine.address,
                 dns_servers=("169.254.1.1",),
+                volumes=volumes,
             ),
         )
 
@@ -215,6 +223,7 @@ async def gvisor_host(options: GVisorOptions | None = None) -> AsyncIterator[Hos
     places = Places(
         home_id=home_id,
         sandboxes=path / "sandboxes",
+        volume_mounts=path / "mounts",
         runsc_state=path / "runsc-state",
         runsc=await RunscRelease(CACHE / "runsc", probe=GUESTD).ensure(),
         guestd=GUESTD,

@@ -42,12 +42,38 @@ def creation(function: F) -> F:
         click.option("--cpus", type=click.FloatRange(0, min_open=True), help="Processor time, in cores."),
         click.option("--no-internet", is_flag=True, help="Cut it off from the internet."),
         click.option(
+            "--volume",
+            "-v",
+            "volume",
+            multiple=True,
+            metavar="NAME:PATH",
+            help="Have it see a volume there: files that outlive it.",
+        ),
+        click.option(
             "--env", "-e", "env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable inside."
         ),
         click.option("--template", "-t", default="base", show_default=True, help="What it starts from."),
     ):
         function = option(function)
     return function
+
+
+def volumes(words: Sequence[str]) -> dict[str, str]:
+    """
+    Read VOLUME:PATH words, as ``Sandbox.create`` takes them.
+
+    Raises:
+        click.BadParameter: a word of another form, or a path twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        name, colon, path = word.partition(":")
+        if not (name and colon and path):
+            raise click.BadParameter(f"{word!r} is not NAME:PATH", param_hint="--volume")
+        if path in found:
+            raise click.BadParameter(f"{path!r} is there twice", param_hint="--volume")
+        found[path] = name
+    return found
 
 
 def pairs(words: Sequence[str], what: str) -> dict[str, str]:

@@ -66,6 +66,7 @@ def run(ctx: click.Context, /, code: str | None, words: tuple[str, ...], **wishe
     if wishes["tty"] and not streaming.has_terminal():
         raise click.UsageError("--tty needs a terminal on both ends")
     wishes["env"] = options.environment(wishes["env"])
+    wishes["volumes"] = options.volumes(wishes.pop("volume"))
 
     async def work() -> int:
         return await _run(program, **wishes)
@@ -108,6 +109,7 @@ async def _run(
     env: dict[str, str],
     no_internet: bool,
     network: Network | None,
+    volumes: dict[str, str],
     cpus: float | None,
     memory_mb: int | None,
     user: str | None,
@@ -121,6 +123,7 @@ async def _run(
         metadata={"atoll": "run"},
         allow_internet_access=not no_internet,
         network=network,
+        volumes=volumes,
         cpus=cpus,
         memory_mb=memory_mb,
     )

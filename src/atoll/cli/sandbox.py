@@ -1,7 +1,7 @@
 """``atoll sandbox``: create, list, look at, use and end sandboxes."""
 
 from contextlib import closing, suppress
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -17,6 +17,12 @@ from atoll import (
 from atoll.cli import network_options, observing, options, output, streaming
 from atoll.sdk._synchronization import async_undo
 
+_ON_DEADLINE: dict[str, Literal["kill", "pause", "pause_files"]] = {
+    "kill": "kill",
+    "pause": "pause",
+    "pause-files": "pause_files",
+}
+
 
 @click.group()
 def sandbox() -> None:
@@ -31,14 +37,25 @@ sandbox.add_command(observing.metrics)
 @options.creation
 @network_options.network
 @click.option(
-    "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until it is killed."
+    "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until its deadline."
 )
+@click.option(
+    "--on-deadline",
+    type=click.Choice(["kill", "pause", "pause-files"]),
+    default="kill",
+    show_default=True,
+    help="What happens then; pause-files keeps no memory.",
+)
+@click.option("--auto-resume", is_flag=True, help="Have a request for it wake it while it is paused.")
 @click.option("--metadata", "-m", multiple=True, metavar="NAME=VALUE", help="Your own words about it.")
 @options.as_json
 def create(
     template: str,
     timeout: int,
+    on_deadline: str,
+    auto_resume: bool,
     env: tuple[str, ...],
+    volume: tuple[str, ...],
     metadata: tuple[str, ...],
     no_internet: bool,
     network: Network | None,
@@ -50,7 +67,10 @@ def create(
     made = Sandbox.create(
         template,
         timeout=timeout,
+        on_deadline=_ON_DEADLINE[on_deadline],
+        auto_resume=auto_resume,
         env=options.environment(env),
+        volumes=options.volumes(volume),
         metadata=options.pairs(metadata, "--metadata"),
         allow_internet_access=not no_internet,
         network=network,
@@ -114,7 +134,12 @@ def info(sandbox_id: str, as_json: bool) -> None:
             "deadline",
             "-" if found.ended_at else f"{output.moment(found.deadline)} ({output.left(found.deadline)})",
         ),
+        (
+            "then",
+            found.on_deadline.replace("_", "-") + (", a request wakes it" if found.auto_resume else ""),
+        ),
         ("internet", "yes" if found.internet else "no"),
+        ("volumes", " ".join(f"{one.name}:{one.path}" for one in found.volumes) or "-"),
         ("metadata", " ".join(f"{key}={value}" for key, value in found.metadata.items()) or "-"),
         (
             "cpu",
@@ -173,7 +198,7 @@ def pause(sandbox_id: str, files_only: bool) -> None:
 @sandbox.command()
 @click.argument("sandbox_id")
 @click.option(
-    "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until it is killed."
+    "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until its deadline."
 )
 def resume(sandbox_id: str, timeout: int) -> None:
     """Have a paused sandbox go on where it was."""
@@ -195,7 +220,7 @@ def snapshot(sandbox_id: str, name: str | None, files_only: bool) -> None:
 @click.argument("sandbox_id")
 @click.option("--count", "-n", type=click.IntRange(1), default=1, show_default=True, help="How many.")
 @click.option(
-    "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until they are killed."
+    "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until their deadline."
 )
 def fork(sandbox_id: str, count: int, timeout: int) -> None:
     """Create sandboxes that go on where a running one is now, and print their ids."""

@@ -27,6 +27,21 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VolumeMount:
+    """
+    A volume that a sandbox sees.
+
+    Attributes:
+        name: the volume's, when the sandbox was created.
+        path: where it is inside.
+    """
+
+    volume_id: str
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class SandboxInfo:
     """
     A sandbox, as the server knows it.
@@ -35,13 +50,16 @@ class SandboxInfo:
         id: never used twice.
         template: the name that it was created with.
         template_id: the build that it started from.
-        status: "creating", "running", "killing", "killed" or "failed".
+        status: "creating", "running", "pausing", "paused", "resuming", "killing", "killed" or "failed".
         limits: its size.
         internet: whether it reaches the internet.
+        volumes: what it sees that outlives it.
         metadata: the caller's own words about it.
         created_at: when it was asked for.
         started_at: when it took its first command; None before.
-        deadline: when it is killed.
+        deadline: when it is killed or paused, if it runs then.
+        on_deadline: which of both: "kill", "pause" or "pause_files".
+        auto_resume: whether a request for it wakes it while it is paused.
         ended_at: when it was gone; None before.
         end_reason: why it ended, in one word; None before.
         runtime: what isolates it: "gvisor".
@@ -54,10 +72,13 @@ class SandboxInfo:
     status: str
     limits: Limits
     internet: bool
+    volumes: tuple[VolumeMount, ...]
     metadata: Mapping[str, str]
     created_at: datetime
     started_at: datetime | None
     deadline: datetime
+    on_deadline: str
+    auto_resume: bool
     ended_at: datetime | None
     end_reason: str | None
     runtime: str
@@ -205,6 +226,71 @@ class Collection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PoolInfo:
+    """
+    Machines of one template and size that wait to become sandboxes.
+
+    Attributes:
+        template: the template's name.
+        limits: the size.
+        ready: how many wait.
+        wanted: how many should.
+        hits: creates since the server's start that found one.
+        misses: creates that found none, and restored or booted one.
+        oldest_since: since when the one waits that waits longest; None: none waits.
+        machine_bytes: what one takes of the host's memory.
+        problem: why none can be made at the moment; None: nothing is wrong.
+    """
+
+    template: str
+    limits: Limits
+    ready: int
+    wanted: int
+    hits: int
+    misses: int
+    oldest_since: datetime | None
+    machine_bytes: int
+    problem: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeInfo:
+    """
+    Files that outlive sandboxes.
+
+    Attributes:
+        id: never used twice.
+        name: one of its kind in the team.
+        size_bytes: what it holds at most.
+    """
+
+    id: str
+    name: str
+    size_bytes: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretInfo:
+    """
+    What is known of a secret; its value is not.
+
+    Attributes:
+        name: in lower case.
+        version: 1, and one more with each value.
+        metadata: the owner's own words about it.
+        updated_at: when it got its value.
+    """
+
+    id: str
+    name: str
+    version: int
+    metadata: Mapping[str, str]
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeamInfo:
     """Who owns sandboxes, volumes, secrets and keys."""
 
@@ -338,12 +424,13 @@ class FileType(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class FileInfo:
     """
-    An entry of the sandbox's filesystem. All of it comes from inside: do not trust the names.
+    An entry of a sandbox's filesystem, or of a volume's. All of it comes from inside: do not trust the names.
 
     Attributes:
         size: in bytes.
         mode: permission bits.
         permissions: as ``ls -l`` shows them.
+        owner: by name; in a volume, which knows no names, by number, as ``group`` is.
         symlink_target: where a link points; None for others.
     """
 

@@ -4,8 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from atoll.sdk.errors import InvalidArgumentError
+
 # Everything, over IPv4 and IPv6.
 ALL_TRAFFIC = "0.0.0.0/0"
+
+
+def secret_placeholder(name: str) -> str:
+    """
+    Return what stands for a secret in a header's value.
+
+    Raises:
+        InvalidArgumentError: no secret is called that.
+    """
+    if not name or any(char in "{}/\\" or not char.isprintable() for char in name):
+        raise InvalidArgumentError("The name of a secret has no braces, slashes or control characters.")
+    return "${e2b.secrets." + name.lower() + "}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +67,7 @@ class Network:
         deny_out: addresses and networks; ``0.0.0.0/0`` is everything, IPv6 too.
         dns_servers: IPv4 addresses of who resolves names for it; none: the server's own.
         headers: by domain: headers that requests to it get on their way, unseen by the sandbox. In a value,
-            ``${e2b.secrets.NAME}`` stands for a secret.
+            ``Secret.fill(name)`` stands for a secret.
         proxy: what all of its TCP goes through, after all this.
     """
 

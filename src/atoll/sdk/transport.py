@@ -144,8 +144,12 @@ def check_text(name: str, value: str) -> str:
     Refuse text that no header, path or argument can carry.
 
     Raises:
-        InvalidArgumentError: it contains NUL.
+        InvalidArgumentError: it contains NUL, or is no text.
     """
     if "\0" in value:
         raise InvalidArgumentError(f"{name} must not contain NUL.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(f"{name} is not valid Unicode: {value[:200]!a}.") from None
     return value

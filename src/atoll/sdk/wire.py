@@ -37,10 +37,16 @@ def sandbox(answer: Any) -> OwnedSandbox:
             status=answer["status"],
             limits=_limits(answer["limits"]),
             internet=answer["internet"],
+            volumes=tuple(
+                models.VolumeMount(volume_id=one["volume_id"], name=one["name"], path=one["path"])
+                for one in answer["volumes"]
+            ),
             metadata=dict(answer["metadata"]),
             created_at=datetime.fromisoformat(answer["created_at"]),
             started_at=_moment(answer["started_at"]),
             deadline=datetime.fromisoformat(answer["deadline"]),
+            on_deadline=answer["on_deadline"],
+            auto_resume=answer["auto_resume"],
             ended_at=_moment(answer["ended_at"]),
             end_reason=answer["end_reason"],
             runtime=answer["runtime"],
@@ -48,7 +54,7 @@ def sandbox(answer: Any) -> OwnedSandbox:
         )
         return OwnedSandbox(info=info, access_token=answer["access_token"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _strange(error) from error
+        raise strange(error) from error
 
 
 def sandbox_page(answer: Any) -> tuple[list[models.SandboxInfo], str | None]:
@@ -56,7 +62,7 @@ def sandbox_page(answer: Any) -> tuple[list[models.SandboxInfo], str | None]:
     try:
         return [sandbox(one).info for one in answer["sandboxes"]], answer["next_page_token"]
     except (KeyError, TypeError) as error:
-        raise _strange(error) from error
+        raise strange(error) from error
 
 
 def templates(answer: Any) -> list[models.TemplateInfo]:
@@ -73,7 +79,7 @@ def templates(answer: Any) -> list[models.TemplateInfo]:
             for one in answer
         ]
     except (KeyError, TypeError, ValueError) as error:
-        raise _strange(error) from error
+        raise strange(error) from error
 
 
 def snapshot(answer: Any) -> models.SnapshotInfo:
@@ -90,7 +96,7 @@ def snapshot(answer: Any) -> models.SnapshotInfo:
             created_at=datetime.fromisoformat(answer["created_at"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise _strange(error) from error
+        raise strange(error) from error
 
 
 def snapshot_page(answer: Any) -> tuple[list[models.SnapshotInfo], str | None]:
@@ -98,7 +104,7 @@ def snapshot_page(answer: Any) -> tuple[list[models.SnapshotInfo], str | None]:
     try:
         return [snapshot(one) for one in answer["snapshots"]], answer["next_page_token"]
     except (KeyError, TypeError) as error:
-        raise _strange(error) from error
+        raise strange(error) from error
 
 
 def forks(answer: Any) -> list[OwnedSandbox | AtollError]:
@@ -111,7 +117,26 @@ def forks(answer: Any) -> list[OwnedSandbox | AtollError]:
             for one in answer
         ]
     except (KeyError, TypeError) as error:
-        raise _strange(error) from error
+        raise strange(error) from error
+
+
+def pool(answer: Any) -> models.PoolInfo:
+    """Read a pool."""
+    try:
+        since = answer["oldest_since"]
+        return models.PoolInfo(
+            template=answer["template"],
+            limits=_limits(answer["limits"]),
+            ready=int(answer["ready"]),
+            wanted=int(answer["wanted"]),
+            hits=int(answer["hits"]),
+            misses=int(answer["misses"]),
+            oldest_since=None if since is None else datetime.fromisoformat(since),
+            machine_bytes=int(answer["machine_bytes"]),
+            problem=answer["problem"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise strange(error) from error
 
 
 def collection(answer: Any) -> models.Collection:
@@ -127,7 +152,7 @@ def collection(answer: Any) -> models.Collection:
             problems=tuple(answer["problems"]),
         )
     except (KeyError, TypeError) as error:
-        raise _strange(error) from error
+        raise strange(error) from error
 
 
 def team(answer: Any) -> models.TeamInfo:
@@ -137,7 +162,7 @@ def team(answer: Any) -> models.TeamInfo:
             id=answer["id"], name=answer["name"], created_at=datetime.fromisoformat(answer["created_at"])
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise _strange(error) from error
+        raise strange(error) from error
 
 
 def key(answer: Any) -> models.KeyInfo:
@@ -153,7 +178,7 @@ def key(answer: Any) -> models.KeyInfo:
             last_used_at=_moment(answer["last_used_at"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise _strange(error) from error
+        raise strange(error) from error
 
 
 def new_key(answer: Any) -> models.NewKey:
@@ -162,7 +187,7 @@ def new_key(answer: Any) -> models.NewKey:
     try:
         return models.NewKey(info=info, key=str(answer["key"]))
     except KeyError as error:
-        raise _strange(error) from error
+        raise strange(error) from error
 
 
 def usage(answer: Any) -> models.Usage:
@@ -174,7 +199,7 @@ def usage(answer: Any) -> models.Usage:
             disk_bytes=int(answer["disk_bytes"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise _strange(error) from error
+        raise strange(error) from error
 
 
 def period(start: datetime | None, end: datetime | None) -> dict[str, str]:
@@ -201,7 +226,7 @@ def memory_kills(answer: Any) -> list[models.MemoryKill]:
             for one in answer
         ]
     except (KeyError, TypeError, ValueError) as error:
-        raise _strange(error) from error
+        raise strange(error) from error
 
 
 def metrics(answer: Any) -> list[models.Metric]:
@@ -218,7 +243,7 @@ def metrics(answer: Any) -> list[models.Metric]:
             for one in answer
         ]
     except (KeyError, TypeError, ValueError) as error:
-        raise _strange(error) from error
+        raise strange(error) from error
 
 
 def log_lines(answer: Any) -> list[models.LogLine]:
@@ -234,7 +259,7 @@ def log_lines(answer: Any) -> list[models.LogLine]:
             for one in answer
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _strange(error) from error
+        raise strange(error) from error
 
 
 def _limits(answer: Mapping[str, Any]) -> models.Limits:
@@ -250,7 +275,8 @@ def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def _strange(error: Exception) -> InternalError:
+def strange(error: Exception) -> InternalError:
+    """Say that an answer is none of those that are known."""
     return InternalError(
         "The server's answer has another form than this SDK knows.",
         details=f"{type(error).__name__}: {error}",
@@ -287,7 +313,7 @@ _CHANGES = {
 def file_info(message: fs.EntryInfo | None) -> models.FileInfo:
     """Read an entry of a directory."""
     if message is None:
-        raise _strange(ValueError("no entry"))
+        raise strange(ValueError("no entry"))
     modified: datetime | None = None
     if (stamp := message.modified_time) is not None:
         # The guest chose it: it may be a year that no calendar has.

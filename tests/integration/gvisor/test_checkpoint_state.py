@@ -12,6 +12,7 @@ from pyqwest import Client, HTTPTransport
 from support.gvisor import MIB, SMALL, Host
 
 from atoll.server.domain.checkpoint import CheckpointKind
+from atoll.server.domain.errors import FailedPreconditionError
 from atoll.server.domain.ids import TeamId, VolumeId, new_volume_id
 from atoll.server.domain.machine import Machine
 from atoll.server.domain.volume import Volume, VolumeMount
@@ -249,7 +250,7 @@ async def test_what_it_writes_on_volumes_is_never_ahead_of_its_memory(
     mounts = (VolumeMount(volume_id=volume, name="shared", path="/mnt/shared"),)
     spec = replace(host.spec(), volumes=mounts)
     machine = await host.runtime.start(spec)
-    await host.configure(machine)
+    await host.configure(machine, volumes=mounts)
     code = (
         "import os\n"
         "fd = os.open('/mnt/shared/log', os.O_CREAT | os.O_RDWR | os.O_APPEND)\n"
@@ -276,3 +277,37 @@ async def test_what_it_writes_on_volumes_is_never_ahead_of_its_memory(
     numbers = [int(n) for n in (await host.volumes.directory(volume) / "log").read_text().split()]
     assert len(numbers) > len(lines.splitlines())
     assert numbers == list(range(len(numbers)))
+
+
+async def test_a_machine_gets_volumes_while_it_runs_and_others_at_their_places_when_restored(
+    host: Host, volume: VolumeId, tmp_path: Path
+) -> None:
+    """What a claim from the pool does, and a fork whose volume is another one."""
+    machine = await host.start()
+    mounts = (VolumeMount(volume_id=volume, name="shared", path="/mnt/shared"),)
+
+    await host.runtime.attach(machine.sandbox_id, mounts)
+    await host.runtime.attach(machine.sandbox_id, mounts)
+    await host.configure(machine, volumes=mounts, generation=2)
+    write = "echo one > /mnt/shared/file; exec 3<> /mnt/shared/file; findmnt -n /mnt/shared || mount"
+    assert "/mnt/shared" in (await host.command(machine, "sh", "-c", write)).stdout
+    assert (await host.volumes.directory(volume) / "file").read_text() == "one\n"
+    beside = "touch /.atoll/volumes/x; mount -o remount,rw /.atoll/volumes; touch /.atoll/volumes/x; id -u"
+    tried = await host.command(machine, "sh", "-c", beside, user="root")
+    assert tried.stderr.count("Read-only file system") == 2
+    assert tried.stdout == "0\n"
+
+    await save(host, machine, tmp_path / "one")
+    spec = replace(host.spec(), sandbox_id=machine.sandbox_id, volumes=mounts)
+    await host.runtime.restore(spec, tmp_path / "one")
+    again = await host.command(machine, "sh", "-c", "cat /mnt/shared/file; echo two > /mnt/shared/file")
+    assert again.stdout == "one\n"
+    assert (await host.volumes.directory(volume) / "file").read_text() == "two\n"
+
+    fork = replace(host.spec(), volumes=())
+    with pytest.raises(FailedPreconditionError, match="/mnt/shared"):
+        await host.runtime.restore(fork, tmp_path / "one")
+    await host.runtime.destroy(machine.sandbox_id)
+    await host.runtime.destroy(fork.sandbox_id)
+    assert list((host.places.volume_mounts / "all").iterdir()) == []
+    assert (await host.volumes.directory(volume) / "file").read_text() == "two\n"

@@ -7,8 +7,10 @@ import httpx
 import pytest
 from fakes.control import BASE, FakeControl
 
+from atoll.server.control.requests import MountWish
 from atoll.server.domain.errors import NotFoundError
 from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.sandbox import OnDeadline
 
 
 async def create(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
@@ -30,6 +32,9 @@ async def test_a_create_with_everything_reaches_control_as_it_was_meant(
         internet=False,
         secured=True,
         limits={"cpus": 2, "memory_bytes": 10**9, "processes": 100, "disk_bytes": 10**9},
+        volumes=[{"volume": "notes", "path": "/data"}],
+        on_deadline="pause",
+        auto_resume=True,
     )
 
     [wish] = control.wishes
@@ -42,6 +47,8 @@ async def test_a_create_with_everything_reaches_control_as_it_was_meant(
     )
     assert (wish.limits.cpus, wish.limits.memory_bytes) == (2.0, 10**9)
     assert (wish.limits.processes, wish.limits.disk_bytes) == (100, 10**9)
+    assert wish.volumes == (MountWish(name="notes", path="/data"),)
+    assert (wish.on_deadline, wish.auto_resume) == (OnDeadline.PAUSE, True)
     assert sandbox["access_token"] == control.access_token(SandboxId(sandbox["id"]))
     assert (sandbox["status"], sandbox["domain"], sandbox["internet"]) == ("running", "localhost:4000", False)
 
@@ -100,6 +107,7 @@ async def test_an_empty_create_takes_the_defaults(client: httpx.AsyncClient, con
 
     [wish] = control.wishes
     assert (wish.template, wish.timeout) == ("base", timedelta(seconds=300))
+    assert (wish.volumes, wish.on_deadline, wish.auto_resume) == ((), OnDeadline.KILL, False)
     assert wish.egress.internet
 
 
@@ -202,6 +210,11 @@ async def test_a_template_that_is_not_built_says_how_to_build_it(
         ({"limits": {"memory_bytes": 1.5}}, "body limits.memory_bytes"),
         ({"limits": {"gpus": 1}}, "body limits.gpus"),
         ({"metadata": {"a": None}}, "body metadata.a"),
+        ({"on_deadline": "sleep"}, "body on_deadline"),
+        ({"auto_resume": "yes"}, "body auto_resume"),
+        ({"volumes": {"/data": "notes"}}, "body volumes"),
+        ({"volumes": [{"name": "notes", "path": "/data"}]}, "body volumes.0.volume"),
+        ({"volumes": [{"volume": "notes", "path": "/a\0"}]}, "NUL"),
     ],
 )
 async def test_wrong_input_is_named(client: httpx.AsyncClient, body: dict[str, Any], says: str) -> None:
@@ -231,7 +244,9 @@ async def test_the_document_describes_every_operation_with_its_errors(client: ht
             if path != "/v1/health":
                 assert operation["security"], name
                 problem = operation["responses"]["401"]["content"]["application/json"]["schema"]
-                assert problem == {"$ref": "#/components/schemas/Problem"}, name
+                # The edge, which serves the contents of volumes, gives requests no ids.
+                form = "ContentProblem" if path.startswith("/volumecontent/") else "Problem"
+                assert problem == {"$ref": f"#/components/schemas/{form}"}, name
     assert "ValidationError" not in str(document)
     assert document["components"]["schemas"]["CreateSandbox"]["examples"]
 

@@ -16,7 +16,7 @@ from click.testing import Result
 from fakes.live_cloud import LiveCloud
 
 from atoll import FailedPreconditionError, InvalidArgumentError
-from atoll.cli import exports, files, main, options, output
+from atoll.cli import copying, exports, files, main, options, output
 from atoll.cli.up import last_words, need_address, open_to_a_network
 
 Invoke = Callable[..., Result]
@@ -160,7 +160,7 @@ def test_wrong_usage_is_said(invoke: Invoke, args: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\0"])
 def test_a_name_from_a_sandbox_cannot_lead_elsewhere(name: str) -> None:
     with pytest.raises(InvalidArgumentError):
-        files.safe_name(name)
+        copying.safe_name(name)
 
 
 def test_a_place_is_told_from_a_path() -> None:

@@ -1,6 +1,7 @@
 """Turns are taken in order, teams in turn, and none is lost."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 
 import pytest
@@ -113,3 +114,81 @@ async def test_locks_are_per_sandbox_and_leave_no_memory() -> None:
     assert [step for step in order if step[0] != "z"] == ["a in", "a out", "b in", "b out"]
     assert order.index("z in") < order.index("a out")
     assert len(locks) == 0
+
+
+async def test_what_a_request_is_held_up_by_comes_before_all_others() -> None:
+    door = admission()
+    order: list[str] = []
+
+    async def work(name: str, urgent: bool) -> None:
+        async with door.turn(A, urgent=urgent):
+            order.append(name)
+
+    async with asyncio.TaskGroup() as group, door.turn(B):
+        group.create_task(work("first", False))
+        group.create_task(work("second", False))
+        await turns(1)
+        group.create_task(work("wake", True))
+        await turns(1)
+        assert door.waiting == 3
+
+    assert order == ["wake", "first", "second"]
+
+
+async def test_spare_turns_are_had_only_while_nobody_wants_one() -> None:
+    door = admission(at_once=4)
+    order: list[str] = []
+
+    async def refill() -> None:
+        async with door.spare():
+            order.append("spare")
+
+    async with asyncio.TaskGroup() as group:
+        with door.wanted():
+            group.create_task(refill())
+            async with door.turn(A):
+                await turns(3)
+                order.append("create")
+            await turns(3)
+            order.append("claim")
+
+    assert order == ["create", "claim", "spare"]
+
+
+async def test_a_spare_turn_that_is_held_keeps_nobody_from_his_own() -> None:
+    door = Admission(at_once=3, most_waiting=10, longest_wait=timedelta(seconds=20), spare_at_once=2)
+    inside = 0
+
+    async with asyncio.TaskGroup() as group, door.spare(), door.spare():
+        third = group.create_task(_pass(door.spare()))
+        async with door.turn(A):
+            inside += 1
+        await turns(3)
+        assert not third.done()
+        third.cancel()
+
+    assert inside == 1
+    async with asyncio.timeout(5), door.spare():
+        pass
+
+
+@pytest.mark.parametrize("moment", range(6))
+async def test_a_cancelled_spare_turn_is_not_lost(moment: int) -> None:
+    door = admission()
+
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(_pass(door.turn(A)))
+        spare = group.create_task(_pass(door.spare()))
+        await turns(moment)
+        spare.cancel()
+        await asyncio.wait([working, spare])
+
+    async with asyncio.timeout(5), door.turn(B):
+        pass
+    async with asyncio.timeout(5), door.spare():
+        pass
+
+
+async def _pass(turn: AbstractAsyncContextManager[None]) -> None:
+    async with turn:
+        await turns(2)

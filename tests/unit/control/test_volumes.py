@@ -32,6 +32,25 @@ async def test_a_team_sees_its_own_only(world: World) -> None:
             await control.create(BOB, wish(volumes=(MountWish(name="one", path="/data"),)))
 
 
+async def test_a_name_and_an_id_both_find_it_and_no_name_is_an_id(world: World) -> None:
+    async with world.server() as control:
+        made = await control.volumes.create(ALICE, "one")
+        mounts = await control.volumes.mounts(
+            ALICE, (MountWish(name="one", path="/a"), MountWish(name=made.id, path="/b"))
+        )
+
+        assert await control.volumes.find(ALICE, "one") == await control.volumes.find(ALICE, made.id) == made
+        assert [(one.volume_id, one.name) for one in mounts] == [(made.id, "one")] * 2
+        with pytest.raises(InvalidArgumentError, match="Invalid volume name"):
+            await control.volumes.create(ALICE, made.id)
+        for reference in ("one", made.id):
+            with pytest.raises(NotFoundError):
+                await control.volumes.find(BOB, reference)
+        for reference in ("two", "", "\0", "../one", "v" + "0" * 20):
+            with pytest.raises(NotFoundError):
+                await control.volumes.find(ALICE, reference)
+
+
 async def test_only_its_own_token_opens_it(world: World) -> None:
     async with world.server() as control:
         one, two = [await control.volumes.create(ALICE, name) for name in ("one", "two")]

@@ -18,6 +18,7 @@ def described(memory_bytes: int = 512 * MIB, **changes: Any) -> dict[str, Any]:
         netns="/run/netns/n",
         cgroup="/atoll-000000/i",
         shm_bytes=shm_bytes(memory_bytes, options),
+        volumes=Path("/home/mounts/i"),
     )
     return bundle(spec, options)
 
@@ -32,6 +33,13 @@ def test_guestd_is_the_first_process_and_read_only() -> None:
     assert description["process"]["args"] == [GUESTD]
     assert "ro" in mounts(description)[GUESTD]["options"]
     assert mounts(description)[GUESTD]["source"] == "/usr/bin/atoll-guestd"
+
+
+def test_what_is_mounted_later_for_its_volumes_appears_inside() -> None:
+    volumes = mounts(described())["/.atoll/volumes"]
+
+    assert volumes["source"] == "/home/mounts/i"
+    assert {"rbind", "rslave", "nosuid", "nodev"} <= set(volumes["options"])
 
 
 def test_the_network_namespace_is_the_slots_and_all_others_are_new() -> None:
@@ -54,10 +62,10 @@ def test_sudo_may_raise_privileges() -> None:
     assert {"CAP_SETUID", "CAP_SETGID"} <= set(process["capabilities"]["bounding"])
 
 
-def test_no_host_directory_but_guestd_is_inside() -> None:
+def test_no_host_directory_but_guestd_and_the_one_for_volumes_is_inside() -> None:
     bound = [mount for mount in described()["mounts"] if mount["type"] == "bind"]
 
-    assert [mount["destination"] for mount in bound] == [GUESTD]
+    assert [mount["destination"] for mount in bound] == [GUESTD, "/.atoll/volumes"]
 
 
 def test_the_soft_limit_of_open_files_is_never_above_the_hard_one() -> None:

@@ -18,13 +18,18 @@ from atoll import (
 )
 from atoll.sdk._async.api import AsyncApi
 from atoll.server.domain.egress import EgressPolicy
+from atoll.server.domain.sandbox import OnDeadline
 
 
 async def test_create_says_all_that_was_wished(sdk: Any, cloud: LiveCloud) -> None:
     sandbox = await sdk.create(
         "base", timeout=77, env={"A": "1"}, metadata={"job": "x=y"}, allow_internet_access=False,
-        memory_mb=256, **cloud.options,
+        memory_mb=256, volumes={"/data": "notes"}, on_deadline="pause_files", auto_resume=True,
+        **cloud.options,
     )  # fmt: skip
+    plain = await sdk.create(**cloud.options)
+    default = cloud.control.wishes.pop()
+    await plain.close()
     wish = cloud.control.wishes[-1]
     await sandbox.close()
 
@@ -35,6 +40,9 @@ async def test_create_says_all_that_was_wished(sdk: Any, cloud: LiveCloud) -> No
     assert not wish.egress.internet
     assert wish.limits.memory_bytes == 256 * 1024 * 1024
     assert wish.limits.cpus is None
+    assert [(one.name, one.path) for one in wish.volumes] == [("notes", "/data")]
+    assert (wish.on_deadline, wish.auto_resume) == (OnDeadline.PAUSE_FILES, True)
+    assert (default.volumes, default.on_deadline, default.auto_resume) == ((), OnDeadline.KILL, False)
 
 
 async def test_network_rules_are_said_and_replaced(sdk: Any, cloud: LiveCloud) -> None:

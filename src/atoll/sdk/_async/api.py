@@ -4,7 +4,7 @@ import builtins
 from collections.abc import Mapping
 from typing import Any
 
-from atoll.sdk import wire
+from atoll.sdk import stored, wire
 from atoll.sdk._synchronization import async_http_client
 from atoll.sdk.connection import Connection
 from atoll.sdk.errors import AtollError, InternalError
@@ -15,11 +15,14 @@ from atoll.sdk.models import (
     MemoryKill,
     Metric,
     NewKey,
+    PoolInfo,
     SandboxInfo,
+    SecretInfo,
     SnapshotInfo,
     TeamInfo,
     TemplateInfo,
     Usage,
+    VolumeInfo,
 )
 from atoll.sdk.transport import error_from_response, map_http_errors
 
@@ -123,6 +126,64 @@ class AsyncApi:
         """Remove what nobody needs."""
         return wire.collection(await self._call("POST", "/v1/collections", json={"dry_run": dry_run}))
 
+    async def pools(self) -> builtins.list[PoolInfo]:
+        """List pools."""
+        return [wire.pool(one) for one in await self._call("GET", "/v1/pools")]
+
+    async def create_volume(self, name: str) -> stored.OpenedVolume:
+        """Create a volume."""
+        return stored.opened_volume(await self._call("POST", "/v1/volumes", json={"name": name}))
+
+    async def get_volume(self, reference: str) -> stored.OpenedVolume:
+        """Read a volume, and what opens its contents."""
+        return stored.opened_volume(await self._call("GET", _named("volumes", reference)))
+
+    async def volumes(self) -> builtins.list[VolumeInfo]:
+        """List volumes, all pages."""
+        found: builtins.list[VolumeInfo] = []
+        token: str | None = None
+        while True:
+            params = {"page_token": token} if token else {}
+            page, token = stored.volume_page(await self._call("GET", "/v1/volumes", params=params))
+            found += page
+            if not token:
+                return found
+
+    async def delete_volume(self, reference: str) -> None:
+        """Delete a volume."""
+        await self._call("DELETE", _named("volumes", reference))
+
+    async def create_secret(self, name: str, value: str, metadata: Mapping[str, str]) -> SecretInfo:
+        """Keep a secret."""
+        body = {"name": name, "value": value, "metadata": dict(metadata)}
+        return stored.secret(await self._call("POST", "/v1/secrets", json=body))
+
+    async def get_secret(self, reference: str) -> SecretInfo:
+        """Read what is known of a secret."""
+        return stored.secret(await self._call("GET", _named("secrets", reference)))
+
+    async def secrets(self) -> builtins.list[SecretInfo]:
+        """List secrets, all pages."""
+        found: builtins.list[SecretInfo] = []
+        token: str | None = None
+        while True:
+            params = {"page_token": token} if token else {}
+            page, token = stored.secret_page(await self._call("GET", "/v1/secrets", params=params))
+            found += page
+            if not token:
+                return found
+
+    async def update_secret(
+        self, reference: str, value: str, metadata: Mapping[str, str] | None
+    ) -> SecretInfo:
+        """Give a secret another value."""
+        body = {"value": value, "metadata": None if metadata is None else dict(metadata)}
+        return stored.secret(await self._call("PUT", _named("secrets", reference), json=body))
+
+    async def delete_secret(self, reference: str) -> None:
+        """Delete a secret."""
+        await self._call("DELETE", _named("secrets", reference))
+
     async def teams(self) -> builtins.list[TeamInfo]:
         """List teams."""
         return [wire.team(one) for one in await self._call("GET", "/v1/teams")]
@@ -169,6 +230,10 @@ class AsyncApi:
             raise InternalError(
                 "The server's answer is not JSON.", resolution="Is ATOLL_API_URL the address of an Atoll?"
             ) from error
+
+
+def _named(noun: str, reference: str) -> str:
+    return f"/v1/{noun}/{stored.reference(reference)}"
 
 
 def _path(sandbox_id: str, rest: str = "") -> str:

@@ -126,12 +126,12 @@ class AsyncDaemon:
                 method, "/files", params=params, headers=headers, content=content
             ) as response:
                 if response.status_code >= 300:
-                    raise error_from_response(response.status_code, await _beginning(response))
+                    raise error_from_response(response.status_code, await beginning(response))
                 yield response
 
 
-async def _beginning(response: httpx.Response) -> bytes:
-    """Read an error's body, as far as it may be long: the guest wrote it."""
+async def beginning(response: httpx.Response) -> bytes:
+    """Read an error's body, as far as it may be long: a guest may have written it."""
     body = b""
     async for piece in response.aiter_bytes():
         body += piece

@@ -5,7 +5,7 @@ import builtins
 from collections.abc import Mapping
 from typing import Any
 
-from atoll.sdk import wire
+from atoll.sdk import stored, wire
 from atoll.sdk._synchronization import http_client
 from atoll.sdk.connection import Connection
 from atoll.sdk.errors import AtollError, InternalError
@@ -16,11 +16,14 @@ from atoll.sdk.models import (
     MemoryKill,
     Metric,
     NewKey,
+    PoolInfo,
     SandboxInfo,
+    SecretInfo,
     SnapshotInfo,
     TeamInfo,
     TemplateInfo,
     Usage,
+    VolumeInfo,
 )
 from atoll.sdk.transport import error_from_response, map_http_errors
 
@@ -124,6 +127,62 @@ class Api:
         """Remove what nobody needs."""
         return wire.collection(self._call("POST", "/v1/collections", json={"dry_run": dry_run}))
 
+    def pools(self) -> builtins.list[PoolInfo]:
+        """List pools."""
+        return [wire.pool(one) for one in self._call("GET", "/v1/pools")]
+
+    def create_volume(self, name: str) -> stored.OpenedVolume:
+        """Create a volume."""
+        return stored.opened_volume(self._call("POST", "/v1/volumes", json={"name": name}))
+
+    def get_volume(self, reference: str) -> stored.OpenedVolume:
+        """Read a volume, and what opens its contents."""
+        return stored.opened_volume(self._call("GET", _named("volumes", reference)))
+
+    def volumes(self) -> builtins.list[VolumeInfo]:
+        """List volumes, all pages."""
+        found: builtins.list[VolumeInfo] = []
+        token: str | None = None
+        while True:
+            params = {"page_token": token} if token else {}
+            page, token = stored.volume_page(self._call("GET", "/v1/volumes", params=params))
+            found += page
+            if not token:
+                return found
+
+    def delete_volume(self, reference: str) -> None:
+        """Delete a volume."""
+        self._call("DELETE", _named("volumes", reference))
+
+    def create_secret(self, name: str, value: str, metadata: Mapping[str, str]) -> SecretInfo:
+        """Keep a secret."""
+        body = {"name": name, "value": value, "metadata": dict(metadata)}
+        return stored.secret(self._call("POST", "/v1/secrets", json=body))
+
+    def get_secret(self, reference: str) -> SecretInfo:
+        """Read what is known of a secret."""
+        return stored.secret(self._call("GET", _named("secrets", reference)))
+
+    def secrets(self) -> builtins.list[SecretInfo]:
+        """List secrets, all pages."""
+        found: builtins.list[SecretInfo] = []
+        token: str | None = None
+        while True:
+            params = {"page_token": token} if token else {}
+            page, token = stored.secret_page(self._call("GET", "/v1/secrets", params=params))
+            found += page
+            if not token:
+                return found
+
+    def update_secret(self, reference: str, value: str, metadata: Mapping[str, str] | None) -> SecretInfo:
+        """Give a secret another value."""
+        body = {"value": value, "metadata": None if metadata is None else dict(metadata)}
+        return stored.secret(self._call("PUT", _named("secrets", reference), json=body))
+
+    def delete_secret(self, reference: str) -> None:
+        """Delete a secret."""
+        self._call("DELETE", _named("secrets", reference))
+
     def teams(self) -> builtins.list[TeamInfo]:
         """List teams."""
         return [wire.team(one) for one in self._call("GET", "/v1/teams")]
@@ -170,6 +229,10 @@ class Api:
             raise InternalError(
                 "The server's answer is not JSON.", resolution="Is ATOLL_API_URL the address of an Atoll?"
             ) from error
+
+
+def _named(noun: str, reference: str) -> str:
+    return f"/v1/{noun}/{stored.reference(reference)}"
 
 
 def _path(sandbox_id: str, rest: str = "") -> str:

@@ -127,12 +127,12 @@ class Daemon:
                 method, "/files", params=params, headers=headers, content=content
             ) as response:
                 if response.status_code >= 300:
-                    raise error_from_response(response.status_code, _beginning(response))
+                    raise error_from_response(response.status_code, beginning(response))
                 yield response
 
 
-def _beginning(response: httpx.Response) -> bytes:
-    """Read an error's body, as far as it may be long: the guest wrote it."""
+def beginning(response: httpx.Response) -> bytes:
+    """Read an error's body, as far as it may be long: a guest may have written it."""
     body = b""
     for piece in response.iter_bytes():
         body += piece

@@ -5,7 +5,7 @@ import builtins
 from collections.abc import Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from atoll.sdk import wire
@@ -14,13 +14,23 @@ from atoll.sdk._sync.commands import Commands
 from atoll.sdk._sync.daemon import Daemon
 from atoll.sdk._sync.files import Files
 from atoll.sdk._sync.pty import Pty
+from atoll.sdk._sync.volume import Volume
 from atoll.sdk._synchronization import undo, whole
 from atoll.sdk.connection import resolve
 from atoll.sdk.errors import AtollError, InvalidArgumentError, NotFoundError
-from atoll.sdk.models import LogLine, MemoryKill, Metric, SandboxInfo, SnapshotInfo, TemplateInfo, Usage
+from atoll.sdk.models import (
+    LogLine,
+    MemoryKill,
+    Metric,
+    SandboxInfo,
+    SnapshotInfo,
+    TemplateInfo,
+    Usage,
+    VolumeInfo,
+)
 from atoll.sdk.network import Network
 
-# Seconds until a sandbox is killed when nothing else is said.
+# Seconds until a sandbox's deadline when nothing else is said.
 TIMEOUT = 300
 
 
@@ -72,6 +82,9 @@ class Sandbox:
         metadata: Mapping[str, str] | None = None,
         allow_internet_access: bool = True,
         network: Network | None = None,
+        volumes: Mapping[str, str | Volume | VolumeInfo] | None = None,
+        on_deadline: Literal["kill", "pause", "pause_files"] = "kill",
+        auto_resume: bool = False,
         cpus: float | None = None,
         memory_mb: int | None = None,
         disk_mb: int | None = None,
@@ -85,18 +98,23 @@ class Sandbox:
 
         Args:
             template: name or id of what it starts from.
-            timeout: seconds until it is killed; ``set_timeout`` moves that.
+            timeout: seconds until its deadline; ``set_timeout`` moves that.
             env: for every command inside.
             metadata: your own words about it; ``list`` can filter by them.
             allow_internet_access: whether it reaches the internet.
             network: which parts of it, and on which way; None: all, straight.
+            volumes: what it sees that outlives it: by clean absolute path, the volume's name or id, or the
+                volume itself; at most 16. Not where the system is: ``/etc``, ``/usr`` and such.
+            on_deadline: what happens when ``timeout`` is over: "kill", "pause", or "pause_files", which keeps
+                no memory, so that a resume boots.
+            auto_resume: whether a request for it, this client's too, wakes it while it is paused.
             cpus: processor time, in cores; the template's size when not given, as for the next three.
             memory_mb: memory, in MiB.
             disk_mb: what may be written over the template, in MiB.
             processes: processes and threads inside.
 
         Raises:
-            NotFoundError: no such template.
+            NotFoundError: no such template, or no such volume.
             InvalidArgumentError: a value outside its bounds.
             ResourceExhaustedError: the server is full.
             UnavailableError: Atoll does not answer, or the sandbox did not come up.
@@ -115,6 +133,12 @@ class Sandbox:
             "internet": allow_internet_access,
             "network": (network or Network()).plain(),
             "limits": {name: size for name, size in sizes.items() if size is not None},
+            "volumes": [
+                {"path": path, "volume": one if isinstance(one, str) else one.id}
+                for path, one in (volumes or {}).items()
+            ],
+            "on_deadline": on_deadline,
+            "auto_resume": auto_resume,
         }
         api = Api(resolve(api_url, api_key, request_timeout))
         try:
@@ -241,7 +265,7 @@ class Sandbox:
 
     def set_timeout(self, timeout: int) -> None:
         """
-        Set when the sandbox is killed.
+        Set the sandbox's deadline, when it is killed, or paused if it was created so.
 
         Args:
             timeout: seconds from now; 0: at once.
@@ -268,7 +292,7 @@ class Sandbox:
         Have a paused sandbox go on where it was; one that runs lives ``timeout`` seconds from now, at least.
 
         Args:
-            timeout: seconds until it is killed.
+            timeout: seconds until its deadline.
 
         Raises:
             NotFoundError: it has ended.
@@ -299,7 +323,7 @@ class Sandbox:
 
         Args:
             count: how many, 1 to 20.
-            timeout: seconds until they are killed.
+            timeout: seconds until their deadline.
 
         Returns:
             For each, the sandbox, or why there is none. Each has connections of its own, to be closed.

@@ -5,12 +5,16 @@ import binascii
 from datetime import UTC, datetime
 
 from atoll.server.domain.errors import InvalidArgumentError
-from atoll.server.domain.ids import SandboxId, parse_sandbox_id
+from atoll.server.domain.ids import SandboxId, VolumeId, parse_sandbox_id
+from atoll.server.domain.secret import MOST_NAME
 from atoll.server.domain.snapshot import Snapshot, SnapshotId
+from atoll.server.domain.volume import Volume
 
 Place = tuple[datetime, SandboxId]
 
 _MOST_CHARACTERS = 256
+# A character has four bytes at most, and base64 three quarters of its length.
+_MOST_NAME_CHARACTERS = 4 * (4 * MOST_NAME + 2) // 3
 _ASCENDING = "__asc"
 
 
@@ -61,3 +65,39 @@ def decode_snapshot_cursor(untrusted: str) -> tuple[datetime, SnapshotId]:
     """
     created_at, place = decode_cursor(untrusted, newest_first=True)
     return created_at, SnapshotId(f"s{place[1:]}")
+
+
+def encode_volume_cursor(last: Volume) -> str:
+    """Write a place in a list of volumes down; their ids differ in the first letter only."""
+    return encode_cursor((last.created_at, SandboxId(f"i{last.id[1:]}")), newest_first=False)
+
+
+def decode_volume_cursor(untrusted: str) -> tuple[datetime, VolumeId]:
+    """
+    Read a place in a list of volumes.
+
+    Raises:
+        InvalidArgumentError: not a token of ours.
+    """
+    created_at, place = decode_cursor(untrusted, newest_first=False)
+    return created_at, VolumeId(f"v{place[1:]}")
+
+
+def encode_name_cursor(name: str) -> str:
+    """Write a place in a list of secrets down: the name of the last that was shown."""
+    return base64.urlsafe_b64encode(name.encode()).decode()
+
+
+def decode_name_cursor(untrusted: str) -> str:
+    """
+    Read a place in a list of secrets.
+
+    Raises:
+        InvalidArgumentError: not a token of ours.
+    """
+    try:
+        if len(untrusted) > _MOST_NAME_CHARACTERS:
+            raise ValueError("too long")
+        return base64.b64decode(untrusted, altchars=b"-_", validate=True).decode()
+    except (ValueError, binascii.Error) as error:
+        raise InvalidArgumentError("Invalid next token") from error

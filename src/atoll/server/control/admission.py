@@ -1,91 +1,154 @@
 """
-Lets a bounded number of starts go on at once; the others wait in a fair queue.
+Lets a bounded number of heavy steps (starts, restores, checkpoints) go on at once; the others queue.
 
-Fair: teams take turns, so a burst of one makes another wait for one start, not for the burst.
+Fair: teams take turns, so a burst of one makes another wait for one step, not for the burst. Before all of
+them comes what traffic waits for. What nobody waits for gets a turn only when nobody else wants one.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 
 from atoll.server.domain.errors import ResourceExhaustedError
 from atoll.server.domain.ids import TeamId
 
+_Place = asyncio.Future[None]
+
 
 class Admission:
     """Hands out turns."""
 
-    def __init__(self, *, at_once: int, most_waiting: int, longest_wait: timedelta) -> None:
+    def __init__(
+        self, *, at_once: int, most_waiting: int, longest_wait: timedelta, spare_at_once: int = 1
+    ) -> None:
+        """
+        Args:
+            at_once: turns held at once.
+            most_waiting: places in the queue.
+            longest_wait: in it.
+            spare_at_once: spare turns held at once; they are among ``at_once``.
+        """
         self._free = at_once
         self._most_waiting = most_waiting
         self._longest_wait = longest_wait
-        self._waiting: dict[TeamId, deque[asyncio.Future[None]]] = {}
+        self._urgent: deque[_Place] = deque()
+        self._waiting: dict[TeamId, deque[_Place]] = {}
+        # Work that somebody waits for, with a turn or without.
+        self._wanted = 0
+        self._spare_free = spare_at_once
+        self._calm = asyncio.Event()
+        self._calm.set()
 
     @property
     def waiting(self) -> int:
         """How many wait for their turn."""
-        return sum(len(queue) for queue in self._waiting.values())
+        return len(self._urgent) + sum(len(queue) for queue in self._waiting.values())
 
     @asynccontextmanager
-    async def turn(self, team_id: TeamId) -> AsyncIterator[None]:
+    async def turn(self, team_id: TeamId, *, urgent: bool = False) -> AsyncIterator[None]:
         """
         Wait for a turn and hold it.
+
+        Args:
+            team_id: whose work it is.
+            urgent: before all that is not; for what a request is held up by.
 
         Raises:
             ResourceExhaustedError: too many wait, or the wait was too long.
         """
-        if self._free > 0:
-            self._free -= 1
-        else:
-            await self._wait(team_id)
+        with self.wanted():
+            if self._free > 0:
+                self._free -= 1
+            else:
+                await self._wait(team_id, urgent)
+            try:
+                yield
+            finally:
+                self._pass_on()
+
+    @contextmanager
+    def wanted(self) -> Iterator[None]:
+        """Do something that needs no turn, and that nothing spare is to slow down."""
+        self._wanted += 1
+        self._calm.clear()
         try:
             yield
         finally:
+            self._wanted -= 1
+            self._look_for_calm()
+
+    @asynccontextmanager
+    async def spare(self) -> AsyncIterator[None]:
+        """Wait, however long, until nobody wants anything, and hold a turn that nobody misses."""
+        while not (self._is_calm() and self._free > 0):
+            self._calm.clear()
+            await self._calm.wait()
+        self._free -= 1
+        self._spare_free -= 1
+        try:
+            yield
+        finally:
+            self._spare_free += 1
             self._pass_on()
 
-    async def _wait(self, team_id: TeamId) -> None:
+    def _is_calm(self) -> bool:
+        return self._wanted == 0 and self._spare_free > 0
+
+    def _look_for_calm(self) -> None:
+        if self._is_calm() and self._free > 0:
+            self._calm.set()
+
+    async def _wait(self, team_id: TeamId, urgent: bool) -> None:
         if (waiting := self.waiting) >= self._most_waiting:
             raise ResourceExhaustedError(
-                f"Too many sandboxes are being created: {waiting} wait already",
+                f"Too much is under way: {waiting} wait already",
                 resolution="Try again in a moment.",
             )
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(team_id, deque()).append(place)
+        place: _Place = asyncio.get_running_loop().create_future()
+        queue = self._urgent if urgent else self._waiting.setdefault(team_id, deque())
+        queue.append(place)
         try:
             async with asyncio.timeout(self._longest_wait.total_seconds()):
                 await place
         except BaseException as error:
-            self._leave(team_id, place)
+            self._leave(team_id, queue, place)
             if isinstance(error, TimeoutError):
                 raise ResourceExhaustedError(
-                    "Too many sandboxes are being created: "
-                    f"no turn within {self._longest_wait.total_seconds():g} s",
+                    "Too much is under way: the sandbox had no turn within "
+                    f"{self._longest_wait.total_seconds():g} s",
                     resolution="Try again in a moment.",
                 ) from None
             raise
 
-    def _leave(self, team_id: TeamId, place: asyncio.Future[None]) -> None:
+    def _leave(self, team_id: TeamId, queue: deque[_Place], place: _Place) -> None:
         if place.done() and not place.cancelled():
             # The turn came at the moment of leaving.
             self._pass_on()
             return
-        queue = self._waiting.get(team_id)
-        if queue is not None and place in queue:
+        if place in queue:
             queue.remove(place)
-            if not queue:
-                del self._waiting[team_id]
+        if not self._waiting.get(team_id, True):
+            del self._waiting[team_id]
 
     def _pass_on(self) -> None:
-        while self._waiting:
-            team_id, queue = next(iter(self._waiting.items()))
-            place = queue.popleft()
-            # The team goes to the end of the line.
-            del self._waiting[team_id]
-            if queue:
-                self._waiting[team_id] = queue
+        while (place := self._next()) is not None:
             if not place.done():
                 place.set_result(None)
                 return
         self._free += 1
+        self._look_for_calm()
+
+    def _next(self) -> _Place | None:
+        if self._urgent:
+            return self._urgent.popleft()
+        if not self._waiting:
+            return None
+        team_id, queue = next(iter(self._waiting.items()))
+        place = queue.popleft()
+        # The team goes to the end of the line.
+        del self._waiting[team_id]
+        if queue:
+            self._waiting[team_id] = queue
+        return place

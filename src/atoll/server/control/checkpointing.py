@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import structlog
 
+from atoll.server.control.admission import Admission
 from atoll.server.control.changing import change
 from atoll.server.control.configuring import within
 from atoll.server.control.deadlines import Deadlines
@@ -50,6 +51,7 @@ class Checkpointing:
         limits: ControlLimits,
         locks: Locks,
         tasks: Tasks,
+        admission: Admission,
         killing: Killing,
         deadlines: Deadlines,
     ) -> None:
@@ -61,6 +63,7 @@ class Checkpointing:
         self._limits = limits
         self._locks = locks
         self._tasks = tasks
+        self._admission = admission
         self._killing = killing
         self._deadlines = deadlines
 
@@ -76,13 +79,14 @@ class Checkpointing:
         async with self._locks.hold(row.id):
             await check_unchanged(self._store, row)
             try:
-                written = self._runtime.checkpoint(
-                    row.id,
-                    self._checkpoints.path(row.pause.checkpoint),
-                    kind=row.pause.kind,
-                    leave_running=False,
-                )
-                await within(self._limits.pause_timeout, "stand still on the disk", written)
+                async with self._admission.turn(row.team_id):
+                    written = self._runtime.checkpoint(
+                        row.id,
+                        self._checkpoints.path(row.pause.checkpoint),
+                        kind=row.pause.kind,
+                        leave_running=False,
+                    )
+                    await within(self._limits.pause_timeout, "stand still on the disk", written)
             except BaseException as error:
                 log.warning("sandbox not paused", sandbox_id=row.id, error=str(error) or type(error).__name__)
                 seen = await self._runtime.observe()

@@ -1,12 +1,14 @@
 """
 Creates sandboxes: row, machine, configuration, row again.
 
+The machine waited in the pool, or is restored from a snapshot or from its warm template, or boots.
 Whatever goes wrong on the way, cancellation included, is undone by ``Killing``, which outlives
 the caller; the row then says at which step it failed.
 """
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -19,9 +21,11 @@ from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
+from atoll.server.control.pool import Pool, Waiting
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.tasks import Job, Tasks
 from atoll.server.control.volumes import Volumes
+from atoll.server.control.warming import GENERATION, Warming
 from atoll.server.domain import ingress
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
@@ -49,19 +53,39 @@ ALIVE = frozenset(Status) - FINAL
 AWAKE = ALIVE - {Status.PAUSED}
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Origin:
+    """
+    A checkpoint that a machine is restored from.
+
+    Attributes:
+        checkpoint: its name.
+        kind: what is in it.
+        generation: what it holds; the sandbox is newer.
+        is_warm: whether it is a template's, where nobody's environment was known yet.
+    """
+
+    checkpoint: str
+    kind: CheckpointKind
+    generation: int
+    is_warm: bool = False
+
+
 @dataclass(kw_only=True)
 class _Creation:
     """
     A create under way.
 
     Attributes:
-        origin: what the machine is restored from; None: it starts.
+        origin: what the machine is restored from, unless it waits already; None: it boots.
+        waiting: the machine from the pool that it becomes; None: none waited, or it was of no use.
         job: what does it.
         step: how far it is.
         stopped: why it was stopped from outside, and what its caller is told; None: it was not.
     """
 
-    origin: Snapshot | None
+    origin: _Origin | None
+    waiting: Waiting | None
     job: Job[Sandbox] | None = None
     step: str = "row"
     stopped: tuple[End, AtollError] | None = None
@@ -86,6 +110,8 @@ class Creating:
         deadlines: Deadlines,
         admission: Admission,
         checkpoints: Checkpoints,
+        pool: Pool,
+        warming: Warming,
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -100,6 +126,8 @@ class Creating:
         self._deadlines = deadlines
         self._admission = admission
         self._checkpoints = checkpoints
+        self._pool = pool
+        self._warming = warming
         # Counting and adding a row are two calls; between them nobody else may add one.
         self._adding = asyncio.Lock()
         self._underway: dict[SandboxId, _Creation] = {}
@@ -115,6 +143,7 @@ class Creating:
         if policy.proxy is not None:
             await self._edge.check_proxy(policy.proxy.host)
         volumes = await self._volumes.mounts(actor, wish.volumes)
+        limits = checking.sized(origin.limits if origin else template.limits, wish.limits, self._limits)
         now = self._clock.now()
         row = Sandbox(
             id=new_sandbox_id(),
@@ -123,12 +152,11 @@ class Creating:
             template_alias=wish.template,
             target=Target.RUNNING,
             status=Status.CREATING,
-            limits=checking.sized(origin.limits if origin else template.limits, wish.limits, self._limits),
+            limits=limits,
             egress=policy,
             ingress=ingress.checked(wish.ingress),
             metadata=dict(wish.metadata),
             env={**(origin.env if origin else {}), **wish.env},
-            generation=origin.generation + 1 if origin else 1,
             created_at=now,
             deadline=now + wish.timeout,
             runtime=self._runtime.name,
@@ -140,6 +168,14 @@ class Creating:
             request=repeating.named(wish),
         )
         return await self._run(row, wish.timeout, template, origin)
+
+    def machine_ended(self, sandbox_id: SandboxId, end: End, error: AtollError) -> bool:
+        """Stop a create whose machine ended; one from the pool is replaced instead. False: there is none."""
+        creation = self._underway.get(sandbox_id)
+        if creation is not None and creation.waiting is not None:
+            # The claim fails by itself, in its own time.
+            return True
+        return self.stop(sandbox_id, end, error)
 
     def stop(self, sandbox_id: SandboxId, end: End, error: AtollError) -> bool:
         """Stop a create that is under way; its caller gets the error. False: there is none."""
@@ -157,12 +193,21 @@ class Creating:
             self.stop(sandbox_id, End(reason=EndReason.START_INTERRUPTED), _stopping())
 
     async def _run(
-        self, row: Sandbox, lifetime: timedelta, template: Template, origin: Snapshot | None
+        self, row: Sandbox, lifetime: timedelta, template: Template, snapshot: Snapshot | None
     ) -> Sandbox:
-        creation = _Creation(origin=origin)
-        creation.job = self._tasks.job(
-            f"create {row.id}", lambda: self._create(creation, row, lifetime, template)
-        )
+        waiting = None if snapshot else self._pool.take(template, row.limits)
+        creation = _Creation(origin=self._origin(row, template, snapshot), waiting=waiting)
+        if waiting is not None:
+            row = replace(row, id=waiting.sandbox_id, generation=waiting.generation + 1)
+        elif creation.origin is not None:
+            row = replace(row, generation=creation.origin.generation + 1)
+        try:
+            creation.job = self._tasks.job(
+                f"create {row.id}", lambda: self._create(creation, row, lifetime, template)
+            )
+        except UnavailableError:
+            self._give_back(creation)
+            raise
         self._underway[row.id] = creation
         creation.job.outcome.add_done_callback(lambda _: self._underway.pop(row.id, None))
         try:
@@ -180,18 +225,37 @@ class Creating:
     ) -> Sandbox:
         begun = False
         try:
-            async with self._admission.turn(row.team_id), self._locks.hold(row.id):
+            async with self._turn(creation, row), self._locks.hold(row.id):
                 begun = True
                 earlier = await self._add(row)
                 if earlier is not None:
+                    self._give_back(creation)
                     return earlier
                 return await self._bring_up(creation, row, lifetime, template)
         except BaseException as error:
             if begun:
                 await self._undo(creation, row, error)
+            else:
+                self._give_back(creation)
             if creation.stopped is not None:
                 raise creation.stopped[1] from error
             raise
+
+    @asynccontextmanager
+    async def _turn(self, creation: _Creation, row: Sandbox) -> AsyncIterator[None]:
+        if creation.waiting is not None:
+            # Cheap: it takes nobody's turn.
+            with self._admission.wanted():
+                yield
+        else:
+            async with self._admission.turn(row.team_id):
+                yield
+
+    def _give_back(self, creation: _Creation) -> None:
+        """Let the machine wait on, of which no row tells."""
+        waiting, creation.waiting = creation.waiting, None
+        if waiting is not None:
+            self._pool.put_back(waiting)
 
     async def _add(self, row: Sandbox) -> Sandbox | None:
         """Write the row, unless the same create was answered before: then return what it made."""
@@ -210,13 +274,9 @@ class Creating:
     async def _bring_up(
         self, creation: _Creation, row: Sandbox, lifetime: timedelta, template: Template
     ) -> Sandbox:
-        machine = await self._machine(creation, row)
-
-        def step(name: str) -> None:
-            creation.step = name
-
-        booted = creation.origin is None or creation.origin.kind is CheckpointKind.FILES
-        await self._configuring.configure(row, machine, template, booted=booted, step=step)
+        machine = await self._claim(creation, row, template)
+        if machine is None:
+            machine = await self._make(creation, row, template)
         creation.step = "record"
         now = self._clock.now()
         running = replace(
@@ -231,15 +291,76 @@ class Creating:
         log.info("sandbox started", sandbox_id=row.id, template=row.template_id, runtime=row.runtime)
         return running
 
-    async def _machine(self, creation: _Creation, row: Sandbox) -> Machine:
-        if creation.origin is None:
+    async def _claim(self, creation: _Creation, row: Sandbox, template: Template) -> Machine | None:
+        """Make a machine that waits the sandbox's; None: there is none, or it was of no use and is gone."""
+        waiting = creation.waiting
+        if waiting is None:
+            return None
+        try:
+            async with asyncio.timeout(self._pool.claim_timeout.total_seconds()):
+                creation.step = "claim"
+                await self._runtime.set_egress(row.id, row.egress.fenced())
+                if row.volumes:
+                    await self._runtime.attach(row.id, row.volumes)
+                await self._tell(creation, row, waiting.machine, template, claimed=True)
+        except (AtollError, TimeoutError) as error:
+            log.warning("machine of the pool not claimed", sandbox_id=row.id, error=str(error))
+        else:
+            await self._run_again(creation, row, waiting.machine, template)
+            return waiting.machine
+        # Its end is not told, and its id is free for another.
+        await within(self._limits.destroy_timeout, "make room", self._runtime.destroy(row.id))
+        creation.waiting = None
+        return None
+
+    def _origin(self, row: Sandbox, template: Template, snapshot: Snapshot | None) -> _Origin | None:
+        if snapshot is not None:
+            return _Origin(checkpoint=snapshot.id, kind=snapshot.kind, generation=snapshot.generation)
+        if row.limits.disk_bytes == template.limits.disk_bytes and self._warming.is_warm(template):
+            name = self._warming.origin(template)
+            return _Origin(checkpoint=name, kind=CheckpointKind.MEMORY, generation=GENERATION, is_warm=True)
+        return None
+
+    async def _make(self, creation: _Creation, row: Sandbox, template: Template) -> Machine:
+        origin = creation.origin
+        if origin is None:
             creation.step = "start"
-            return await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
-        creation.step = "restore"
-        async with self._checkpoints.raw(creation.origin.id) as path:
-            return await within(
-                self._limits.resume_timeout, "come back", self._runtime.restore(spec_of(row), path)
-            )
+            machine = await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
+        else:
+            creation.step = "restore"
+            async with self._checkpoints.raw(origin.checkpoint) as path:
+                restored = self._runtime.restore(spec_of(row), path)
+                machine = await within(self._limits.resume_timeout, "come back", restored)
+        booted = origin is None or origin.kind is CheckpointKind.FILES
+        await self._tell(creation, row, machine, template, booted=booted)
+        if origin is not None and origin.is_warm:
+            await self._run_again(creation, row, machine, template)
+        return machine
+
+    async def _tell(
+        self,
+        creation: _Creation,
+        row: Sandbox,
+        machine: Machine,
+        template: Template,
+        *,
+        booted: bool = True,
+        claimed: bool = False,
+    ) -> None:
+        def step(name: str) -> None:
+            creation.step = name
+
+        await self._configuring.configure(
+            row, machine, template, booted=booted and not claimed, claimed=claimed, step=step
+        )
+
+    async def _run_again(
+        self, creation: _Creation, row: Sandbox, machine: Machine, template: Template
+    ) -> None:
+        """Have a start command that ran before there was a sandbox know the sandbox's environment."""
+        if template.start is not None and template.start.needs_env and row.env:
+            creation.step = "launch"
+            await self._configuring.launch(machine, template.start)
 
     async def _undo(self, creation: _Creation, row: Sandbox, error: BaseException) -> None:
         end = creation.stopped[0] if creation.stopped else _failure(creation.step, error)
@@ -248,6 +369,7 @@ class Creating:
                 await self._killing.removed(row.id)
         except NotFoundError:
             # The row was never written, so nothing was begun.
+            self._give_back(creation)
             return
         except AtollError as problem:
             # The caller hears why the create failed, not why the undoing takes longer.

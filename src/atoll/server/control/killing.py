@@ -8,6 +8,7 @@ by this server or the next one.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -126,6 +127,11 @@ class Killing:
             removal = _Removal(job=job)
             removal.verdict.add_done_callback(retrieve)
             self._removals[sandbox_id] = removal
+
+    def remove_later(self, sandbox_id: SandboxId) -> None:
+        """Begin to remove a machine without a row, if it still can be begun; else the next server does it."""
+        with suppress(UnavailableError):
+            self.remove(sandbox_id)
 
     async def removed(self, sandbox_id: SandboxId) -> None:
         """

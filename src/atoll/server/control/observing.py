@@ -5,7 +5,7 @@ The host is asked, never the guest: an idle one sleeps on. While no server runs,
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -65,11 +65,18 @@ class Observing:
         clock: Clock,
         limits: ControlLimits,
         metrics: MetricsLimits,
+        nobodys: Callable[[], Collection[SandboxId]] = frozenset,
     ) -> None:
+        """
+        Args:
+            nobodys: lists the machines that are no sandboxes.
+            The rest: as everywhere in control.
+        """
         self._runtime = runtime
         self._samples = samples
         self._clock = clock
         self._limits = metrics
+        self._nobodys = nobodys
         self._reading = Reading(store=store, limits=limits)
 
     async def run(self) -> None:
@@ -164,6 +171,7 @@ class Observing:
                 log.warning("samples not kept", error=str(error))
 
     async def _round(self) -> None:
+        nobodys = self._nobodys()
         usages = await self._runtime.usages()
         now = self._clock.now()
         await self._samples.add(
@@ -176,6 +184,7 @@ class Observing:
                     disk_bytes=usage.disk_bytes,
                 )
                 for sandbox_id, usage in usages.items()
+                if sandbox_id not in nobodys
             }
         )
 

@@ -96,6 +96,7 @@ class Pausing:
             limits=limits,
             locks=locks,
             tasks=tasks,
+            admission=admission,
             killing=killing,
             deadlines=deadlines,
         )
@@ -189,7 +190,7 @@ class Pausing:
         except NotFoundError:
             return
         if row.auto_resume and row.status in SLEEPING:
-            await self._restoring.run(sandbox_id, max(row.timeout, self._limits.wake_timeout))
+            await self._restoring.run(sandbox_id, max(row.timeout, self._limits.wake_timeout), urgent=True)
 
     def stop(self, sandbox_id: SandboxId) -> None:
         """Stop what is under way with a sandbox, since it is killed."""

@@ -16,8 +16,10 @@ from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.networking import Networking
 from atoll.server.control.pausing import Pausing
+from atoll.server.control.pool import Pool
 from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.tasks import Tasks
+from atoll.server.control.warming import Warming
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import EventsLost, Machine, MachineEnded, ProcessKilledForMemory
@@ -50,6 +52,8 @@ class Reconciling:
         snapshots: Snapshots,
         killing: Killing,
         networking: Networking,
+        pool: Pool,
+        warming: Warming,
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -61,13 +65,16 @@ class Reconciling:
         self._snapshots = snapshots
         self._killing = killing
         self._networking = networking
+        self._pool = pool
+        self._warming = warming
 
     async def reconcile(self) -> None:
         """Open the runtime, and adopt, undo, finish or remove what an earlier server left."""
         machines = {machine.sandbox_id: machine for machine in await self._runtime.open()}
         strays = set(await self._runtime.remains()) | set(machines)
         rows = await self._unfinished()
-        await self._pausing.sweep(rows, await self._snapshots.take_up())
+        kept = await self._snapshots.take_up() | await self._warming.take_up()
+        await self._pausing.sweep(rows, kept)
         for row in rows:
             strays.discard(row.id)
             await self._take_up(row, machines.get(row.id))
@@ -161,7 +168,8 @@ class Reconciling:
         end = End(reason=event.reason, detail=event.detail)
         log.info("machine ended", sandbox_id=event.sandbox_id, reason=event.reason, detail=event.detail)
         error = UnavailableError("The sandbox ended while it was being created", details=event.detail)
-        if not self._creating.stop(event.sandbox_id, end, error):
+        self._pool.lost(event.sandbox_id)
+        if not self._creating.machine_ended(event.sandbox_id, end, error):
             self._tasks.job(f"end {event.sandbox_id}", lambda: self._end_surely(event.sandbox_id, end))
 
     async def _end_surely(self, sandbox_id: SandboxId, end: End) -> None:

@@ -50,7 +50,7 @@ class MountWish:
     A volume that a sandbox is to have.
 
     Attributes:
-        name: the volume's.
+        name: the volume's, or its id.
         path: where it is inside.
     """
 

@@ -64,13 +64,14 @@ class Restoring:
         self._configuring = configuring
         self._deadlines = deadlines
 
-    async def run(self, sandbox_id: SandboxId, lifetime: timedelta) -> Sandbox:
+    async def run(self, sandbox_id: SandboxId, lifetime: timedelta, *, urgent: bool = False) -> Sandbox:
         """
         Resume, once nothing else is under way; those who want it at the same time share the work.
 
         Args:
             sandbox_id: whose.
             lifetime: how long it lives from then on.
+            urgent: whether a request is held up by it.
 
         Raises:
             NotFoundError: it is neither paused nor running any more.
@@ -97,7 +98,7 @@ class Restoring:
 
         row = await change(self._store, sandbox_id, resuming)
         if (job := self._underway.get(sandbox_id)) is None:
-            job = self._underway.begin(row, lambda: self._bring_back(row, lifetime))
+            job = self._underway.begin(row, lambda: self._bring_back(row, lifetime, urgent))
         return await job.wait()
 
     async def put_back(self, row: Sandbox) -> None:
@@ -116,10 +117,10 @@ class Restoring:
 
             await change(self._store, row.id, paused)
 
-    async def _bring_back(self, row: Sandbox, lifetime: timedelta) -> Sandbox:
+    async def _bring_back(self, row: Sandbox, lifetime: timedelta, urgent: bool) -> Sandbox:
         assert row.pause is not None
         try:
-            async with self._admission.turn(row.team_id), self._locks.hold(row.id):
+            async with self._admission.turn(row.team_id, urgent=urgent), self._locks.hold(row.id):
                 running = await self._restore(row, row.pause, lifetime)
         except BaseException as error:
             log.warning("sandbox not resumed", sandbox_id=row.id, error=str(error) or type(error).__name__)

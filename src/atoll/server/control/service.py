@@ -6,7 +6,7 @@ The verbs themselves live beside this file, one concern each; nothing here decid
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -26,12 +26,14 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.networking import Networking
 from atoll.server.control.pausing import Pausing
+from atoll.server.control.pool import Pool, PoolLimits
 from atoll.server.control.reading import PRESENT, Reading, not_there
 from atoll.server.control.reconciling import Reconciling
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
 from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.tasks import Tasks
 from atoll.server.control.volumes import Volumes
+from atoll.server.control.warming import Warming
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
@@ -64,6 +66,7 @@ class Ports:
     Attributes:
         store: over a database that whoever made it opens and closes; so ``api_keys``.
         checkpoints: what paused sandboxes come back from, and snapshots.
+        free_memory: bytes that the host has available now.
         parting: done with a sandbox before it is removed.
         runtime: opened and closed by control.
     """
@@ -78,6 +81,7 @@ class Ports:
     clock: Clock
     checkpoints: Checkpoints
     snapshots: SnapshotStore
+    free_memory: Callable[[], int]
     parting: Parting | None = None
 
 
@@ -90,7 +94,13 @@ class Control:
     """
 
     def __init__(
-        self, ports: Ports, *, secret: bytes, dns_servers: tuple[str, ...], limits: ControlLimits
+        self,
+        ports: Ports,
+        *,
+        secret: bytes,
+        dns_servers: tuple[str, ...],
+        limits: ControlLimits,
+        pool: PoolLimits,
     ) -> None:
         """
         Args:
@@ -98,6 +108,7 @@ class Control:
             secret: what access tokens derive from; 32 bytes.
             dns_servers: name servers that sandboxes use, as seen from inside.
             limits: how much and how long.
+            pool: how many machines wait to be claimed.
         """
         self._ports = ports
         self._secret = secret
@@ -123,8 +134,30 @@ class Control:
             at_once=limits.concurrent_starts,
             most_waiting=limits.queued_starts,
             longest_wait=limits.start_queue_timeout,
+            spare_at_once=max(pool.refills_at_once, 1),
         )
         configuring = Configuring(guest=ports.guest, limits=limits, secret=secret, dns_servers=dns_servers)
+        warming = Warming(
+            runtime=ports.runtime,
+            checkpoints=ports.checkpoints,
+            templates=ports.templates,
+            configuring=configuring,
+            killing=self._killing,
+            limits=limits,
+        )
+        self.pool = Pool(
+            runtime=ports.runtime,
+            checkpoints=ports.checkpoints,
+            templates=ports.templates,
+            warming=warming,
+            configuring=configuring,
+            killing=self._killing,
+            admission=admission,
+            clock=ports.clock,
+            limits=limits,
+            pool=pool,
+            free_memory=ports.free_memory,
+        )
         self._creating = Creating(
             store=ports.store,
             runtime=ports.runtime,
@@ -139,6 +172,8 @@ class Control:
             deadlines=self._deadlines,
             admission=admission,
             checkpoints=ports.checkpoints,
+            pool=self.pool,
+            warming=warming,
         )
         self._reading = Reading(store=ports.store, limits=limits)
         self.pausing = Pausing(
@@ -168,6 +203,7 @@ class Control:
             limits=limits,
             locks=locks,
             tasks=self._tasks,
+            admission=admission,
             reading=self._reading,
             create=self.create,
         )
@@ -192,6 +228,8 @@ class Control:
             snapshots=self.snapshots,
             killing=self._killing,
             networking=self._networking,
+            pool=self.pool,
+            warming=warming,
         )
         self._forgetting = Forgetting(store=ports.store, clock=ports.clock, limits=limits)
         self._finding = Finding(store=ports.store, reading=self._reading, secret=secret)
@@ -218,6 +256,7 @@ class Control:
             self._tasks.run("follow the runtime", self._reconciling.follow)
             self._tasks.run("reap", self._deadlines.reap)
             self._tasks.run("forget", self._forgetting.run)
+            self.pool.start(self._tasks)
             self._open = True
         except BaseException:
             await self.close()

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import structlog
 
+from atoll.server.control.admission import Admission
 from atoll.server.control.checkpointing import check_unchanged
 from atoll.server.control.configuring import within
 from atoll.server.control.limits import ControlLimits
@@ -70,6 +71,7 @@ class Snapshots:
         limits: ControlLimits,
         locks: Locks,
         tasks: Tasks,
+        admission: Admission,
         reading: Reading,
         create: Create,
     ) -> None:
@@ -82,6 +84,7 @@ class Snapshots:
         self._limits = limits
         self._locks = locks
         self._tasks = tasks
+        self._admission = admission
         self._reading = reading
         self._create = create
         self._underway: dict[SnapshotId, tuple[SandboxId, Job[Snapshot]]] = {}
@@ -249,7 +252,7 @@ class Snapshots:
 
     async def _write(self, row: Sandbox, making: Snapshot, name: str | None) -> Snapshot:
         try:
-            async with self._locks.hold(row.id):
+            async with self._admission.turn(row.team_id), self._locks.hold(row.id):
                 await check_unchanged(self._store, row)
                 path = self._checkpoints.path(making.id)
                 written = self._runtime.checkpoint(row.id, path, kind=making.kind, leave_running=True)

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -19,8 +20,15 @@ from atoll.server.domain.errors import (
     InvalidArgumentError,
     NotFoundError,
 )
-from atoll.server.domain.ids import VolumeId, new_volume_id, parse_volume_id
-from atoll.server.domain.volume import Volume, VolumeMount, check_name, check_paths
+from atoll.server.domain.ids import VolumeId, may_be_volume_id, new_volume_id, parse_volume_id
+from atoll.server.domain.volume import (
+    MOST_LISTED,
+    Volume,
+    VolumeMount,
+    check_name,
+    check_paths,
+    may_be_name,
+)
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.volumes import VolumeFiles, VolumeStore
 
@@ -106,9 +114,26 @@ class Volumes:
         log.info("volume created", volume_id=volume.id)
         return volume
 
-    async def list(self, actor: Actor) -> Sequence[Volume]:
-        """List the team's volumes, oldest first."""
-        return await self._store.list_volumes(actor.team_id)
+    async def list(
+        self,
+        actor: Actor,
+        *,
+        after: tuple[datetime, VolumeId] | None = None,
+        limit: int | None = None,
+    ) -> Sequence[Volume]:
+        """
+        List the team's volumes, oldest first.
+
+        Args:
+            after: behind this one, by its time and id.
+            limit: at most so many; None: all, of which there are few.
+
+        Raises:
+            InvalidArgumentError: the limit is not 1 to 100.
+        """
+        if limit is not None and not 1 <= limit <= MOST_LISTED:
+            raise InvalidArgumentError(f"limit must be 1 to {MOST_LISTED}")
+        return await self._store.list_volumes(actor.team_id, after=after, limit=limit)
 
     async def get(self, actor: Actor, untrusted_id: str) -> Volume:
         """
@@ -122,6 +147,22 @@ class Volumes:
         if volume.team_id != actor.team_id:
             raise NotFoundError(f"Volume {volume.id} not found")
         return volume
+
+    async def find(self, actor: Actor, untrusted_reference: str) -> Volume:
+        """
+        Read a volume, by name or id; no name has the form of an id.
+
+        Raises:
+            NotFoundError: the team has none.
+        """
+        if may_be_volume_id(untrusted_reference):
+            return await self.get(actor, untrusted_reference)
+        found = None
+        if may_be_name(untrusted_reference):
+            found = await self._store.find_volume(actor.team_id, untrusted_reference)
+        if found is None:
+            raise NotFoundError(f"Volume '{untrusted_reference[:64]}' not found")
+        return found
 
     async def delete(self, actor: Actor, untrusted_id: str) -> None:
         """
@@ -151,9 +192,7 @@ class Volumes:
         check_paths([wish.path for wish in wishes])
         found: list[VolumeMount] = []
         for wish in wishes:
-            volume = await self._store.find_volume(actor.team_id, wish.name)
-            if volume is None:
-                raise NotFoundError(f"Volume '{wish.name[:64]}' not found")
+            volume = await self.find(actor, wish.name)
             found.append(VolumeMount(volume_id=volume.id, name=volume.name, path=wish.path))
         return tuple(found)
 

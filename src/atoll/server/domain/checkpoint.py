@@ -52,7 +52,7 @@ class Checkpoint:
         memory_bytes: the promise; another may be given at a restore.
         shm_bytes: size of /dev/shm, which is part of it.
         address: the one it had; connections go on only where it is restored with that.
-        volume_paths: where volumes were inside; there are as many at a restore.
+        volume_paths: where volumes were inside; there are some at a restore, too.
         files: the images.
     """
 

@@ -61,11 +61,16 @@ def parse_volume_id(untrusted: str) -> VolumeId:
     Raises:
         InvalidArgumentError: it has another form.
     """
-    if not _VOLUME_ID.fullmatch(untrusted):
+    if not may_be_volume_id(untrusted):
         raise InvalidArgumentError(
             "Invalid volume ID", details=f"{untrusted[:64]!r} is not 'v' and 20 of [a-z0-9]"
         )
     return VolumeId(untrusted)
+
+
+def may_be_volume_id(untrusted: str) -> bool:
+    """Tell whether it has the form of a volume's id."""
+    return _VOLUME_ID.fullmatch(untrusted) is not None
 
 
 def _random() -> str:

@@ -106,6 +106,9 @@ class GuestConfiguration:
     Everything a guest is told after its start: one message for start, claim and fork.
 
     Mirrors ``atoll.guest.v1.Configuration`` in proto/.
+
+    Attributes:
+        claimed: the machine was told who it is since it was restored, so nothing in it has a twin any more.
     """
 
     generation: int
@@ -122,6 +125,8 @@ class GuestConfiguration:
     memory_bytes: int
     address: str
     dns_servers: tuple[str, ...]
+    volumes: tuple[VolumeMount, ...] = ()
+    claimed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

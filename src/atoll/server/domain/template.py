@@ -16,11 +16,14 @@ class StartCommand:
         command: a line for the login shell of the default user; it may run for ever, or end with 0.
         ready: a line for the same shell; the sandbox is there when it ends with 0.
         timeout_s: how long that may take, in seconds.
+        needs_env: whether it reads the sandbox's own environment: then it is ended and run again in a
+            sandbox that has one and was restored from where the command ran already.
     """
 
     command: str
     ready: str
     timeout_s: int
+    needs_env: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

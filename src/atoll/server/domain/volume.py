@@ -4,6 +4,7 @@ A volume, as data: files that outlive sandboxes, and where a sandbox sees them.
 Verbs live in control/volumes.py.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,18 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from atoll.server.domain.errors import InvalidArgumentError
-from atoll.server.domain.ids import TeamId, VolumeId
+from atoll.server.domain.ids import TeamId, VolumeId, may_be_volume_id
 
 # As E2B has it, and short enough for every list.
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}")
+# Of a page of a list.
+MOST_LISTED = 100
 # What the kernel takes for a path, and what a sandbox cannot do without.
 _MOST_PATH_BYTES = 1024
 _TAKEN = ("/proc", "/sys", "/dev", "/.atoll", "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64")
+
+# Where a sandbox sees all its volumes; guestd binds each to its path.
+VOLUMES = "/.atoll/volumes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +62,11 @@ class VolumeMount:
     name: str
     path: str
 
+    @property
+    def place(self) -> str:
+        """Its name below ``VOLUMES``; it belongs to the path, so that a restore finds it there again."""
+        return hashlib.sha256(self.path.encode()).hexdigest()[:16]
+
 
 def check_name(name: str) -> str:
     """
@@ -64,12 +75,21 @@ def check_name(name: str) -> str:
     Raises:
         InvalidArgumentError: it has another form.
     """
-    if not _NAME.fullmatch(name):
+    if not may_be_name(name):
         raise InvalidArgumentError(
             "Invalid volume name",
             details=f"{name[:64]!r} is not 1 to 63 letters, digits, '-' and '_', a letter or digit first",
         )
+    if may_be_volume_id(name):
+        raise InvalidArgumentError(
+            "Invalid volume name", details=f"{name!r} has the form of an id: nobody could tell which is meant"
+        )
     return name
+
+
+def may_be_name(untrusted: str) -> bool:
+    """Tell whether a volume could have this name."""
+    return _NAME.fullmatch(untrusted) is not None
 
 
 def check_paths(paths: Sequence[str]) -> None:

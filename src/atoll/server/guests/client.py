@@ -29,6 +29,7 @@ from atoll.server.domain.errors import FailedPreconditionError, UnavailableError
 from atoll.server.domain.logs import Line, parse_lines
 from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
 from atoll.server.domain.template import StartCommand
+from atoll.server.domain.volume import VOLUMES
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.guest import Guest
 
@@ -234,6 +235,11 @@ class HttpGuest(Guest):
             network=guest_pb.Network(
                 address=configuration.address, dns_servers=list(configuration.dns_servers)
             ),
+            volumes=[
+                guest_pb.Volume(name=mount.name, source=f"{VOLUMES}/{mount.place}", path=mount.path)
+                for mount in configuration.volumes
+            ],
+            claimed=configuration.claimed,
         )
 
 

@@ -91,5 +91,8 @@ def _parse(data: Mapping[str, Any]) -> Template:
 
 def _start(data: Mapping[str, Any]) -> StartCommand:
     return StartCommand(
-        command=str(data["command"]), ready=str(data["ready"]), timeout_s=int(data["timeout_s"])
+        command=str(data["command"]),
+        ready=str(data["ready"]),
+        timeout_s=int(data["timeout_s"]),
+        needs_env=bool(data.get("needs_env", False)),
     )

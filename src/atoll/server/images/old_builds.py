@@ -1,5 +1,7 @@
 """Finds builds of templates that are not the newest, and that no sandbox, snapshot or pause needs."""
 
+from collections.abc import Callable
+
 from typing_extensions import override
 
 from atoll.server.domain.errors import AtollError
@@ -17,14 +19,25 @@ _LOCK_TIMEOUT_S = 1.0
 class OldBuilds(Collector):
     """Those of one library that no other home uses."""
 
-    def __init__(self, library: TemplateLibrary) -> None:
+    def __init__(self, library: TemplateLibrary, in_use: Callable[[], frozenset[str]]) -> None:
+        """
+        Args:
+            library: of this home.
+            in_use: names what machines and checkpoints lie over, those without a row too; raises AtollError
+                where that cannot be read.
+        """
         self._library = library
+        self._in_use = in_use
 
     @override
     async def collect(self, needed: Read, *, dry: bool) -> Collected:
         there = await finish_in_thread(self._library.builds)
         current = {template.id for template in await self._library.list()}
-        named = (await needed()).templates
+        named: frozenset[str] = (await needed()).templates
+        try:
+            named |= await finish_in_thread(self._in_use)
+        except AtollError as error:
+            return Collected(problems=(f"templates: {error}",))
         found = Collected()
         for template in there:
             if template.id not in current | named:

@@ -109,6 +109,8 @@ class Recipe:
         }  # fmt: skip
         if self.start is not None:
             parts["start"] = [self.start.command, self.start.ready, self.start.timeout_s]
+            if self.start.needs_env:
+                parts["needs_env"] = True
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -214,7 +216,7 @@ def _packages_of(directory: Path, included: tuple[str, ...]) -> tuple[str, ...]:
 def _start(data: Mapping[str, Any]) -> StartCommand | None:
     if "start" not in data:
         return None
-    table = _table(data, "start", {"command", "ready", "timeout_s"})
+    table = _table(data, "start", {"command", "ready", "timeout_s", "needs_env"})
     command, ready = _text(table, "command", ""), _text(table, "ready", "")
     for key, value in (("command", command), ("ready", ready)):
         if not value or len(value) > MOST_COMMAND or "\0" in value:
@@ -222,7 +224,10 @@ def _start(data: Mapping[str, Any]) -> StartCommand | None:
     timeout = table.get("timeout_s", 30)
     if isinstance(timeout, bool) or not isinstance(timeout, int) or not 1 <= timeout <= MOST_READY_S:
         raise _Wrong(f"start.timeout_s must be a whole number from 1 to {MOST_READY_S}")
-    return StartCommand(command=command, ready=ready, timeout_s=timeout)
+    needs_env = table.get("needs_env", False)
+    if not isinstance(needs_env, bool):
+        raise _Wrong("start.needs_env must be true or false")
+    return StartCommand(command=command, ready=ready, timeout_s=timeout, needs_env=needs_env)
 
 
 def _files(layers: list[Path]) -> tuple[RecipeFile, ...]:

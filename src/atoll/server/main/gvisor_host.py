@@ -21,6 +21,7 @@ from atoll.server.edge.certificates import ensure_egress_authority
 from atoll.server.edge.process import EdgeOptions, EdgeProcess
 from atoll.server.edge.tls import EdgeTLS
 from atoll.server.guests.client import HttpGuest
+from atoll.server.host import meminfo
 from atoll.server.images.library import TemplateLibrary
 from atoll.server.images.old_builds import OldBuilds
 from atoll.server.main.doors import Doors
@@ -30,7 +31,7 @@ from atoll.server.network import home_network
 from atoll.server.network.names import EGRESS_MARK, GATEWAY, AddressRange
 from atoll.server.network.slots import SlotPool
 from atoll.server.ports.edge import Edge
-from atoll.server.runtimes.gvisor.old_programs import OldPrograms
+from atoll.server.runtimes.gvisor.old_programs import OldPrograms, templates_in_use
 from atoll.server.runtimes.gvisor.places import Places
 from atoll.server.runtimes.gvisor.release import RunscRelease
 from atoll.server.runtimes.gvisor.runtime import GVisorRuntime
@@ -107,6 +108,7 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
         places = Places(
             home_id=home.id,
             sandboxes=home.sandboxes,
+            volume_mounts=home.volume_mounts,
             runsc_state=home.runsc_state,
             runsc=await _runsc(home, purpose),
             guestd=program("atoll-guestd"),
@@ -121,6 +123,9 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
             volumes=volumes,
             options=settings.gvisor,
         )
+
+        def in_use() -> frozenset[str]:
+            return templates_in_use(places, home.checkpoints)
 
         storage = make_storage(home, settings.storage, program("atoll-blobs"))
 
@@ -151,9 +156,10 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
                 OldPrograms(
                     places=places, programs=runtime.programs, checkpoints=home.checkpoints, shared=home.shares
                 ),
-                *(() if home.shares else (OldBuilds(templates),)),
+                *(() if home.shares else (OldBuilds(templates, in_use),)),
             ),
             dns_servers=(str(GATEWAY),),
+            free_memory=meminfo.available_bytes,
             watch=watch,
             take_down=take_down,
         )

@@ -40,6 +40,7 @@ class HostParts:
         packing: keeps these small; None: nobody does.
         collectors: find what nobody needs, in this order.
         dns_servers: of sandboxes, as seen from inside.
+        free_memory: bytes that this host has available now.
         watch: keeps what outlives the server running, until cancelled.
         take_down: removes what is left on the machine when no sandbox is.
     """
@@ -53,6 +54,7 @@ class HostParts:
     packing: Packing | None
     collectors: tuple[Collector, ...]
     dns_servers: tuple[str, ...]
+    free_memory: Callable[[], int]
     watch: Callable[[], Coroutine[Any, Any, None]]
     take_down: Callable[[], Awaitable[None]]
 

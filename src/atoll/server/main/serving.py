@@ -116,6 +116,7 @@ def make_verbs(
         limits=settings.sandboxes,
         logs=settings.logs,
     )
+    control = make_control(home, settings, database, parts, store=store, parting=logbook.part)
     observing = Observing(
         store=store,
         runtime=parts.runtime,
@@ -123,8 +124,8 @@ def make_verbs(
         clock=clock,
         limits=settings.sandboxes,
         metrics=settings.metrics,
+        nobodys=lambda: control.pool.ids,
     )
-    control = make_control(home, settings, database, parts, store=store, parting=logbook.part)
     secrets = Secrets(
         store=SqliteSecrets(database, secret=home.secret()), clock=clock, limits=settings.sandboxes
     )
@@ -216,9 +217,16 @@ def make_control(
         clock=clock,
         checkpoints=parts.checkpoints,
         snapshots=SqliteSnapshots(database),
+        free_memory=parts.free_memory,
         parting=parting,
     )
-    return Control(ports, secret=home.secret(), dns_servers=parts.dns_servers, limits=settings.sandboxes)
+    return Control(
+        ports,
+        secret=home.secret(),
+        dns_servers=parts.dns_servers,
+        limits=settings.sandboxes,
+        pool=settings.pool,
+    )
 
 
 def public_domain(settings: Settings) -> str:

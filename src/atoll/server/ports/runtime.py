@@ -12,6 +12,7 @@ from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import Machine, MachineEvent, MachineSpec, Observation, Usage
+from atoll.server.domain.volume import VolumeMount
 
 
 class Runtime(Protocol):
@@ -105,11 +106,12 @@ class Runtime(Protocol):
         Start a machine from a checkpoint; return when its guestd listens.
 
         The checkpoint stays as it is and can be restored any number of times, also at once. The machine has
-        the spec's id, host name, memory, processors, process limit, policy, and volumes from other places of
-        the host; guestd still holds the configuration of the old one until it is configured with a newer
-        generation, so nobody may be led there before. A sandbox that holds a slot keeps its address, and with
-        it its connections; any other gets a new one, and connections end: what is read is their end, what is
-        written fails. Its clock is right, boot_id is the old one after memory and a new one after files.
+        the spec's id, host name, memory, processors, process limit, policy, and volumes: other ones at the
+        paths where it had some, and more; guestd still holds the configuration of the old one until it is
+        configured with a newer generation, so nobody may be led there before. A sandbox that holds a slot
+        keeps its address, and with it its connections; any other gets a new one, and connections end: what is
+        read is their end, what is written fails. Its clock is right, boot_id is the old one after memory and
+        a new one after files.
         getrandom differs between machines of one checkpoint; what programs have buffered does not.
 
         A failed or cancelled restore leaves remains that ``destroy`` removes; those of a sandbox that was
@@ -118,7 +120,8 @@ class Runtime(Protocol):
         Raises:
             NotFoundError: the template is not built here, or there is no checkpoint.
             FailedPreconditionError: the checkpoint is damaged, or belongs to another program, processor,
-                template, disk size or set of volumes; the message names it, and nothing runs.
+                template or disk size, or had volumes where the spec has none; the message names it, and
+                nothing runs.
             AlreadyExistsError: the machine runs.
             ResourceExhaustedError, UnavailableError, DeadlineExceededError: as for ``start``.
         """
@@ -131,6 +134,18 @@ class Runtime(Protocol):
 
         Raises:
             UnavailableError: something would not go; calling again may help.
+        """
+        ...
+
+    async def attach(self, sandbox_id: SandboxId, mounts: Sequence[VolumeMount]) -> None:
+        """
+        Have volumes within a machine's reach, at ``VOLUMES``/``place`` inside; its guestd, which is told of
+        them in its configuration, binds them to their paths. The same again is cheap. They stay
+        until it ends.
+
+        Raises:
+            NotFoundError: no such machine, or no such volume.
+            UnavailableError: the host refused; calling again may help.
         """
         ...
 

@@ -1,6 +1,7 @@
 """The ports to volumes: their rows, and their files on this host."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -34,8 +35,20 @@ class VolumeStore(Protocol):
         """Read the team's row of this name."""
         ...
 
-    async def list_volumes(self, team_id: TeamId | None) -> Sequence[Volume]:
-        """Read a team's rows, or everybody's, oldest first."""
+    async def list_volumes(
+        self,
+        team_id: TeamId | None,
+        *,
+        after: tuple[datetime, VolumeId] | None = None,
+        limit: int | None = None,
+    ) -> Sequence[Volume]:
+        """
+        Read a team's rows, or everybody's, oldest first.
+
+        Args:
+            after: behind this one, by its time and id.
+            limit: at most so many; None: all.
+        """
         ...
 
     async def remove_volume(self, volume_id: VolumeId) -> None:

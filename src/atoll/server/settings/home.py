@@ -125,6 +125,11 @@ class Home:
         return self.path / "sandboxes"
 
     @property
+    def volume_mounts(self) -> Path:
+        """Where volumes are mounted for sandboxes."""
+        return self.path / "mounts"
+
+    @property
     def volumes(self) -> Path:
         """What outlives sandboxes."""
         return self.path / "volumes"

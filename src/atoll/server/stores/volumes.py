@@ -1,8 +1,9 @@
 """The rows of volumes."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
-from sqlalchemy import RowMapping, delete, func, insert, select
+from sqlalchemy import RowMapping, delete, func, insert, literal, select, tuple_
 from typing_extensions import override
 
 from atoll.server.domain.errors import (
@@ -16,7 +17,7 @@ from atoll.server.domain.sandbox import FINAL
 from atoll.server.domain.volume import Volume
 from atoll.server.ports.volumes import VolumeStore
 from atoll.server.stores.database import Database
-from atoll.server.stores.tables import sandboxes, volumes
+from atoll.server.stores.tables import UtcDateTime, sandboxes, volumes
 
 
 class SqliteVolumes(VolumeStore):
@@ -65,8 +66,18 @@ class SqliteVolumes(VolumeStore):
         return _from_row(row) if row is not None else None
 
     @override
-    async def list_volumes(self, team_id: TeamId | None) -> Sequence[Volume]:
-        found = select(volumes).order_by(volumes.c.created_at, volumes.c.id)
+    async def list_volumes(
+        self,
+        team_id: TeamId | None,
+        *,
+        after: tuple[datetime, VolumeId] | None = None,
+        limit: int | None = None,
+    ) -> Sequence[Volume]:
+        found = select(volumes).order_by(volumes.c.created_at, volumes.c.id).limit(limit)
+        if after is not None:
+            moment, volume_id = after
+            there = tuple_(literal(moment, UtcDateTime), literal(volume_id))
+            found = found.where(tuple_(volumes.c.created_at, volumes.c.id) > there)
         if team_id is not None:
             found = found.where(volumes.c.team_id == team_id)
         with self._database.transaction(writes=False) as connection:

@@ -1,21 +1,18 @@
 """Routes of the E2B dialect about secrets; no answer holds a value."""
 
-import base64
-import binascii
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from atoll.server.api.cursor import decode_name_cursor, encode_name_cursor
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b.form import render
 from atoll.server.api.fields import Texts
 from atoll.server.control.secrets import MOST_LISTED, Secrets
 from atoll.server.domain import secret as domain
-from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
-
-_MOST_TOKEN = 4 * domain.MOST_NAME
+from atoll.server.domain.errors import NotFoundError
 
 
 class SecretUpdate(BaseModel):
@@ -56,10 +53,10 @@ def router(secrets: Secrets) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = MOST_LISTED,
         nextToken: Annotated[str | None, Query()] = None,
     ) -> list[Secret]:
-        after = _decode(nextToken) if nextToken else ""
+        after = decode_name_cursor(nextToken) if nextToken else ""
         found = await secrets.list(actor, after=after, limit=limit)
         if len(found) == limit and await secrets.list(actor, after=found[-1].name, limit=1):
-            response.headers["X-Next-Token"] = _encode(found[-1].name)
+            response.headers["X-Next-Token"] = encode_name_cursor(found[-1].name)
         return [_shown(secret) for secret in found]
 
     @routes.post("/secrets", status_code=201)
@@ -91,16 +88,3 @@ def _shown(secret: domain.Secret) -> Secret:
         createdAt=secret.created_at,
         updatedAt=secret.updated_at,
     )
-
-
-def _encode(name: str) -> str:
-    return base64.urlsafe_b64encode(name.encode()).decode()
-
-
-def _decode(untrusted: str) -> str:
-    try:
-        if len(untrusted) > _MOST_TOKEN:
-            raise ValueError("too long")
-        return base64.b64decode(untrusted, altchars=b"-_", validate=True).decode()
-    except (ValueError, binascii.Error) as error:
-        raise InvalidArgumentError("Invalid next token") from error

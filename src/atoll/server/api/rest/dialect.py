@@ -9,7 +9,19 @@ from fastapi_offline import FastAPIOffline
 
 from atoll.server.api.dialect import Caller, add_error_forms, route_class
 from atoll.server.api.gate import Dialect
-from atoll.server.api.rest import keys, logs, metrics, models, sandboxes, snapshots, storage
+from atoll.server.api.rest import (
+    contents,
+    keys,
+    logs,
+    metrics,
+    models,
+    pools,
+    sandboxes,
+    secrets,
+    snapshots,
+    storage,
+    volumes,
+)
 from atoll.server.api.rest.form import problems, render
 from atoll.server.api.rest.translate import from_template
 from atoll.server.control.service import Control
@@ -19,7 +31,8 @@ _DESCRIPTION = """
 Creates and ends sandboxes: isolated Linux machines for code that nobody trusts.
 
 Commands, files and ports of a sandbox are not here. They are reached through the same address as this API,
-with the header `E2b-Sandbox-Id`, or at `<port>-<sandbox id>.<domain>`.
+with the header `E2b-Sandbox-Id`, or at `<port>-<sandbox id>.<domain>`. The contents of volumes are reached
+through it, too, with the volume's token as `Authorization: Bearer <token>`.
 
 Every call but `GET /v1/health` needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`.
 An error has a code that programs can rely on, a message for people, and the id under which the log has it.
@@ -44,17 +57,20 @@ def build(verbs: Verbs, domain: str) -> Dialect:
         strict_content_type=False,
         swagger_ui_parameters={"persistAuthorization": True},
     )
-    _without_422(app)
+    _complete_document(app)
     add_error_forms(app, render)
     app.include_router(_health(release))
     key = [Security(_BEARER), Security(_HEADER)]
     app.include_router(sandboxes.router(verbs.control, domain), dependencies=key)
     app.include_router(snapshots.router(verbs.control, domain), dependencies=key)
+    app.include_router(volumes.router(verbs.control.volumes), dependencies=key)
+    app.include_router(secrets.router(verbs.secrets), dependencies=key)
     app.include_router(metrics.router(verbs.observing), dependencies=key)
     app.include_router(logs.router(verbs.logbook), dependencies=key)
     app.include_router(_templates(verbs.control), dependencies=key)
     app.include_router(keys.router(verbs.keys), dependencies=key)
     app.include_router(storage.router(verbs.storing), dependencies=key)
+    app.include_router(pools.router(verbs.control.pool), dependencies=key)
     return Dialect(
         app=app,
         prefixes=("/v1/", "/docs", "/openapi.json"),
@@ -93,8 +109,8 @@ def _templates(control: Control) -> APIRouter:
     return routes
 
 
-def _without_422(app: FastAPI) -> None:
-    """Take FastAPI's own form of errors out of the documentation: ours come as 400."""
+def _complete_document(app: FastAPI) -> None:
+    """Take FastAPI's own form of errors out of the documentation, ours come as 400; add the edge's calls."""
     describe = app.openapi
 
     def openapi() -> dict[str, object]:
@@ -104,6 +120,7 @@ def _without_422(app: FastAPI) -> None:
                 operation["responses"].pop("422", None)
         for name in ("HTTPValidationError", "ValidationError"):
             schema["components"]["schemas"].pop(name, None)
+        contents.describe(schema)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ _MEANINGS = {
     401: "No API key, or an unknown one.",
     403: "Not with this key.",
     404: "No such thing, or not yours.",
-    409: "Not in the status that this needs, or changed meanwhile.",
+    409: "Not in the status that this needs, taken, in use, or changed meanwhile.",
     413: "The body is too long.",
     429: "A limit is reached; the message names it. Sending the same again soon does not help.",
     500: "Our fault; the log has it under request_id.",

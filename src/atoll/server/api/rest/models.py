@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
 from atoll.server.api.fields import Flag, Name, Seconds, Text, Texts
 from atoll.server.domain.errors import Code
-from atoll.server.domain.sandbox import EndReason, Status
+from atoll.server.domain.sandbox import EndReason, OnDeadline, Status
 
 _EXAMPLE_ID = "i3k9d0q2mz7w1x5c8v4bn"
 
@@ -92,12 +92,29 @@ class Incoming(Closed):
     )
 
 
+class VolumeMount(Closed):
+    """A volume, and where a sandbox sees it."""
+
+    volume: Name = Field(description="Name or id.", examples=["notes"])
+    path: Text = Field(
+        description="Clean and absolute; made if it is not there. Not where the system is.",
+        examples=["/data"],
+    )
+
+
 class CreateSandbox(Closed):
     """The wish for a sandbox."""
 
     template: Name = Field(default="base", description="Name or id of a template.", examples=["base"])
     timeout_seconds: Annotated[Seconds, Field(gt=0)] = Field(
-        default=300, description="From the moment the sandbox runs until it is killed.", examples=[300]
+        default=300, description="From the moment the sandbox runs until its deadline.", examples=[300]
+    )
+    on_deadline: OnDeadline = Field(
+        default=OnDeadline.KILL,
+        description="What happens then; after pause_files, which keeps no memory, a resume boots.",
+    )
+    auto_resume: Flag = Field(
+        default=False, description="Whether a request for it wakes it while it is paused, and waits for that."
     )
     metadata: Texts = Field(default={}, description="Your own words about it; lists can be filtered by them.")
     env: Texts = Field(default={}, description="Environment of every command inside.")
@@ -112,6 +129,9 @@ class CreateSandbox(Closed):
         default=True, description="Whether callers of its daemon must show the access token."
     )
     limits: LimitsWish = LimitsWish()
+    volumes: list[VolumeMount] = Field(
+        default=[], description="What it sees that outlives it, 16 at most; each at a path of its own."
+    )
 
     model_config = ConfigDict(
         extra="forbid",
@@ -124,7 +144,7 @@ class CreateSandbox(Closed):
 class SetTimeout(Closed):
     """A new deadline, counted from now."""
 
-    timeout_seconds: Annotated[Seconds, Field(ge=0)] = Field(description="0 kills at once.", examples=[600])
+    timeout_seconds: Annotated[Seconds, Field(ge=0)] = Field(description="0: now.", examples=[600])
     extend_only: Flag = Field(default=False, description="Leave a deadline that is later than this as it is.")
 
 
@@ -149,6 +169,14 @@ class Limits(BaseModel):
     disk_bytes: int
 
 
+class MountedVolume(BaseModel):
+    """A volume that a sandbox sees."""
+
+    volume_id: str
+    name: str = Field(description="At the time of the create.")
+    path: str
+
+
 class Sandbox(BaseModel):
     """A sandbox."""
 
@@ -160,10 +188,13 @@ class Sandbox(BaseModel):
     internet: bool
     network: Network
     incoming: Incoming
+    volumes: list[MountedVolume]
     metadata: dict[str, str]
     created_at: datetime
     started_at: datetime | None = Field(description="When it took its first command.")
-    deadline: datetime = Field(description="When it is killed.")
+    deadline: datetime = Field(description="When it is killed or paused, if it runs then.")
+    on_deadline: OnDeadline
+    auto_resume: bool
     ended_at: datetime | None
     end_reason: EndReason | None = Field(description="Why it is no longer there.")
     runtime: str = Field(examples=["gvisor"])
@@ -263,6 +294,21 @@ class Team(BaseModel):
     id: str
     name: str
     created_at: datetime
+
+
+class Pool(BaseModel):
+    """Machines of one template and size that wait to become sandboxes."""
+
+    template: str
+    template_id: str
+    limits: Limits
+    ready: int = Field(description="How many wait.")
+    wanted: int = Field(description="How many should.")
+    hits: int = Field(description="Creates since the server's start that found one.")
+    misses: int = Field(description="Creates that found none, and restored or booted one.")
+    oldest_since: datetime | None = Field(description="Since when the one waits that waits longest.")
+    machine_bytes: int = Field(description="What one takes of the host's memory.")
+    problem: str | None = Field(description="Why none can be made at the moment.")
 
 
 class KeyWish(Closed):

@@ -116,7 +116,7 @@ class _Calls:
     async def set_timeout(
         self, actor: Caller, sandbox_id: SandboxId, body: models.SetTimeout
     ) -> models.Sandbox:
-        """Set when a sandbox is killed, counted from now."""
+        """Set when a sandbox is killed, or paused if it was created so; counted from now."""
         verb = self._control.refresh if body.extend_only else self._control.set_timeout
         return self._owned(await verb(actor, sandbox_id, timedelta(seconds=body.timeout_seconds)))
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from atoll.server.api.rest import models
-from atoll.server.control.requests import CreateSandbox, LimitsOverride
+from atoll.server.control.requests import CreateSandbox, LimitsOverride, MountWish
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.egress_proxy import EgressProxy, ProxyTLS
 from atoll.server.domain.egress_rules import HeaderRule
@@ -37,6 +37,9 @@ def to_wish(body: models.CreateSandbox) -> CreateSandbox:
             processes=body.limits.processes,
             disk_bytes=body.limits.disk_bytes,
         ),
+        volumes=tuple(MountWish(name=one.volume, path=one.path) for one in body.volumes),
+        on_deadline=body.on_deadline,
+        auto_resume=body.auto_resume,
     )
 
 
@@ -113,10 +116,16 @@ def from_sandbox(
             mask_host=sandbox.ingress.mask_host,
             https_ports=list(sandbox.ingress.https_ports),
         ),
+        volumes=[
+            models.MountedVolume(volume_id=one.volume_id, name=one.name, path=one.path)
+            for one in sandbox.volumes
+        ],
         metadata=dict(sandbox.metadata),
         created_at=sandbox.created_at,
         started_at=sandbox.started_at,
         deadline=sandbox.deadline,
+        on_deadline=sandbox.on_deadline,
+        auto_resume=sandbox.auto_resume,
         ended_at=sandbox.ended_at,
         end_reason=sandbox.end_reason,
         runtime=sandbox.runtime,

@@ -62,10 +62,10 @@ class Checkpoints:
         there = {
             "template_id": checkpoint.template_id,
             "disk_bytes": checkpoint.disk_bytes,
-            "volume_paths": sorted(checkpoint.volume_paths),
         }
         wanted = {name: value for name, value in json.loads(describe(spec)).items() if name in there}
-        if checkpoint.runtime != NAME or there != wanted:
+        volumes = {mount.path for mount in spec.volumes}
+        if checkpoint.runtime != NAME or there != wanted or not volumes.issuperset(checkpoint.volume_paths):
             raise FailedPreconditionError(
                 f"Checkpoint '{origin.name}' does not fit", details=f"{there}, not {wanted}"
             )

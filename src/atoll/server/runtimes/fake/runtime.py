@@ -33,6 +33,7 @@ from atoll.server.domain.machine import (
     Usage,
 )
 from atoll.server.domain.sandbox import EndReason
+from atoll.server.domain.volume import VolumeMount
 from atoll.server.ports.runtime import Runtime
 from atoll.server.runtimes import images
 from atoll.server.runtimes.events import EventQueue
@@ -157,6 +158,16 @@ class FakeRuntime(Runtime):
             (directory / name).unlink(missing_ok=True)
         if directory.exists() and not (directory / "slot").exists():
             directory.rmdir()
+
+    @override
+    async def attach(self, sandbox_id: SandboxId, mounts: Sequence[VolumeMount]) -> None:
+        await self.faults.at("attach")
+        if not _runs(self._home / sandbox_id):
+            raise NotFoundError(f"no machine {sandbox_id}")
+        spec = self._home / sandbox_id / "spec"
+        content = json.loads(spec.read_text())
+        paths = {*content["volume_paths"], *(mount.path for mount in mounts)}
+        spec.write_text(json.dumps({**content, "volume_paths": sorted(paths)}))
 
     @override
     async def set_egress(self, sandbox_id: SandboxId, egress: EgressPolicy) -> None:

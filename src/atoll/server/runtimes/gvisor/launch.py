@@ -10,7 +10,7 @@ import errno
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from atoll.server.domain.errors import (
     UnavailableError,
 )
 from atoll.server.domain.machine import MachineSpec
+from atoll.server.domain.volume import VolumeMount
 from atoll.server.host.cgroup_base import Cgroup, CgroupError
 from atoll.server.host.cgroup_moves import QuickMoves
 from atoll.server.host.runsc import Runsc, RunscError, RunscTimeoutError
@@ -42,6 +43,7 @@ from atoll.server.runtimes.gvisor.record import Record, boot_id
 from atoll.server.runtimes.gvisor.running import Running, hold
 from atoll.server.runtimes.gvisor.serving import serves
 from atoll.server.runtimes.gvisor.spec import BundleSpec, bundle, shm_bytes
+from atoll.server.runtimes.gvisor.volume_mounts import VolumeMounts
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +59,7 @@ class Launcher:
         templates: Templates,
         slots: Slots,
         volumes: VolumeFiles,
+        mounts: VolumeMounts,
         origins: Origins,
         options: GVisorOptions,
     ) -> None:
@@ -66,6 +69,7 @@ class Launcher:
         self._templates = templates
         self._slots = slots
         self._volumes = volumes
+        self._mounts = mounts
         self._origins = origins
         self._options = options
         self._quick_moves = QuickMoves()
@@ -81,17 +85,17 @@ class Launcher:
         with translated(self._options):
             origin = await self._origins.read(path, spec) if path is not None else None
             self._check_room()
-            volumes = [(await self._volumes.directory(mount.volume_id), mount.path) for mount in spec.volumes]
+            volumes = await self._directories(spec.volumes)
             record = await self._plan(spec, origin)
             directory = self._places.directory(spec.sandbox_id)
             self._write_down(record, directory)
             cgroup = self._places.cgroup(spec.sandbox_id)
-            slot, _ = await both(
+            slot, mounted = await both(
                 self._slots.acquire(spec.sandbox_id, spec.egress),
-                finish_in_thread(self._make_cgroup, spec, cgroup),
+                finish_in_thread(self._prepare, spec, cgroup, volumes),
             )
             record = replace(record, address=slot.address)
-            self._describe(spec, record, rootfs, slot.netns, tuple(volumes))
+            self._describe(spec, record, rootfs, slot.netns, mounted)
             prepared = time.monotonic()
             # Not earlier: the first quick move would have the making of the group wait for 10 ms.
             with self._quick_moves.wanted():
@@ -147,7 +151,7 @@ class Launcher:
             template_id=spec.template_id,
             disk_bytes=spec.limits.disk_bytes,
             shm_bytes=shm,
-            volume_paths=tuple(mount.path for mount in spec.volumes),
+            volume_paths=tuple(sorted(mount.path for mount in spec.volumes)),
         )
 
     def _write_down(self, record: Record, directory: Directory) -> None:
@@ -173,6 +177,27 @@ class Launcher:
                 await beginner.restore(spec, directory, image=origin.path, timeout_s=patience)
                 await serves(address)
 
+    async def attach(self, running: Running, mounts: Sequence[VolumeMount]) -> Running:
+        """Give a machine that runs volumes that it did not have; for errors see ``Runtime.attach``."""
+        sandbox_id = running.record.sandbox_id
+        with translated(self._options):
+            volumes = await self._directories(mounts)
+            paths = {*running.record.volume_paths, *(mount.path for mount in mounts)}
+            record = replace(running.record, volume_paths=tuple(sorted(paths)))
+            # First the record: what shares volumes stands still while it is written down.
+            await finish_in_thread(record.write, running.directory.path)
+            await finish_in_thread(self._mounts.add, sandbox_id, volumes)
+        return replace(running, record=record)
+
+    async def _directories(self, mounts: Sequence[VolumeMount]) -> list[tuple[Path, str]]:
+        return [(await self._volumes.directory(mount.volume_id), mount.place) for mount in mounts]
+
+    def _prepare(self, spec: MachineSpec, cgroup: Cgroup, volumes: Sequence[tuple[Path, str]]) -> Path:
+        self._make_cgroup(spec, cgroup)
+        path = self._mounts.make(spec.sandbox_id)
+        self._mounts.add(spec.sandbox_id, volumes)
+        return path
+
     def _make_cgroup(self, spec: MachineSpec, cgroup: Cgroup) -> None:
         options = self._options
         cgroup.create(
@@ -187,7 +212,7 @@ class Launcher:
         record: Record,
         rootfs: Path,
         netns: str,
-        volumes: tuple[tuple[Path, str], ...],
+        volumes: Path,
     ) -> None:
         described = bundle(
             BundleSpec(

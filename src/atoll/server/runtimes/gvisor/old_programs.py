@@ -14,7 +14,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from atoll.server.domain.errors import AtollError
+from atoll.server.domain.errors import AtollError, FailedPreconditionError
 from atoll.server.domain.storage import Collected, Kind, Leftover
 from atoll.server.host.storage import size_on_disk
 from atoll.server.host.threads import finish_in_thread
@@ -32,6 +32,7 @@ class _Used:
     guestds: set[str] = field(default_factory=set)
     versions: set[str] = field(default_factory=set)
     programs: set[Path] = field(default_factory=set)
+    templates: set[str] = field(default_factory=set)
 
 
 class OldPrograms(Collector):
@@ -53,12 +54,9 @@ class OldPrograms(Collector):
     @override
     async def collect(self, needed: Read, *, dry: bool) -> Collected:
         runscs = {} if self._shared else await self._programs.installed()
-        # In this order, and sandboxes again: one that pauses or resumes meanwhile is in one of them.
-        used, problems = _Used(), list[str]()
-        for look in (self._sandboxes, self._kept, self._sandboxes):
-            problems += await finish_in_thread(look, used)
+        used, problems = await finish_in_thread(_used, self._places, self._checkpoints)
         if problems:
-            return Collected(problems=tuple(problems))
+            return Collected(problems=tuple(f"programs: {one}" for one in problems))
         today = await finish_in_thread(self._programs.guestds.today)
         copies = [
             path
@@ -73,33 +71,57 @@ class OldPrograms(Collector):
         halves = [] if self._shared else await finish_in_thread(_halves, self._places.runscs)
         return await finish_in_thread(_remove, {Kind.GUESTD: copies, Kind.RUNSC: old, Kind.HALF: halves}, dry)
 
-    def _sandboxes(self, used: _Used) -> list[str]:
-        problems = []
-        for path in directories(self._places.sandboxes):
-            record = Record.read(path)
-            if record is None:
-                if path.exists():
-                    problems.append(f"programs: {path} does not say what it needs")
-                continue
-            used.guestds.add(record.guestd)
-            used.versions.add(record.runsc_version)
-            used.programs.add(Path(record.runsc))
-        return problems
 
-    def _kept(self, used: _Used) -> list[str]:
-        problems = []
-        for path in self._checkpoints.iterdir() if self._checkpoints.exists() else ():
-            if path.name.startswith("."):
-                continue
-            try:
-                checkpoint = images.read_manifest(path)
-            except AtollError as error:
-                if path.exists():
-                    problems.append(f"programs: {error}: {error.details}")
-                continue
-            used.guestds.add(checkpoint.guestd)
-            used.versions.add(checkpoint.runtime_version)
-        return problems
+def templates_in_use(places: Places, checkpoints: Path) -> frozenset[str]:
+    """
+    Name the templates that machines and checkpoints lie over.
+
+    Raises:
+        FailedPreconditionError: one of them does not say.
+    """
+    used, problems = _used(places, checkpoints)
+    if problems:
+        raise FailedPreconditionError("; ".join(problems))
+    return frozenset(used.templates)
+
+
+def _used(places: Places, checkpoints: Path) -> tuple[_Used, list[str]]:
+    # In this order, and sandboxes again: one that pauses or resumes meanwhile is in one of them.
+    used = _Used()
+    problems = [*_by_machines(places, used), *_by_checkpoints(checkpoints, used)]
+    return used, [*problems, *_by_machines(places, used)]
+
+
+def _by_machines(places: Places, used: _Used) -> list[str]:
+    problems = []
+    for path in directories(places.sandboxes):
+        record = Record.read(path)
+        if record is None:
+            if path.exists():
+                problems.append(f"{path} does not say what it needs")
+            continue
+        used.guestds.add(record.guestd)
+        used.versions.add(record.runsc_version)
+        used.programs.add(Path(record.runsc))
+        used.templates.add(record.template_id)
+    return problems
+
+
+def _by_checkpoints(checkpoints: Path, used: _Used) -> list[str]:
+    problems = []
+    for path in checkpoints.iterdir() if checkpoints.exists() else ():
+        if path.name.startswith("."):
+            continue
+        try:
+            checkpoint = images.read_manifest(path)
+        except AtollError as error:
+            if path.exists():
+                problems.append(f"{error}: {error.details}")
+            continue
+        used.guestds.add(checkpoint.guestd)
+        used.versions.add(checkpoint.runtime_version)
+        used.templates.add(checkpoint.template_id)
+    return problems
 
 
 def _halves(directory: Path | None) -> list[Path]:

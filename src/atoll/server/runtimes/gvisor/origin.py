@@ -110,8 +110,8 @@ def _unfit(checkpoint: Checkpoint, here: Facts, spec: MachineSpec) -> str | None
         ("has a root disk of bytes:", checkpoint.disk_bytes, spec.limits.disk_bytes),
         (
             "has volumes at",
-            sorted(checkpoint.volume_paths),
-            sorted(mount.path for mount in spec.volumes),
+            ", ".join(sorted({*checkpoint.volume_paths} - {mount.path for mount in spec.volumes})),
+            "",
         ),
     )
     for what, there, wanted in differences:

@@ -16,6 +16,7 @@ class Places:
     Attributes:
         home_id: 6 hexadecimal digits.
         sandboxes: a directory for each sandbox is made in it.
+        volume_mounts: where volumes are mounted for sandboxes.
         runsc_state: runsc's own directory; its sockets are in it, so the path is short (at most 64 bytes).
         runsc: the program.
         guestd: the program that runs first in every sandbox; static.
@@ -25,6 +26,7 @@ class Places:
 
     home_id: str
     sandboxes: Path
+    volume_mounts: Path
     runsc_state: Path
     runsc: Path
     guestd: Path

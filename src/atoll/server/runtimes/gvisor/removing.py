@@ -22,6 +22,7 @@ from atoll.server.ports.slots import Slots
 from atoll.server.runtimes.gvisor.options import GVisorOptions
 from atoll.server.runtimes.gvisor.places import Places
 from atoll.server.runtimes.gvisor.record import Record, directories
+from atoll.server.runtimes.gvisor.volume_mounts import VolumeMounts
 
 log = structlog.get_logger(__name__)
 
@@ -29,8 +30,17 @@ log = structlog.get_logger(__name__)
 class Remover:
     """Removes machines."""
 
-    def __init__(self, *, places: Places, runsc: Runsc, slots: Slots, options: GVisorOptions) -> None:
+    def __init__(
+        self,
+        *,
+        places: Places,
+        runsc: Runsc,
+        slots: Slots,
+        mounts: VolumeMounts,
+        options: GVisorOptions,
+    ) -> None:
         self._places = places
+        self._mounts = mounts
         self._runsc = runsc
         self._slots = slots
         self._options = options
@@ -66,7 +76,8 @@ class Remover:
         """List the names of all of which anything is on this host; the caller checks their form."""
         on_disk = {path.name for path in await asyncio.to_thread(directories, self._places.sandboxes)}
         in_kernel = cgroup.children(self._places.cgroup_parent)
-        return on_disk | in_kernel | self._runsc.containers() | set(await self._slots.held())
+        mounted = await asyncio.to_thread(self._mounts.names)
+        return on_disk | in_kernel | mounted | self._runsc.containers() | set(await self._slots.held())
 
     def remove_shared(self) -> None:
         """
@@ -77,8 +88,9 @@ class Remover:
         """
         try:
             self._runsc.unmount_shared()
+            self._mounts.close()
         except OSError as error:
-            raise UnavailableError("A mount of runsc's cannot be removed", details=str(error)) from error
+            raise UnavailableError("A mount of sandboxes cannot be removed", details=str(error)) from error
         cgroup.remove_empty(self._places.cgroup_parent)
 
     def _may_be_starting(self, directory: Path) -> bool:
@@ -99,6 +111,7 @@ class Remover:
 
     def _remove_files(self, sandbox_id: SandboxId, directory: Path) -> None:
         self._runsc.remove_state(sandbox_id)
+        self._mounts.remove(sandbox_id)
         # The record goes last: while it is there, a next attempt knows what this was.
         try:
             paths = sorted(directory.iterdir(), key=lambda path: path.name == "machine.json")

@@ -16,10 +16,16 @@ from typing_extensions import override
 
 from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
-from atoll.server.domain.errors import DeadlineExceededError, InvalidArgumentError, NotFoundError
+from atoll.server.domain.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
 from atoll.server.domain.machine import Machine, MachineEnded, MachineEvent, MachineSpec, Observation, Usage
 from atoll.server.domain.sandbox import EndReason
+from atoll.server.domain.volume import VolumeMount
 from atoll.server.host.cgroup_base import CgroupError
 from atoll.server.host.pidfd import Pidfd
 from atoll.server.host.runsc import Runsc, RunscError
@@ -45,6 +51,7 @@ from atoll.server.runtimes.gvisor.removing import Remover
 from atoll.server.runtimes.gvisor.running import Running
 from atoll.server.runtimes.gvisor.saving import HungError, Saver
 from atoll.server.runtimes.gvisor.usage import UsageReader
+from atoll.server.runtimes.gvisor.volume_mounts import VolumeMounts
 
 log = structlog.get_logger(__name__)
 
@@ -83,16 +90,20 @@ class GVisorRuntime(Runtime):
         )
         origins = Origins(runsc=self._runsc, programs=self.programs, timeout_s=self._options.start_timeout_s)
         self._saver = Saver(runsc=self._runsc, slots=slots, origins=origins, options=self._options)
+        self._mounts = VolumeMounts(places.volume_mounts)
         self._launcher = Launcher(
             places=places,
             runsc=self._runsc,
             templates=templates,
             slots=slots,
             volumes=volumes,
+            mounts=self._mounts,
             origins=origins,
             options=self._options,
         )
-        self._remover = Remover(places=places, runsc=self._runsc, slots=slots, options=self._options)
+        self._remover = Remover(
+            places=places, runsc=self._runsc, slots=slots, mounts=self._mounts, options=self._options
+        )
         self._events = EventQueue(self._options.events)
         self._running: dict[SandboxId, Running] = {}
         # Those of them that ended by themselves: one each, whatever the events' bound is.
@@ -119,6 +130,10 @@ class GVisorRuntime(Runtime):
     async def open(self) -> Sequence[Machine]:
         for directory in (self._places.sandboxes, self._places.runsc_state):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            await finish_in_thread(self._mounts.open)
+        except OSError as error:
+            raise UnavailableError("Sandboxes cannot have volumes here", details=str(error)) from error
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
         for path in await asyncio.to_thread(directories, self._places.sandboxes):
@@ -185,6 +200,15 @@ class GVisorRuntime(Runtime):
     async def abandon(self, sandbox_id: SandboxId) -> None:
         self._forget(sandbox_id)
         await self._remover.remove_but_slot(sandbox_id)
+
+    @override
+    async def attach(self, sandbox_id: SandboxId, mounts: Sequence[VolumeMount]) -> None:
+        running = self._running.get(sandbox_id)
+        if running is None or sandbox_id in self._ended:
+            raise NotFoundError("No such machine", details=sandbox_id)
+        attached = await self._launcher.attach(running, mounts)
+        if self._running.get(sandbox_id) is running:
+            self._running[sandbox_id] = attached
 
     @override
     async def set_egress(self, sandbox_id: SandboxId, egress: EgressPolicy) -> None:

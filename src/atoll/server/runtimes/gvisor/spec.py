@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atoll.server.domain.volume import VOLUMES
 from atoll.server.runtimes.gvisor.options import GVisorOptions
 
 GUESTD = "/.atoll/guestd"
@@ -41,7 +42,7 @@ class BundleSpec:
         cgroup: the control group's path; it exists, and its memory limit is what the sandbox shows as its
             memory.
         shm_bytes: size of /dev/shm.
-        volumes: directories of the host, and where they are inside; others may have them too.
+        volumes: the directory of the host below which its volumes are mounted, now or later.
     """
 
     rootfs: Path
@@ -50,7 +51,7 @@ class BundleSpec:
     netns: str
     cgroup: str
     shm_bytes: int
-    volumes: tuple[tuple[Path, str], ...] = ()
+    volumes: Path
 
 
 def bundle(spec: BundleSpec, options: GVisorOptions) -> dict[str, Any]:
@@ -133,13 +134,12 @@ def _mounts(spec: BundleSpec) -> list[dict[str, Any]]:
             "source": str(spec.guestd),
             "options": ["bind", "ro", "nosuid", "nodev"],
         },
-        *(
-            {
-                "destination": path,
-                "type": "bind",
-                "source": str(directory),
-                "options": ["bind", "rw", "nosuid", "nodev"],
-            }
-            for directory, path in spec.volumes
-        ),
+        # What the host mounts below it later appears inside, too. With what is mounted there already, or the
+        # kernel refuses: who is in a user namespace must not uncover what lies under a mount.
+        {
+            "destination": VOLUMES,
+            "type": "bind",
+            "source": str(spec.volumes),
+            "options": ["rbind", "rw", "rslave", "nosuid", "nodev"],
+        },
     ]

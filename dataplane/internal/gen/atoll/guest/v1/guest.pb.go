@@ -133,8 +133,11 @@ type Configuration struct {
 	Limits         *Limits                `protobuf:"bytes,9,opt,name=limits,proto3" json:"limits,omitempty"`
 	Network        *Network               `protobuf:"bytes,10,opt,name=network,proto3" json:"network,omitempty"`
 	Volumes        []*Volume              `protobuf:"bytes,11,rep,name=volumes,proto3" json:"volumes,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The machine waited in a pool, and got a configuration there after its restore: hooks have run since, and are not
+	// run again.
+	Claimed       bool `protobuf:"varint,12,opt,name=claimed,proto3" json:"claimed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Configuration) Reset() {
@@ -242,6 +245,13 @@ func (x *Configuration) GetVolumes() []*Volume {
 		return x.Volumes
 	}
 	return nil
+}
+
+func (x *Configuration) GetClaimed() bool {
+	if x != nil {
+		return x.Claimed
+	}
+	return false
 }
 
 type Identity struct {
@@ -944,7 +954,7 @@ const file_atoll_guest_v1_guest_proto_rawDesc = "" +
 	"\x10ConfigureRequest\x12C\n" +
 	"\rconfiguration\x18\x01 \x01(\v2\x1d.atoll.guest.v1.ConfigurationR\rconfiguration\"-\n" +
 	"\x11ConfigureResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion\"\xa5\x04\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\"\xbf\x04\n" +
 	"\rConfiguration\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1e\n" +
 	"\n" +
@@ -959,7 +969,8 @@ const file_atoll_guest_v1_guest_proto_rawDesc = "" +
 	"\x06limits\x18\t \x01(\v2\x16.atoll.guest.v1.LimitsR\x06limits\x121\n" +
 	"\anetwork\x18\n" +
 	" \x01(\v2\x17.atoll.guest.v1.NetworkR\anetwork\x120\n" +
-	"\avolumes\x18\v \x03(\v2\x16.atoll.guest.v1.VolumeR\avolumes\x1a6\n" +
+	"\avolumes\x18\v \x03(\v2\x16.atoll.guest.v1.VolumeR\avolumes\x12\x18\n" +
+	"\aclaimed\x18\f \x01(\bR\aclaimed\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9e\x01\n" +

@@ -39,7 +39,8 @@ class GuestService(Protocol):
 
     async def launch(self, request: LaunchRequest, ctx: RequestContext[LaunchRequest, LaunchResponse], /) -> LaunchResponse:
         """
-        Run the template's start command, and answer when its probe says that it is ready.
+        Run the template's start command, and answer when its probe says that it is ready. One that runs already is ended
+        first.
         Errors: failed_precondition (it ended with an error, or there is no configuration yet), deadline_exceeded.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
@@ -180,7 +181,8 @@ class GuestServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> LaunchResponse:
         """
-        Run the template's start command, and answer when its probe says that it is ready.
+        Run the template's start command, and answer when its probe says that it is ready. One that runs already is ended
+        first.
         Errors: failed_precondition (it ended with an error, or there is no configuration yet), deadline_exceeded.
         """
         return await self.execute_unary(
@@ -279,7 +281,8 @@ class GuestServiceSync(Protocol):
 
     def launch(self, request: LaunchRequest, ctx: RequestContext[LaunchRequest, LaunchResponse], /) -> LaunchResponse:
         """
-        Run the template's start command, and answer when its probe says that it is ready.
+        Run the template's start command, and answer when its probe says that it is ready. One that runs already is ended
+        first.
         Errors: failed_precondition (it ended with an error, or there is no configuration yet), deadline_exceeded.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
@@ -417,7 +420,8 @@ class GuestServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> LaunchResponse:
         """
-        Run the template's start command, and answer when its probe says that it is ready.
+        Run the template's start command, and answer when its probe says that it is ready. One that runs already is ended
+        first.
         Errors: failed_precondition (it ended with an error, or there is no configuration yet), deadline_exceeded.
         """
         return self.execute_unary(

@@ -57,7 +57,8 @@ type GuestServiceClient interface {
 	// Until the first one, the daemon's public port answers "unavailable".
 	// A message with a generation that is not newer than the last is refused: failed_precondition.
 	Configure(context.Context, *connect.Request[v1.ConfigureRequest]) (*connect.Response[v1.ConfigureResponse], error)
-	// Run the template's start command, and answer when its probe says that it is ready.
+	// Run the template's start command, and answer when its probe says that it is ready. One that runs already is ended
+	// first.
 	// Errors: failed_precondition (it ended with an error, or there is no configuration yet), deadline_exceeded.
 	Launch(context.Context, *connect.Request[v1.LaunchRequest]) (*connect.Response[v1.LaunchResponse], error)
 	// Kill the processes that hold most memory, never guestd itself: the greediest, then the next, until those killed
@@ -155,7 +156,8 @@ type GuestServiceHandler interface {
 	// Until the first one, the daemon's public port answers "unavailable".
 	// A message with a generation that is not newer than the last is refused: failed_precondition.
 	Configure(context.Context, *connect.Request[v1.ConfigureRequest]) (*connect.Response[v1.ConfigureResponse], error)
-	// Run the template's start command, and answer when its probe says that it is ready.
+	// Run the template's start command, and answer when its probe says that it is ready. One that runs already is ended
+	// first.
 	// Errors: failed_precondition (it ended with an error, or there is no configuration yet), deadline_exceeded.
 	Launch(context.Context, *connect.Request[v1.LaunchRequest]) (*connect.Response[v1.LaunchResponse], error)
 	// Kill the processes that hold most memory, never guestd itself: the greediest, then the next, until those killed

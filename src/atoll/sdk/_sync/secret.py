@@ -1,0 +1,140 @@
+# Generated from sdk/_async/secret.py by scripts/unasync.py. DO NOT EDIT.
+"""Secrets: values that requests of sandboxes carry, and that no sandbox sees."""
+
+import builtins
+from collections.abc import Mapping
+
+from atoll.sdk._sync.api import Api
+from atoll.sdk._synchronization import undo
+from atoll.sdk.connection import resolve
+from atoll.sdk.models import SecretInfo
+from atoll.sdk.network import secret_placeholder
+
+
+class Secret:
+    """
+    Values under names, for ``Network(headers=...)``: written, and never read again.
+
+    A reference is a name, in whatever case, or an id. Every call but ``fill`` takes ``api_url``, ``api_key``
+    and ``request_timeout``, as ``Sandbox``'s do.
+    """
+
+    @staticmethod
+    def fill(name: str) -> str:
+        """
+        Return what stands for a secret in a header's value: ``${e2b.secrets.<name>}``.
+
+        Raises:
+            InvalidArgumentError: no secret is called that.
+        """
+        return secret_placeholder(name)
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        value: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> SecretInfo:
+        """
+        Keep a value.
+
+        Args:
+            name: 1 to 128 characters, no braces, slashes or control characters; kept in lower case.
+            value: at most 64 KiB of UTF-8.
+            metadata: your own words about it, at most 32 pairs; not secret.
+
+        Raises:
+            AlreadyExistsError: the team has one of this name.
+            InvalidArgumentError: name, value or metadata outside their bounds.
+            ResourceExhaustedError: the team has as many as it may.
+        """
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            return api.create_secret(name, value, metadata or {})
+        finally:
+            undo(api.close)
+
+    @classmethod
+    def get(
+        cls,
+        reference: str,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> SecretInfo:
+        """
+        Read what is known of a secret.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            return api.get_secret(reference)
+        finally:
+            undo(api.close)
+
+    @classmethod
+    def list(
+        cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
+    ) -> builtins.list[SecretInfo]:
+        """List your secrets, in the order of their names."""
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            return api.secrets()
+        finally:
+            undo(api.close)
+
+    @classmethod
+    def update(
+        cls,
+        reference: str,
+        value: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> SecretInfo:
+        """
+        Give a secret another value; requests of running sandboxes carry it, too, after some 5 s.
+
+        Args:
+            metadata: None: as it is.
+
+        Raises:
+            NotFoundError: there is none.
+            InvalidArgumentError: value or metadata outside their bounds.
+        """
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            return api.update_secret(reference, value, metadata)
+        finally:
+            undo(api.close)
+
+    @classmethod
+    def delete(
+        cls,
+        reference: str,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> None:
+        """
+        Delete a secret; requests whose rule names it are refused from then on.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            api.delete_secret(reference)
+        finally:
+            undo(api.close)

@@ -1,0 +1,145 @@
+# Generated from sdk/_async/volume.py by scripts/unasync.py. DO NOT EDIT.
+"""Volumes: files that outlive sandboxes, and that several sandboxes see at once."""
+
+import builtins
+from types import TracebackType
+from typing import Self
+
+from atoll.sdk import stored
+from atoll.sdk._sync.api import Api
+from atoll.sdk._sync.volume_files import VolumeFiles
+from atoll.sdk._synchronization import undo, whole
+from atoll.sdk.connection import Connection, resolve
+from atoll.sdk.models import VolumeInfo
+
+
+class Volume:
+    """
+    Files that outlive sandboxes.
+
+    Make one with ``create``, find one with ``get``; ``Sandbox.create(volumes={"/data": volume})`` has a
+    sandbox see it. As a context manager it closes its connections at the end; the volume stays until
+    ``delete``.
+
+    Every class method takes ``api_url``, ``api_key`` and ``request_timeout``, as ``Sandbox``'s do.
+
+    Attributes:
+        files: read, write and list what is in it, without a sandbox.
+        info: what is known of it.
+    """
+
+    files: VolumeFiles
+    info: VolumeInfo
+
+    def __init__(self, connection: Connection, opened: stored.OpenedVolume) -> None:
+        self.info = opened.info
+        self.files = VolumeFiles(connection, opened.info.id, opened.token)
+
+    def __repr__(self) -> str:
+        return f"<Volume {self.name!r}, {self.id}>"
+
+    @property
+    def id(self) -> str:
+        """The volume's id."""
+        return self.info.id
+
+    @property
+    def name(self) -> str:
+        """The volume's name."""
+        return self.info.name
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> Self:
+        """
+        Create an empty volume.
+
+        Args:
+            name: 1 to 63 letters, digits, ``-`` and ``_``, a letter or digit first.
+
+        Raises:
+            AlreadyExistsError: the team has one of this name.
+            InvalidArgumentError: the name has another form.
+            ResourceExhaustedError: there are as many as there may be, or the server's disk is full.
+            UnavailableError: the server's machine has no loop devices, or Atoll does not answer.
+        """
+        connection = resolve(api_url, api_key, request_timeout)
+        api = Api(connection)
+        try:
+            made = whole(lambda: api.create_volume(name), lambda made: api.delete_volume(made.info.id))
+            return cls(connection, made)
+        finally:
+            undo(api.close)
+
+    @classmethod
+    def get(
+        cls,
+        reference: str,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> Self:
+        """
+        Find a volume, by name or id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        connection = resolve(api_url, api_key, request_timeout)
+        api = Api(connection)
+        try:
+            return cls(connection, api.get_volume(reference))
+        finally:
+            undo(api.close)
+
+    @classmethod
+    def list(
+        cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
+    ) -> builtins.list[VolumeInfo]:
+        """List your volumes, oldest first."""
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            return api.volumes()
+        finally:
+            undo(api.close)
+
+    @classmethod
+    def delete(
+        cls,
+        reference: str,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> None:
+        """
+        Delete a volume, by name or id, with all that is in it.
+
+        Raises:
+            NotFoundError: there is none.
+            FailedPreconditionError: a sandbox has it: kill that first.
+        """
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            api.delete_volume(reference)
+        finally:
+            undo(api.close)
+
+    def close(self) -> None:
+        """Close the connections. The volume stays."""
+        self.files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        undo(self.close)
