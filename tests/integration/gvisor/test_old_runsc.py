@@ -148,6 +148,8 @@ async def test_a_version_goes_when_nothing_needs_it(host: Host, tmp_path: Path) 
         assert found.problems == ()
         return {(one.kind, one.name) for one in found.leftovers}
 
+    # Without a manifest it needs nothing.
+    (checkpoints / "stray").mkdir()
     await updated(host, "later")
     assert await collect() == {(Kind.GUESTD, "old")}
     await host.runtime.checkpoint(machine.sandbox_id, checkpoints / "one", kind=MEMORY, leave_running=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from atoll.server.domain.errors import AtollError, FailedPreconditionError
+from atoll.server.domain.errors import AtollError, FailedPreconditionError, NotFoundError
 from atoll.server.domain.storage import Collected, Kind, Leftover
 from atoll.server.host.storage import size_on_disk
 from atoll.server.host.threads import finish_in_thread
@@ -114,9 +114,11 @@ def _by_checkpoints(checkpoints: Path, used: _Used) -> list[str]:
             continue
         try:
             checkpoint = images.read_manifest(path)
+        except NotFoundError:
+            # Gone meanwhile, or no checkpoint: without a manifest nothing can be restored.
+            continue
         except AtollError as error:
-            if path.exists():
-                problems.append(f"{error}: {error.details}")
+            problems.append(f"{error}: {error.details}")
             continue
         used.guestds.add(checkpoint.guestd)
         used.versions.add(checkpoint.runtime_version)
