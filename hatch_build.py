@@ -13,7 +13,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PROGRAMS = ("atoll-guestd", "atoll-edge")
+PROGRAMS = ("atoll-guestd", "atoll-edge", "atoll-blobs")
 # The first release with everything that dataplane/go.mod asks for.
 OLDEST_GO = (1, 26)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from atoll.sdk._async.pty import AsyncPty
     from atoll.sdk._async.sandbox import AsyncSandbox
     from atoll.sdk._async.secret import AsyncSecret
+    from atoll.sdk._async.server import AsyncServer
     from atoll.sdk._async.snapshot import AsyncSnapshot
     from atoll.sdk._async.team import AsyncTeam
     from atoll.sdk._async.volume import AsyncVolume
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from atoll.sdk._sync.pty import Pty
     from atoll.sdk._sync.sandbox import Sandbox
     from atoll.sdk._sync.secret import Secret
+    from atoll.sdk._sync.server import Server
     from atoll.sdk._sync.snapshot import Snapshot
     from atoll.sdk._sync.team import Team
     from atoll.sdk._sync.volume import Volume
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
         UnimplementedError,
     )
     from atoll.sdk.models import (
+        Collection,
         CommandResult,
         Fall,
         FileChange,
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
         FileInfo,
         FileType,
         KeyInfo,
+        Leftover,
         Limits,
         LogLine,
         MemoryKill,
@@ -91,12 +95,14 @@ __all__ = [
     "AsyncPty",
     "AsyncSandbox",
     "AsyncSecret",
+    "AsyncServer",
     "AsyncSnapshot",
     "AsyncTeam",
     "AsyncVolume",
     "AsyncVolumeFiles",
     "AsyncWatch",
     "AtollError",
+    "Collection",
     "CommandFailedError",
     "CommandHandle",
     "CommandResult",
@@ -114,6 +120,7 @@ __all__ = [
     "InternalError",
     "InvalidArgumentError",
     "KeyInfo",
+    "Leftover",
     "Limits",
     "LogLine",
     "MemoryKill",
@@ -134,6 +141,7 @@ __all__ = [
     "SandboxInfo",
     "Secret",
     "SecretInfo",
+    "Server",
     "Snapshot",
     "SnapshotInfo",
     "Stream",
@@ -163,6 +171,7 @@ _MODULES = {
     "atoll.sdk._async.pool": ("AsyncPool",),
     "atoll.sdk._async.pty": ("AsyncPty",),
     "atoll.sdk._async.sandbox": ("AsyncSandbox",),
+    "atoll.sdk._async.server": ("AsyncServer",),
     "atoll.sdk._async.secret": ("AsyncSecret",),
     "atoll.sdk._async.snapshot": ("AsyncSnapshot",),
     "atoll.sdk._async.team": ("AsyncTeam",),
@@ -178,6 +187,7 @@ _MODULES = {
     "atoll.sdk._sync.pool": ("Pool",),
     "atoll.sdk._sync.pty": ("Pty",),
     "atoll.sdk._sync.sandbox": ("Sandbox",),
+    "atoll.sdk._sync.server": ("Server",),
     "atoll.sdk._sync.secret": ("Secret",),
     "atoll.sdk._sync.snapshot": ("Snapshot",),
     "atoll.sdk._sync.team": ("Team",),
@@ -201,6 +211,7 @@ _MODULES = {
         "UnimplementedError",
     ),
     "atoll.sdk.models": (
+        "Collection",
         "CommandResult",
         "Fall",
         "FileChange",
@@ -208,6 +219,7 @@ _MODULES = {
         "FileInfo",
         "FileType",
         "KeyInfo",
+        "Leftover",
         "Limits",
         "LogLine",
         "MemoryKill",

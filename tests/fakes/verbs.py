@@ -9,10 +9,15 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.logbook import Logbook
 from atoll.server.control.requests import Actor
 from atoll.server.control.signing_in import SigningIn
+from atoll.server.control.storage_limits import StorageLimits
+from atoll.server.control.storing import Storing
 from atoll.server.control.verbs import Verbs
 from atoll.server.domain.logs import Line, LogQuery, life, select
 from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database
+from atoll.server.stores.sandboxes import SqliteSandboxes
+from atoll.server.stores.snapshots import SqliteSnapshots
+from atoll.server.stores.telling import Telling
 from fakes.control import FakeControl
 from fakes.events import events_in, webhooks_in
 from fakes.observing import FakeObserving
@@ -46,4 +51,12 @@ def verbs_over(control: FakeControl) -> Verbs:
         webhooks=webhooks_in(Database(None)),
         keys=keys,
         signing_in=SigningIn(keys=keys, store=api_keys, authenticate=control.authenticate),
+        storing=Storing(
+            store=SqliteSandboxes(Database(None), Telling(SystemClock(), most_waiting=1)),
+            snapshots=SqliteSnapshots(Database(None)),
+            packing=None,
+            collectors=(),
+            clock=SystemClock(),
+            limits=StorageLimits(),
+        ),
     )

@@ -16,6 +16,8 @@ from atoll.server.control.pool import PoolLimits
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.service import Control, Ports
 from atoll.server.control.signing_in import SigningIn
+from atoll.server.control.storage_limits import StorageLimits
+from atoll.server.control.storing import Storing
 from atoll.server.control.verbs import Verbs
 from atoll.server.control.volumes import VolumeLimits, Volumes
 from atoll.server.domain.errors import AtollError
@@ -24,10 +26,12 @@ from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.keys import DEFAULT_TEAM
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.ports.api_keys import ApiKeys
+from atoll.server.ports.checkpoints import Packing
 from atoll.server.ports.events import EventQuery
 from atoll.server.ports.snapshots import SnapshotStore
 from atoll.server.ports.store import Page, SandboxFilter, Store
 from atoll.server.ports.templates import Templates
+from atoll.server.runtimes.collecting import OldCheckpoints
 from atoll.server.runtimes.fake.clock import FakeClock
 from atoll.server.runtimes.fake.edge import FakeEdge
 from atoll.server.runtimes.fake.faults import Faults
@@ -146,6 +150,18 @@ class World:
             webhooks=webhooks_in(self.database, self.clock),
             keys=self.keys(),
             signing_in=SigningIn(keys=self.keys(), store=self.api_keys, authenticate=control.authenticate),
+            storing=self.storing(),
+        )
+
+    def storing(self, packing: Packing | None = None, limits: StorageLimits | None = None) -> Storing:
+        """Make what a server keeps small; not running yet."""
+        return Storing(
+            store=self.store,
+            snapshots=self.snapshots,
+            packing=packing,
+            collectors=(OldCheckpoints(self.checkpoints),),
+            clock=self.clock,
+            limits=limits or StorageLimits(),
         )
 
     def keys(self) -> Keys:

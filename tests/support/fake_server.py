@@ -54,6 +54,8 @@ def fake_host(place: str | None) -> serving.HostFactory:
 
         yield HostParts(
             checkpoints=CheckpointFiles(home.checkpoints),
+            packing=None,
+            collectors=(),
             runtime=FakeRuntime(home.sandboxes, faults=faults),
             guest=FakeGuest(faults=faults),
             edge=FakeEdge(faults=faults),

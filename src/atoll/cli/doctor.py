@@ -106,7 +106,7 @@ def _server() -> Iterator[Check]:
     need_server()
     from atoll.server.main.gvisor_host import program
 
-    for name in ("atoll-guestd", "atoll-edge"):
+    for name in ("atoll-guestd", "atoll-edge", "atoll-blobs"):
         yield ok("programs", str(program(name)))
 
 

@@ -34,6 +34,7 @@ _VERBS: Mapping[str, tuple[str, str]] = {
     "secret": ("atoll.cli.secret", "secret"),
     "team": ("atoll.cli.team", "team"),
     "key": ("atoll.cli.team", "key"),
+    "gc": ("atoll.cli.gc", "gc"),
     "ls": ("atoll.cli.files", "ls"),
     "cp": ("atoll.cli.files", "cp"),
 }

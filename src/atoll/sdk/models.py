@@ -222,6 +222,40 @@ class SnapshotInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Leftover:
+    """
+    Something on a server that nobody needs.
+
+    Attributes:
+        kind: ``checkpoint``, ``half-written``, ``runs``, ``guestd``, ``runsc`` or ``template``.
+        name: its own; of runs, how many they are.
+        size_bytes: what it takes.
+    """
+
+    kind: str
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """
+    What nobody needed on a server.
+
+    Attributes:
+        dry_run: whether it was only looked for.
+        size_bytes: what all of it takes, or took.
+        leftovers: what it is.
+        problems: what could not be looked at or removed, in words.
+    """
+
+    dry_run: bool
+    size_bytes: int
+    leftovers: tuple[Leftover, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PoolInfo:
     """
     Machines of one template and size that wait to become sandboxes.

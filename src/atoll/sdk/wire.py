@@ -143,6 +143,22 @@ def pool(answer: Any) -> models.PoolInfo:
         raise strange(error) from error
 
 
+def collection(answer: Any) -> models.Collection:
+    """Read what nobody needed."""
+    try:
+        return models.Collection(
+            dry_run=answer["dry_run"],
+            size_bytes=answer["size_bytes"],
+            leftovers=tuple(
+                models.Leftover(kind=one["kind"], name=one["name"], size_bytes=one["size_bytes"])
+                for one in answer["leftovers"]
+            ),
+            problems=tuple(answer["problems"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise strange(error) from error
+
+
 def team(answer: Any) -> models.TeamInfo:
     """Read a team."""
     try:

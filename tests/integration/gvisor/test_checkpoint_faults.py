@@ -2,15 +2,14 @@
 
 import asyncio
 import shutil
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from support.disks import mounted
 from support.gvisor import MIB, Host, gvisor_host, kill
 
 from atoll.server.domain.checkpoint import CheckpointKind
@@ -41,19 +40,6 @@ async def host() -> AsyncIterator[Host]:
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     with mounted(tmp_path / "disk", 8 * MIB) as disk:
         yield disk
-
-
-@contextmanager
-def mounted(place: Path, size: int) -> Iterator[Path]:
-    image = place.with_suffix(".ext4")
-    place.mkdir()
-    subprocess.run(["truncate", f"--size={size}", image], check=True)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, place], check=True)
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 async def fill(host: Host, machine: Machine, mib: int) -> None:

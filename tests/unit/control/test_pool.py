@@ -397,3 +397,15 @@ async def test_a_server_that_dies_anywhere_leaves_no_machine_without_an_owner(
         assert world.runtime.running() == running | control.pool.ids
         assert set(await world.runtime.remains()) == running | control.pool.ids
         assert await world.checkpoints.names() == {WARM}
+
+
+async def test_a_warm_checkpoint_stays_raw_and_is_not_collected_though_no_row_names_it(world: World) -> None:
+    for _ in range(2):
+        async with world.server() as control:
+            await filled(control)
+            assert world.checkpoints.pinned == {WARM}
+
+            assert (await world.storing().collect(OPERATOR, dry=False)).leftovers == ()
+
+            assert WARM in await world.checkpoints.names()
+        world.renew(Faults())

@@ -9,6 +9,7 @@ from atoll.sdk._synchronization import async_http_client
 from atoll.sdk.connection import Connection
 from atoll.sdk.errors import AtollError, InternalError
 from atoll.sdk.models import (
+    Collection,
     KeyInfo,
     LogLine,
     MemoryKill,
@@ -120,6 +121,10 @@ class AsyncApi:
     async def delete_snapshot(self, reference: str) -> None:
         """Delete a snapshot."""
         await self._call("DELETE", f"/v1/snapshots/{wire.path_word(reference)}")
+
+    async def collect(self, dry_run: bool) -> Collection:
+        """Remove what nobody needs."""
+        return wire.collection(await self._call("POST", "/v1/collections", json={"dry_run": dry_run}))
 
     async def pools(self) -> builtins.list[PoolInfo]:
         """List pools."""

@@ -10,6 +10,7 @@ from atoll.sdk._synchronization import http_client
 from atoll.sdk.connection import Connection
 from atoll.sdk.errors import AtollError, InternalError
 from atoll.sdk.models import (
+    Collection,
     KeyInfo,
     LogLine,
     MemoryKill,
@@ -121,6 +122,10 @@ class Api:
     def delete_snapshot(self, reference: str) -> None:
         """Delete a snapshot."""
         self._call("DELETE", f"/v1/snapshots/{wire.path_word(reference)}")
+
+    def collect(self, dry_run: bool) -> Collection:
+        """Remove what nobody needs."""
+        return wire.collection(self._call("POST", "/v1/collections", json={"dry_run": dry_run}))
 
     def pools(self) -> builtins.list[PoolInfo]:
         """List pools."""

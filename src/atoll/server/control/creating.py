@@ -328,8 +328,9 @@ class Creating:
             machine = await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
         else:
             creation.step = "restore"
-            restored = self._runtime.restore(spec_of(row), self._checkpoints.path(origin.checkpoint))
-            machine = await within(self._limits.resume_timeout, "come back", restored)
+            async with self._checkpoints.raw(origin.checkpoint) as path:
+                restored = self._runtime.restore(spec_of(row), path)
+                machine = await within(self._limits.resume_timeout, "come back", restored)
         booted = origin is None or origin.kind is CheckpointKind.FILES
         await self._tell(creation, row, machine, template, booted=booted)
         if origin is not None and origin.is_warm:

@@ -158,8 +158,9 @@ class Restoring:
         """
         await check_unchanged(self._store, row)
         spec = replace(spec_of(row), egress=EgressPolicy(internet=False))
-        restored = self._runtime.restore(spec, self._checkpoints.path(pause.checkpoint))
-        await within(self._limits.resume_timeout, "come back", restored)
+        async with self._checkpoints.raw(pause.checkpoint) as origin:
+            restored = self._runtime.restore(spec, origin)
+            await within(self._limits.resume_timeout, "come back", restored)
         name = f"{row.id}-{row.generation}"
         path = self._checkpoints.path(name)
         written = self._runtime.checkpoint(row.id, path, kind=CheckpointKind.FILES, leave_running=False)
@@ -203,6 +204,6 @@ class Restoring:
         if row.pause is None:
             # Nothing was kept of what fell.
             return await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
-        path = self._checkpoints.path(row.pause.checkpoint)
-        restored = self._runtime.restore(spec_of(row), path)
-        return await within(self._limits.resume_timeout, "come back", restored)
+        async with self._checkpoints.raw(row.pause.checkpoint) as path:
+            restored = self._runtime.restore(spec_of(row), path)
+            return await within(self._limits.resume_timeout, "come back", restored)

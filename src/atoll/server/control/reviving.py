@@ -99,6 +99,16 @@ class Reviving:
         row = await self._store.get_sandbox(sandbox_id)
         if not self._comes_back(row, end.reason):
             return False
+        name = _second_name(row)
+        # Until the row names it.
+        self._checkpoints.pin(name)
+        try:
+            return await self._lay_down(row, end)
+        finally:
+            self._checkpoints.unpin(name)
+
+    async def _lay_down(self, row: Sandbox, end: End) -> bool:
+        sandbox_id = row.id
         origins = await self._origins(row)
         pause, origin = await self._linked(row, origins)
         if pause is None and not row.upkeep.persistent:
@@ -175,7 +185,7 @@ class Reviving:
         self, row: Sandbox, origins: Sequence[Snapshot]
     ) -> tuple[Pause | None, SnapshotId | None]:
         """Share the first one's checkpoint, so that it stays whatever becomes of the snapshot."""
-        name = f"{row.id}-{row.generation}"
+        name = _second_name(row)
         for origin in origins:
             try:
                 await self._checkpoints.link(origin.id, name)
@@ -283,3 +293,7 @@ def _say(sandbox_id: SandboxId) -> Callable[[RetryCallState], None]:
         )
 
     return say
+
+
+def _second_name(row: Sandbox) -> str:
+    return f"{row.id}-{row.generation}"

@@ -10,6 +10,7 @@ from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
 from atoll.server.control.signing_in import SigningIn
+from atoll.server.control.storing import Storing
 from atoll.server.control.webhooks import Webhooks
 
 
@@ -28,6 +29,7 @@ class Verbs:
         webhooks: where that is sent.
         keys: teams, and who may call for them.
         signing_in: keys for command lines.
+        storing: what takes room on the disk.
     """
 
     control: Control
@@ -39,3 +41,4 @@ class Verbs:
     webhooks: Webhooks
     keys: Keys
     signing_in: SigningIn
+    storing: Storing

@@ -59,6 +59,8 @@ class Warming:
         """Find those that an earlier server made, of templates that are there still; return their names."""
         built = {name(template) for template in await self._templates.list()}
         self._there = {one for one in await self._checkpoints.names() if one in built}
+        for one in self._there:
+            self._checkpoints.pin(one)
         return frozenset(self._there)
 
     def is_warm(self, template: Template) -> bool:
@@ -92,6 +94,7 @@ class Warming:
     async def forget(self, template: Template) -> None:
         """Remove a template's checkpoint, because it is of no use here; the next ``ensure`` makes another."""
         self._there.discard(name(template))
+        self._checkpoints.unpin(name(template))
         try:
             await self._checkpoints.remove(name(template))
         except AtollError as error:
@@ -104,6 +107,8 @@ class Warming:
         if template.start is not None:
             await self._configuring.launch(machine, template.start)
         path = self._checkpoints.path(name(template))
+        # Restored all the time, so never packed; and no row names it.
+        self._checkpoints.pin(name(template))
         # What an attempt has left that was cut off behind its last step.
         await self._checkpoints.remove(name(template))
         written = self._runtime.checkpoint(sandbox_id, path, kind=CheckpointKind.MEMORY, leave_running=False)

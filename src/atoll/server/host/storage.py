@@ -5,6 +5,17 @@ import os
 from pathlib import Path
 
 
+def size_on_disk(path: Path) -> int:
+    """Add up what a file or tree takes, in bytes; what goes meanwhile takes nothing."""
+    total = 0
+    for one in (path, *path.rglob("*")):
+        try:
+            total += one.lstat().st_blocks * 512
+        except OSError:
+            continue
+    return total
+
+
 def sync_file_system(path: Path) -> None:
     """
     Wait until everything written to the file system that holds ``path`` is on disk.

@@ -95,6 +95,15 @@ class Folders:
         work.rename(self.path(template_id))
         _sync_directory(self.root)
 
+    def remove(self, template_id: TemplateId) -> None:
+        """
+        Remove a template that is locked; a half-removed one is never taken for one.
+
+        Raises:
+            OSError: it is not removed.
+        """
+        _remove(self.path(template_id).rename(self.root / f"{_BUILDING}{secrets.token_hex(8)}"))
+
     def clear(self) -> list[str]:
         """Remove what dead builders left, and return the names of it."""
         if not self.root.is_dir():

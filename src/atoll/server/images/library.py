@@ -60,7 +60,7 @@ class TemplateLibrary(Templates):
         Raises:
             FailedPreconditionError: this installation has no recipes.
         """
-        self._folders = Folders(directory)
+        self.folders = Folders(directory)
         self._recipes = recipes or recipes_directory()
         self._guest_ca = guest_ca
         self._build_timeout_s = build_timeout_s
@@ -78,7 +78,11 @@ class TemplateLibrary(Templates):
     @override
     async def rootfs(self, template_id: TemplateId) -> Path:
         await asyncio.to_thread(self._load, template_id)
-        return self._folders.path(template_id) / ROOTFS
+        return self.folders.path(template_id) / ROOTFS
+
+    def builds(self) -> Sequence[Template]:
+        """List everything that is built."""
+        return self._all()
 
     def names(self) -> Sequence[str]:
         """List the recipes by name, built or not."""
@@ -105,26 +109,26 @@ class TemplateLibrary(Templates):
         order = await asyncio.to_thread(self._order, name)
         self._orders[name] = order
         template_id = order.template.id
-        if not self._folders.path(template_id).exists():
-            await asyncio.to_thread(self._folders.clear)
+        if not self.folders.path(template_id).exists():
+            await asyncio.to_thread(self.folders.clear)
             tell("waiting", 0.0)
-            async with self._folders.locked(template_id, timeout_s=self._build_timeout_s):
-                if not self._folders.path(template_id).exists():
+            async with self.folders.locked(template_id, timeout_s=self._build_timeout_s):
+                if not self.folders.path(template_id).exists():
                     order = _dated(order)
                     log.info("template is being built", template_id=template_id)
-                    await build(order, self._folders, tell, timeout_s=self._build_timeout_s)
+                    await build(order, self.folders, tell, timeout_s=self._build_timeout_s)
                     log.info("template is built", template_id=template_id)
         return await asyncio.to_thread(self._load, template_id)
 
     async def clear(self) -> None:
         """Remove what interrupted builds left; builds under way are not touched."""
-        await asyncio.to_thread(self._folders.clear)
+        await asyncio.to_thread(self.folders.clear)
 
     def _find(self, name: str) -> Template:
         if not _is_plain(name) or not (self._recipes / name).is_dir():
             return self._load(TemplateId(name))
         current = self._current(name).template.id
-        if self._folders.path(current).is_dir():
+        if self.folders.path(current).is_dir():
             return self._load(current)
         builds = [template for template in self._all() if template.name == name]
         if not builds:
@@ -132,12 +136,12 @@ class TemplateLibrary(Templates):
             raise NotFoundError(
                 f"template {name!r} not found: its recipe exists, but it is not built on this server;"
                 f" `atoll template build {name}` there builds it",
-                details=f"{self._folders.path(current)} is not built",
+                details=f"{self.folders.path(current)} is not built",
             )
         return max(builds, key=lambda template: template.built_at)
 
     def _load(self, template_id: TemplateId) -> Template:
-        path = self._folders.path(template_id)
+        path = self.folders.path(template_id)
         if not _is_plain(template_id) or not path.is_dir():
             self._read.pop(template_id, None)
             raise NotFoundError(f"template {template_id[:64]!r} not found", details=f"there is no {path}")
@@ -162,7 +166,7 @@ class TemplateLibrary(Templates):
 
     def _all(self) -> Sequence[Template]:
         found = []
-        for path in self._folders.built():
+        for path in self.folders.built():
             try:
                 found.append(self._load(TemplateId(path.name)))
             except FailedPreconditionError as exc:

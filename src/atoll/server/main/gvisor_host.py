@@ -24,16 +24,18 @@ from atoll.server.edge.tls import EdgeTLS
 from atoll.server.guests.client import HttpGuest
 from atoll.server.host import meminfo
 from atoll.server.images.library import TemplateLibrary
+from atoll.server.images.old_builds import OldBuilds
 from atoll.server.main.doors import Doors
 from atoll.server.main.parts import HostParts, Purpose
+from atoll.server.main.storage import make_storage
 from atoll.server.network import home_network
 from atoll.server.network.names import EGRESS_MARK, GATEWAY, AddressRange
 from atoll.server.network.slots import SlotPool
 from atoll.server.ports.edge import Edge
+from atoll.server.runtimes.gvisor.old_programs import OldPrograms, templates_in_use
 from atoll.server.runtimes.gvisor.places import Places
 from atoll.server.runtimes.gvisor.release import RunscRelease
 from atoll.server.runtimes.gvisor.runtime import GVisorRuntime
-from atoll.server.runtimes.kept import CheckpointFiles
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home
 from atoll.server.volumes.images import VolumeImages
@@ -104,22 +106,29 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
             await edge.ensure()
         templates = _library(home, settings)
         volumes = VolumeImages(home.volumes)
+        places = Places(
+            home_id=home.id,
+            sandboxes=home.sandboxes,
+            volume_mounts=home.volume_mounts,
+            runsc_state=home.runsc_state,
+            runsc=await _runsc(home, purpose),
+            guestd=program("atoll-guestd"),
+            guestds=home.guestds,
+            runscs=home.runsc,
+        )
         runtime = GVisorRuntime(
-            places=Places(
-                home_id=home.id,
-                sandboxes=home.sandboxes,
-                volume_mounts=home.volume_mounts,
-                runsc_state=home.runsc_state,
-                runsc=await _runsc(home, purpose),
-                guestd=program("atoll-guestd"),
-                guestds=home.guestds,
-            ),
+            places=places,
             templates=templates,
             slots=slots,
             guest=guest,
             volumes=volumes,
             options=settings.gvisor,
         )
+
+        def in_use() -> frozenset[str]:
+            return templates_in_use(places, home.checkpoints)
+
+        storage = make_storage(home, settings.storage, program("atoll-blobs"))
 
         async def watch() -> None:
             async with asyncio.TaskGroup() as group:
@@ -141,7 +150,15 @@ async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> Async
             edge=edge if purpose is Purpose.SERVE else _EndedEdge(),
             templates=templates,
             volumes=volumes,
-            checkpoints=CheckpointFiles(home.checkpoints),
+            checkpoints=storage.checkpoints,
+            packing=storage.packer,
+            collectors=(
+                *storage.collectors,
+                OldPrograms(
+                    places=places, programs=runtime.programs, checkpoints=home.checkpoints, shared=home.shares
+                ),
+                *(() if home.shares else (OldBuilds(templates, in_use),)),
+            ),
             dns_servers=(str(GATEWAY),),
             free_memory=meminfo.available_bytes,
             watch=watch,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from atoll.server.ports.checkpoints import Checkpoints
+from atoll.server.ports.checkpoints import Checkpoints, Packing
+from atoll.server.ports.collector import Collector
 from atoll.server.ports.edge import Edge
 from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
@@ -36,6 +37,8 @@ class HostParts:
         templates: that are built.
         volumes: files that outlive sandboxes.
         checkpoints: what paused sandboxes come back from.
+        packing: keeps these small; None: nobody does.
+        collectors: find what nobody needs, in this order.
         dns_servers: of sandboxes, as seen from inside.
         free_memory: bytes that this host has available now.
         watch: keeps what outlives the server running, until cancelled.
@@ -48,6 +51,8 @@ class HostParts:
     templates: Templates
     volumes: VolumeFiles
     checkpoints: Checkpoints
+    packing: Packing | None
+    collectors: tuple[Collector, ...]
     dns_servers: tuple[str, ...]
     free_memory: Callable[[], int]
     watch: Callable[[], Coroutine[Any, Any, None]]

@@ -29,6 +29,7 @@ from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control, Ports
 from atoll.server.control.signing_in import SigningIn
+from atoll.server.control.storing import Storing
 from atoll.server.control.verbs import Verbs
 from atoll.server.control.volumes import Volumes
 from atoll.server.control.webhooks import Webhooks
@@ -93,6 +94,7 @@ async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Cal
                         "keep names": naming.run,
                         "forget events": verbs.events.run,
                         "deliver to webhooks": delivering.run,
+                        "keep storage small": verbs.storing.run,
                     }
                     await _serve_until(stop, home, settings, verbs, naming, behind, ready)
     log.info("server stopped")
@@ -153,6 +155,14 @@ def make_verbs(
         ),
         keys=keys,
         signing_in=SigningIn(keys=keys, store=api_keys, authenticate=control.authenticate),
+        storing=Storing(
+            store=store,
+            snapshots=SqliteSnapshots(database),
+            packing=parts.packing,
+            collectors=parts.collectors,
+            clock=clock,
+            limits=settings.storage,
+        ),
     )
 
 

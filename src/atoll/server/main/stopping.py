@@ -7,6 +7,7 @@ Ends a server from outside.
 
 import contextlib
 import dataclasses
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +98,18 @@ class _Kept(Checkpoints):
     @override
     def path(self, name: str) -> Path:
         return self._checkpoints.path(name)
+
+    @override
+    def raw(self, name: str) -> AbstractAsyncContextManager[Path]:
+        return self._checkpoints.raw(name)
+
+    @override
+    def pin(self, name: str) -> None:
+        self._checkpoints.pin(name)
+
+    @override
+    def unpin(self, name: str) -> None:
+        self._checkpoints.unpin(name)
 
     @override
     async def names(self) -> frozenset[str]:

@@ -2,7 +2,7 @@
 The directory of a checkpoint: images and a manifest, there as a whole or not at all.
 
     <directory>/manifest.json       what domain/checkpoint.py says, and a checksum of that
-    <directory>/<image>             as the runtime wrote it
+    <directory>/<image>             as the runtime wrote it; not there while it is only packed: packed.py
     <its parent>/.half-<name>       while it is written; whoever is killed then leaves it
 
 Everything here blocks.
@@ -87,14 +87,7 @@ def read(directory: Path) -> Checkpoint:
         NotFoundError: there is none.
         FailedPreconditionError: it is damaged; details say what.
     """
-    try:
-        with (directory / MANIFEST).open("rb") as manifest:
-            content = manifest.read(_MOST_MANIFEST)
-    except FileNotFoundError as error:
-        raise NotFoundError("There is no such checkpoint", details=str(directory)) from error
-    except OSError as error:
-        raise damaged(directory, f"{MANIFEST}: {error.strerror}") from error
-    checkpoint = _parse(directory, content)
+    checkpoint = read_manifest(directory)
     for file in checkpoint.files:
         try:
             found = (directory / file.name).stat().st_size
@@ -103,6 +96,18 @@ def read(directory: Path) -> Checkpoint:
         if found != file.size:
             raise damaged(directory, f"{file.name} has {found} bytes instead of {file.size}")
     return checkpoint
+
+
+def read_manifest(directory: Path) -> Checkpoint:
+    """Read what a checkpoint is, and do not look at its images; errors as for ``read``."""
+    try:
+        with (directory / MANIFEST).open("rb") as manifest:
+            content = manifest.read(_MOST_MANIFEST)
+    except FileNotFoundError as error:
+        raise NotFoundError("There is no such checkpoint", details=str(directory)) from error
+    except OSError as error:
+        raise damaged(directory, f"{MANIFEST}: {error.strerror}") from error
+    return _parse(directory, content)
 
 
 def verify(directory: Path, checkpoint: Checkpoint, *, small: bool) -> None:

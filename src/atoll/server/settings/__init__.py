@@ -15,6 +15,7 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.logbook import LogLimits
 from atoll.server.control.observing import MetricsLimits
 from atoll.server.control.pool import PoolLimits
+from atoll.server.control.storage_limits import StorageLimits
 from atoll.server.control.volumes import VolumeLimits
 from atoll.server.control.webhooks import WebhookLimits
 from atoll.server.domain.identity import IdentityLimits
@@ -151,6 +152,7 @@ class Settings:
     sandboxes: ControlLimits = field(default_factory=ControlLimits)
     pool: PoolLimits = field(default_factory=PoolLimits)
     volumes: VolumeLimits = field(default_factory=VolumeLimits)
+    storage: StorageLimits = field(default_factory=StorageLimits)
     gvisor: GVisorOptions = field(default_factory=GVisorOptions)
     guests: GuestLimits = field(default_factory=GuestLimits)
     network: NetworkSettings = field(default_factory=NetworkSettings)

@@ -155,6 +155,16 @@ class Home:
         return self.path / "checkpoints"
 
     @property
+    def blobs(self) -> Path:
+        """Runs of pages that checkpoints share, and the lock of those who pack and sweep."""
+        return self.path / "blobs"
+
+    @property
+    def shares(self) -> bool:
+        """Whether other homes may use the same templates and versions of runsc."""
+        return self.cache != self.path
+
+    @property
     def guestds(self) -> Path:
         """Copies of guestd's program that sandboxes and checkpoints need."""
         return self.path / "guestd"

@@ -20,6 +20,7 @@ from atoll.server.api.rest import (
     sandboxes,
     secrets,
     snapshots,
+    storage,
     volumes,
 )
 from atoll.server.api.rest.form import problems, render
@@ -70,6 +71,7 @@ def build(verbs: Verbs, domain: str) -> Dialect:
     app.include_router(logs.router(verbs.logbook), dependencies=key)
     app.include_router(_templates(verbs.control), dependencies=key)
     app.include_router(keys.router(verbs.keys), dependencies=key)
+    app.include_router(storage.router(verbs.storing), dependencies=key)
     app.include_router(pools.router(verbs.control.pool), dependencies=key)
     return Dialect(
         app=app,

@@ -429,3 +429,26 @@ class Fork(BaseModel):
 
     sandbox: Sandbox | None
     error: ForkProblem | None
+
+
+class CollectionWish(Closed):
+    """What to do about what nobody needs."""
+
+    dry_run: bool = Field(default=False, description="Only find it.")
+
+
+class Leftover(BaseModel):
+    """Something that nobody needs."""
+
+    kind: str = Field(description="checkpoint, half-written, runs, guestd, runsc or template.")
+    name: str = Field(description="Its own; of runs, how many they are.")
+    size_bytes: int = Field(description="What it takes.")
+
+
+class Collection(BaseModel):
+    """What nobody needs, and what could not be looked at or removed."""
+
+    dry_run: bool
+    size_bytes: int
+    leftovers: list[Leftover]
+    problems: list[str]

@@ -62,6 +62,10 @@ class Guestds:
             )
         return path
 
+    def copies(self) -> list[Path]:
+        """List the copies."""
+        return sorted(self._directory.glob("[!.]*"))
+
     def _path(self, name: str) -> Path:
         return self._directory / name
 

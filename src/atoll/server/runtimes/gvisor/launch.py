@@ -64,6 +64,7 @@ class Launcher:
         options: GVisorOptions,
     ) -> None:
         self._places = places
+        self._runsc = runsc
         self._beginner = Beginner(runsc=runsc)
         self._templates = templates
         self._slots = slots
@@ -143,8 +144,8 @@ class Launcher:
         return Record(
             sandbox_id=spec.sandbox_id,
             boot_id=boot_id(),
-            runsc=str(self._places.runsc),
-            runsc_version=facts.runtime_version,
+            runsc=str(origin.runsc if origin else self._places.runsc),
+            runsc_version=origin.checkpoint.runtime_version if origin else facts.runtime_version,
             guestd=guestd,
             memory_bytes=spec.limits.memory_bytes,
             template_id=spec.template_id,
@@ -167,11 +168,13 @@ class Launcher:
         self, spec: MachineSpec, directory: Directory, origin: Origin, address: str
     ) -> None:
         patience = self._options.start_timeout_s + origin.checkpoint.size / self._options.save_bytes_a_second
+        # The one that wrote it: no other version reads it.
+        beginner = Beginner(runsc=self._runsc.of(origin.runsc))
         async with asyncio.timeout(patience):
             if origin.checkpoint.kind is CheckpointKind.FILES:
-                await self._beginner.boot(spec, directory, image=origin.path, timeout_s=patience)
+                await beginner.boot(spec, directory, image=origin.path, timeout_s=patience)
             else:
-                await self._beginner.restore(spec, directory, image=origin.path, timeout_s=patience)
+                await beginner.restore(spec, directory, image=origin.path, timeout_s=patience)
                 await serves(address)
 
     async def attach(self, running: Running, mounts: Sequence[VolumeMount]) -> Running:

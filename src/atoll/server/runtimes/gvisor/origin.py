@@ -14,7 +14,7 @@ from atoll.server.domain.machine import MachineSpec
 from atoll.server.host.runsc import Runsc
 from atoll.server.host.threads import finish_in_thread
 from atoll.server.runtimes import images
-from atoll.server.runtimes.gvisor.guestds import Guestds
+from atoll.server.runtimes.gvisor.programs import Programs
 
 NAME = "gvisor"
 
@@ -30,17 +30,19 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """A checkpoint that can be restored: where it is, and what."""
+    """A checkpoint that can be restored: where it is, what, and by which runsc."""
 
     path: Path
     checkpoint: Checkpoint
+    runsc: Path
 
 
 class Origins:
     """Reads checkpoints, and says which can be restored."""
 
-    def __init__(self, *, runsc: Runsc, guestds: Guestds, timeout_s: float) -> None:
-        self.guestds = guestds
+    def __init__(self, *, runsc: Runsc, programs: Programs, timeout_s: float) -> None:
+        self.guestds = programs.guestds
+        self._programs = programs
         self._runsc = runsc
         self._timeout_s = timeout_s
         self._facts: Facts | None = None
@@ -57,7 +59,7 @@ class Origins:
         async with self._turn:
             if self._facts is None:
                 self._facts = Facts(
-                    runtime_version=await self._runsc.version(timeout_s=self._timeout_s),
+                    runtime_version=await self._programs.today(),
                     cpu_features=await self._runsc.cpu_features(timeout_s=self._timeout_s),
                     guestd=await finish_in_thread(self.guestds.today),
                 )
@@ -80,8 +82,20 @@ class Origins:
             )
         if checkpoint.kind is CheckpointKind.MEMORY:
             self.guestds.find(checkpoint.guestd)
+        runsc = await self._runsc_of(path, checkpoint)
         await finish_in_thread(images.verify, path, checkpoint, small=True)
-        return Origin(path=path, checkpoint=checkpoint)
+        return Origin(path=path, checkpoint=checkpoint, runsc=runsc)
+
+    async def _runsc_of(self, path: Path, checkpoint: Checkpoint) -> Path:
+        version = checkpoint.runtime_version
+        try:
+            return await self._programs.find(version)
+        except FailedPreconditionError as error:
+            raise FailedPreconditionError(
+                f"Checkpoint '{path.name}' belongs to runsc {version}, which is not on this machine",
+                details=f"{path}: {error.details}",
+                resolution=error.resolution,
+            ) from error
 
 
 def _unfit(checkpoint: Checkpoint, here: Facts, spec: MachineSpec) -> str | None:
@@ -91,7 +105,6 @@ def _unfit(checkpoint: Checkpoint, here: Facts, spec: MachineSpec) -> str | None
         missing = []
     differences = (
         ("was made by the runtime", checkpoint.runtime, NAME),
-        ("belongs to runsc", checkpoint.runtime_version, here.runtime_version),
         ("needs processor features that are missing here:", ", ".join(missing), ""),
         ("belongs to template", checkpoint.template_id, spec.template_id),
         ("has a root disk of bytes:", checkpoint.disk_bytes, spec.limits.disk_bytes),

@@ -21,6 +21,7 @@ class Places:
         runsc: the program.
         guestd: the program that runs first in every sandbox; static.
         guestds: copies of it, for what may need one of before an update.
+        runscs: versions of runsc side by side, for checkpoints of before an update; None: there is none.
     """
 
     home_id: str
@@ -30,6 +31,7 @@ class Places:
     runsc: Path
     guestd: Path
     guestds: Path
+    runscs: Path | None = None
 
     @property
     def cgroup_parent(self) -> str:

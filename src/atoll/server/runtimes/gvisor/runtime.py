@@ -45,6 +45,7 @@ from atoll.server.runtimes.gvisor.memory import MemoryWatch
 from atoll.server.runtimes.gvisor.options import GVisorOptions
 from atoll.server.runtimes.gvisor.origin import Origins
 from atoll.server.runtimes.gvisor.places import Places
+from atoll.server.runtimes.gvisor.programs import Programs
 from atoll.server.runtimes.gvisor.record import Record, boot_id, directories
 from atoll.server.runtimes.gvisor.removing import Remover
 from atoll.server.runtimes.gvisor.running import Running
@@ -81,11 +82,13 @@ class GVisorRuntime(Runtime):
         self._options = options or GVisorOptions()
         self._slots = slots
         self._runsc = Runsc(places.runsc, places.runsc_state, flags=FLAGS)
-        origins = Origins(
+        self.programs = Programs(
             runsc=self._runsc,
+            runscs=places.runscs,
             guestds=Guestds(places.guestds, places.guestd),
             timeout_s=self._options.start_timeout_s,
         )
+        origins = Origins(runsc=self._runsc, programs=self.programs, timeout_s=self._options.start_timeout_s)
         self._saver = Saver(runsc=self._runsc, slots=slots, origins=origins, options=self._options)
         self._mounts = VolumeMounts(places.volume_mounts)
         self._launcher = Launcher(
@@ -261,8 +264,10 @@ class GVisorRuntime(Runtime):
 
     async def answers(self, sandbox_id: SandboxId, *, timeout_s: float | None = None) -> bool:
         """Ask a machine's sentry whether it lives, for ``probe_timeout_s`` at most, unless said otherwise."""
+        running = self._running.get(sandbox_id)
+        runsc = self._runsc.of(Path(running.record.runsc)) if running else self._runsc
         try:
-            await self._runsc.state(sandbox_id, timeout_s=timeout_s or self._options.probe_timeout_s)
+            await runsc.state(sandbox_id, timeout_s=timeout_s or self._options.probe_timeout_s)
         except RunscError as error:
             log.warning("a sentry does not answer", sandbox_id=sandbox_id, error=str(error))
             return False

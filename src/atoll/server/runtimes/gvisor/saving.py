@@ -91,9 +91,10 @@ class Saver:
         if not running.directory.pausing.exists():
             return
         sandbox_id, timeout_s = running.record.sandbox_id, self._options.pause_timeout_s
+        runsc = self._runsc_of(running)
         try:
-            if json.loads(await self._runsc.state(sandbox_id, timeout_s=timeout_s))["status"] == "paused":
-                await self._runsc.resume(sandbox_id, timeout_s=timeout_s)
+            if json.loads(await runsc.state(sandbox_id, timeout_s=timeout_s))["status"] == "paused":
+                await runsc.resume(sandbox_id, timeout_s=timeout_s)
         except (RunscError, ValueError, KeyError) as error:
             raise HungError(str(error)) from error
         running.directory.pausing.unlink(missing_ok=True)
@@ -107,7 +108,8 @@ class Saver:
     async def _pause(self, running: Running) -> None:
         running.directory.pausing.touch()
         try:
-            await self._runsc.pause(running.record.sandbox_id, timeout_s=self._options.pause_timeout_s)
+            runsc = self._runsc_of(running)
+            await runsc.pause(running.record.sandbox_id, timeout_s=self._options.pause_timeout_s)
         except RunscTimeoutError as error:
             # Killed half way, so that runsc does not know whether it stands still.
             raise HungError(str(error)) from error
@@ -139,14 +141,17 @@ class Saver:
 
     async def _write(self, running: Running, into: Path, kind: CheckpointKind) -> None:
         sandbox_id, options = running.record.sandbox_id, self._options
-        # The one that runs it: a newer one that an update brought does not understand it.
-        runsc = self._runsc.of(Path(running.record.runsc))
+        runsc = self._runsc_of(running)
         resident, cache = await finish_in_thread(running.cgroup.memory_use)
         timeout_s = options.save_timeout_s + (resident + cache) / options.save_bytes_a_second
         if kind is CheckpointKind.MEMORY:
             await runsc.checkpoint(sandbox_id, into, timeout_s=timeout_s)
         else:
             await runsc.checkpoint_files(sandbox_id, into, timeout_s=timeout_s)
+
+    def _runsc_of(self, running: Running) -> Runsc:
+        """The one that runs it: a newer one that an update brought does not understand it."""
+        return self._runsc.of(Path(running.record.runsc))
 
     def _check_room(self, parent: Path) -> None:
         try:

@@ -1,0 +1,39 @@
+# Generated from sdk/_async/server.py by scripts/unasync.py. DO NOT EDIT.
+"""A server as a whole: ``Server.collect`` frees what nobody needs on its disk."""
+
+from atoll.sdk._sync.api import Api
+from atoll.sdk._synchronization import undo
+from atoll.sdk.connection import resolve
+from atoll.sdk.models import Collection
+
+
+class Server:
+    """
+    What concerns a whole server; only the home's own key may do it.
+
+    Every call takes ``api_url``, ``api_key`` and ``request_timeout``, as ``Sandbox``'s do.
+    """
+
+    @classmethod
+    def collect(
+        cls,
+        *,
+        dry_run: bool = False,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> Collection:
+        """
+        Remove what nobody needs: checkpoints that no sandbox or snapshot names, old programs and builds.
+
+        Args:
+            dry_run: only find it.
+
+        Raises:
+            PermissionDeniedError: not with this key.
+        """
+        api = Api(resolve(api_url, api_key, request_timeout))
+        try:
+            return api.collect(dry_run)
+        finally:
+            undo(api.close)
