@@ -158,3 +158,20 @@ def test_every_language_has_a_kernel_that_takes_a_connection() -> None:
         spec = json.loads((SOURCE / "kernels" / kernel / "kernel.json").read_text())
         assert "{connection_file}" in " ".join(spec["argv"])
         assert Path(spec["argv"][0]).is_absolute()
+
+
+def test_python_begins_anew_with_what_is_loaded_and_leaves_no_name() -> None:
+    code = part("languages").find("python").reseed
+    script = f"import random, ssl\nstate = random.getstate()\nbefore = set(dir())\n{code}\n"
+    check = "assert random.getstate() != state\nassert set(dir()) - before == {'before'}\nprint('anew')\n"
+
+    done = subprocess.run([sys.executable, "-c", script + check], capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("anew\n", "")
+
+
+def test_where_nobody_says_the_generation_there_is_none(tmp_path: Path) -> None:
+    current = part("generation").current
+    assert current(tmp_path / "missing") == ""
+    (tmp_path / "generation").write_text("7\n")
+    assert current(tmp_path / "generation") == "7\n"

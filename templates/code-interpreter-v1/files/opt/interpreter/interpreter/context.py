@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 
-from interpreter import items, limits
+from interpreter import generation, items, limits
 from interpreter.kernel import Kernel, KernelEndedError, Request
 from interpreter.languages import Language
 from interpreter.run import Run
@@ -25,6 +25,8 @@ class Context:
         self._removed = False
         # How a kernel ended of whose end nobody has heard: its client had left.
         self._untold = ""
+        # Of the sandbox, when the kernel's random numbers began.
+        self._generation = ""
 
     def describe(self) -> dict[str, str]:
         """Return what clients see."""
@@ -61,6 +63,7 @@ class Context:
         kernel = Kernel(self.language, self.cwd)
         await kernel.start()
         self._kernel = kernel
+        self._generation = generation.current()
         return kernel
 
     def run(self, code: str, env: Mapping[str, str]) -> Run:
@@ -85,6 +88,7 @@ class Context:
     async def _execute(self, run: Run, code: str, env: Mapping[str, str]) -> None:
         kernel = await self._ready(run)
         try:
+            await self._reseed(kernel)
             if env:
                 await self._silently(kernel, self.language.environment(env))
             await self._forward(kernel, run, code)
@@ -111,6 +115,13 @@ class Context:
             self._untold = ""
             run.put(items.output("stderr", told))
         return kernel
+
+    async def _reseed(self, kernel: Kernel) -> None:
+        """Have a kernel that was restored draw other random numbers than its twins."""
+        now = generation.current()
+        if now != self._generation and self.language.reseed:
+            await self._silently(kernel, self.language.reseed)
+        self._generation = now
 
     async def _silently(self, kernel: Kernel, code: str) -> None:
         request = kernel.execute(code, items.drop, silent=True)

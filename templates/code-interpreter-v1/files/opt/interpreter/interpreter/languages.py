@@ -20,12 +20,17 @@ def _bash(value: str) -> str:
 
 @dataclass(frozen=True)
 class Language:
-    """A language's kernel, and its two statements about a variable."""
+    """
+    A language's kernel, its two statements about a variable, and how its random numbers begin anew.
+
+    Where there is no such code, they cannot: V8 and Java seed theirs once.
+    """
 
     name: str
     kernel: str
     set_variable: Callable[[str, str], str]
     unset_variable: Callable[[str], str]
+    reseed: str = ""
 
     def environment(self, changes: Mapping[str, str | None]) -> str:
         """Write code that sets variables, and unsets those that are None."""
@@ -45,6 +50,17 @@ def _deno(name: str) -> Language:
     )
 
 
+# Only what is there: loading a module would cost every kernel. The generators that a program made for itself,
+# numpy's default_rng() say, are its own affair.
+_PYTHON_RESEED = """
+for _seeder in (("random", "seed"), ("numpy.random", "seed")):
+    if _seeder[0] in __import__("sys").modules:
+        getattr(__import__("sys").modules[_seeder[0]], _seeder[1])()
+if "_ssl" in __import__("sys").modules:
+    __import__("sys").modules["_ssl"].RAND_add(__import__("os").urandom(32), 32.0)
+del _seeder
+"""
+
 _LANGUAGES = {
     language.name: language
     for language in (
@@ -54,17 +70,23 @@ _LANGUAGES = {
             "python3",
             lambda key, value: f"__import__('os').environ[{_quoted(key)}] = {_quoted(value)}",
             lambda key: f"__import__('os').environ.pop({_quoted(key)}, None)",
+            _PYTHON_RESEED,
         ),
         _deno("javascript"),
         _deno("typescript"),
         Language(
-            "bash", "bash", lambda key, value: f"export {key}={_bash(value)}", lambda key: f"unset {key}"
+            "bash",
+            "bash",
+            lambda key, value: f"export {key}={_bash(value)}",
+            lambda key: f"unset {key}",
+            "RANDOM=$(od -An -N2 -tu2 /dev/urandom)",
         ),
         Language(
             "r",
             "r",
             lambda key, value: f"invisible(Sys.setenv({key}={_quoted(value)}))",
             lambda key: f"invisible(Sys.unsetenv({_quoted(key)}))",
+            "set.seed(NULL)",
         ),
         # A Java program cannot change its environment; properties are what it has instead.
         Language(
