@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fakes.crashes import Points, life
+from fakes.events import sandboxes_in
 from fakes.world import ALICE, World, turns, wish
 
 from atoll.server.control.service import Control
@@ -23,7 +24,7 @@ from atoll.server.stores.events import SqliteEvents
 
 MINUTE = timedelta(minutes=1)
 LASTING = Upkeep(persistent=True, restart=Restart.FROM_SNAPSHOT)
-MOST_POINTS = 75
+MOST_POINTS = 50
 
 
 async def started(world: World, control: Control, upkeep: Upkeep = LASTING, **changes: Any) -> Sandbox:
@@ -33,9 +34,11 @@ async def started(world: World, control: Control, upkeep: Upkeep = LASTING, **ch
 
 
 async def until(world: World, sandbox_id: SandboxId, status: Status, generation: int = 0) -> Sandbox:
+    # Beside the server: looking is no step of its work, and would be counted as one.
+    beside = sandboxes_in(world.database)
     async with asyncio.timeout(10):
         while True:
-            row = await world.store.get_sandbox(sandbox_id)
+            row = await beside.get_sandbox(sandbox_id)
             if row.status is status and row.generation >= generation:
                 return row
             await asyncio.sleep(0)
@@ -279,10 +282,10 @@ async def test_the_script_has_as_many_points_as_are_tried(world: World) -> None:
 
     await life(world, points, lambda control: script(world, control))
 
-    assert MOST_POINTS - 25 < points.count < MOST_POINTS, points.count
+    assert MOST_POINTS - 15 < points.count < MOST_POINTS, points.count
 
 
-@pytest.mark.parametrize("point", range(20, MOST_POINTS, 2))
+@pytest.mark.parametrize("point", range(8, MOST_POINTS))
 async def test_a_server_that_dies_anywhere_leaves_it_to_the_next_one(world: World, point: int) -> None:
     await life(world, Points(point, Points.die), lambda control: script(world, control))
     was = await rows_of(world)
