@@ -21,7 +21,7 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def home() -> Iterator[LiveHome]:
     """A server of the tests' own, as a user would start it."""
-    with fresh_home() as live:
+    with fresh_home(pool=True) as live:
         yield live
 
 

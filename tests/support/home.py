@@ -138,8 +138,16 @@ def _parent(process: psutil.Process) -> int:
 
 
 @contextmanager
-def fresh_home(settings: str = "") -> Iterator[LiveHome]:
-    """Start a home, with the text of a settings.toml, and take all of it down afterwards."""
+def fresh_home(settings: str = "", *, pool: bool = False) -> Iterator[LiveHome]:
+    """
+    Start a home, and take all of it down afterwards.
+
+    Args:
+        settings: text of its settings.toml.
+        pool: whether machines wait to be claimed; not where a test counts what is there.
+    """
+    if not pool:
+        settings += "\n[pool]\nmemory_bytes = 0\n"
     path = Path(tempfile.mkdtemp(prefix="atoll-test-"))
     (path / "settings.toml").write_text(settings)
     home = LiveHome(path=path, listen=free_address())
