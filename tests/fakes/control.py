@@ -108,7 +108,7 @@ class FakePool(Pool):
         status = PoolStatus(
             key=PoolKey(template_id=BASE.id, limits=BASE.limits),
             template=BASE.name,
-            ready=1,
+            ids=(SandboxId("i" + "0" * 20),),
             wanted=2,
             hits=3,
             misses=4,

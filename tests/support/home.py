@@ -19,6 +19,8 @@ import psutil
 from e2b import Sandbox, SandboxState
 from e2b.sandbox.sandbox_api import SandboxQuery
 
+from atoll import Pool
+
 ATOLL = Path(sys.executable).parent / "atoll"
 CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
 # Building the base template takes minutes on a slow mirror; a start without that takes seconds.
@@ -113,6 +115,12 @@ class LiveHome:
         """List the processes of sandboxes of this home."""
         return [" ".join(process.cmdline()[:3]) for process in self.processes("runsc")]
 
+    def waiting(self) -> set[str]:
+        """List the machines that wait to become sandboxes."""
+        exports = self.exports
+        pools = Pool.list(api_url=exports["ATOLL_API_URL"], api_key=exports["ATOLL_API_KEY"])
+        return {one for pool in pools for one in pool.ids}
+
     def settled_running(self) -> set[str]:
         """List the running sandboxes, once nothing is being created or removed."""
         limit = time.monotonic() + 60
@@ -122,7 +130,7 @@ class LiveHome:
             pages = Sandbox.list(query=SandboxQuery(state=[SandboxState.RUNNING]), **self.client_options)
             while pages.has_next:
                 running |= {item.sandbox_id for item in pages.next_items()}
-            directories = {path.name for path in (self.path / "sandboxes").glob("i*")}
+            directories = {path.name for path in (self.path / "sandboxes").glob("i*")} - self.waiting()
             if running == directories == last:
                 return running
             last = running

@@ -264,6 +264,7 @@ class PoolInfo:
         template: the template's name.
         limits: the size.
         ready: how many wait.
+        ids: of the sandboxes that those will be.
         wanted: how many should.
         hits: creates since the server's start that found one.
         misses: creates that found none, and restored or booted one.
@@ -275,6 +276,7 @@ class PoolInfo:
     template: str
     limits: Limits
     ready: int
+    ids: tuple[str, ...]
     wanted: int
     hits: int
     misses: int

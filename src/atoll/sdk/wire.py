@@ -132,6 +132,7 @@ def pool(answer: Any) -> models.PoolInfo:
             template=answer["template"],
             limits=_limits(answer["limits"]),
             ready=int(answer["ready"]),
+            ids=tuple(answer["ids"]),
             wanted=int(answer["wanted"]),
             hits=int(answer["hits"]),
             misses=int(answer["misses"]),

@@ -232,7 +232,7 @@ class Pool:
             PoolStatus(
                 key=shelf.key,
                 template=shelf.template.name,
-                ready=len(shelf.waiting),
+                ids=tuple(one.sandbox_id for one in shelf.waiting),
                 wanted=wanted[shelf.key],
                 hits=shelf.hits,
                 misses=shelf.misses,

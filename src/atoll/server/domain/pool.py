@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from atoll.server.domain.ids import TemplateId
+from atoll.server.domain.ids import SandboxId, TemplateId
 from atoll.server.domain.limits import Limits
 
 
@@ -29,7 +29,7 @@ class PoolStatus:
     Attributes:
         key: what waits in it.
         template: the template's name.
-        ready: machines that wait.
+        ids: of the sandboxes that those that wait will be.
         wanted: how many should.
         hits: creates since the server's start that found one.
         misses: creates that could have used one, and found none.
@@ -40,13 +40,18 @@ class PoolStatus:
 
     key: PoolKey
     template: str
-    ready: int
+    ids: tuple[SandboxId, ...]
     wanted: int
     hits: int
     misses: int
     oldest: datetime | None
     machine_bytes: int
     problem: str | None
+
+    @property
+    def ready(self) -> int:
+        """How many machines wait."""
+        return len(self.ids)
 
 
 @dataclass(frozen=True, kw_only=True)

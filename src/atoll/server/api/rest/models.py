@@ -344,6 +344,7 @@ class Pool(BaseModel):
     template_id: str
     limits: Limits
     ready: int = Field(description="How many wait.")
+    ids: list[str] = Field(description="Of the sandboxes that those will be; names of what is on the host.")
     wanted: int = Field(description="How many should.")
     hits: int = Field(description="Creates since the server's start that found one.")
     misses: int = Field(description="Creates that found none, and restored or booted one.")

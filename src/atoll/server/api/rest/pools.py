@@ -28,6 +28,7 @@ def _shown(status: PoolStatus) -> models.Pool:
         template_id=status.key.template_id,
         limits=from_limits(status.key.limits),
         ready=status.ready,
+        ids=list(status.ids),
         wanted=status.wanted,
         hits=status.hits,
         misses=status.misses,
