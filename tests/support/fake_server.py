@@ -62,6 +62,7 @@ def fake_host(place: str | None) -> serving.HostFactory:
             templates=FakeTemplates(),
             volumes=FakeVolumes(home.volumes, faults=faults),
             dns_servers=("169.254.1.1",),
+            free_memory=lambda: 64 * 1024**3,
             watch=asyncio.Event().wait,
             take_down=take_down,
         )
@@ -71,7 +72,8 @@ def fake_host(place: str | None) -> serving.HostFactory:
 
 def main() -> None:
     home = open_home(Path(sys.argv[1]))
-    settings = load(home.settings, {})
+    # Tests count what is there.
+    settings = load(home.settings, {"ATOLL_POOL_MEMORY_BYTES": "0"})
     logs.set_up(home.server_log, settings.server, errors=home.server_errors)
     place = sys.argv[2] if len(sys.argv) > 2 else None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
