@@ -22,6 +22,9 @@ from support.deadly_home import DeadlyHome
 from support.home import LiveHome, fresh_home
 from support.parts import Part, api, kill, kill_guestd, of_runsc, run_inside
 
+# 100 s: for who has time.
+pytestmark = pytest.mark.heavy
+
 # Kills; the many are for who has time.
 FEW, MANY = 8, 60
 WORKERS = 2

@@ -11,10 +11,14 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 from e2b import Sandbox
 from support.deadly_home import DeadlyHome
 from support.home import LiveHome, fresh_home
 from support.parts import api, kill, run_inside
+
+# 76 s: for who has time.
+pytestmark = pytest.mark.heavy
 
 WRITE = "head -c 3000000 /dev/urandom | tee /dev/shm/kept /root/kept | sha256sum"
 READ = "cat /dev/shm/kept | sha256sum; cat /root/kept | sha256sum"

@@ -6,9 +6,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import pytest
 from e2b import Sandbox
 from support.home import LiveHome
 from support.parts import api, run_inside
+
+# 40 s of silence: for who has time.
+pytestmark = pytest.mark.heavy
 
 
 def test_a_stopped_guestd_is_named_once_somebody_calls(

@@ -17,6 +17,9 @@ ROUNDS = 20
 # by a timer; and tells all of it to whoever asks.
 PROGRAM = """
 import hashlib, http.server, json, os, signal, threading, time
+
+# 20 pauses, three times: for who has time.
+pytestmark = pytest.mark.heavy
 began, lock = time.time(), threading.Lock()
 memory = bytearray()
 seen = open("/home/user/seen", "wb+", buffering=0)

@@ -19,6 +19,9 @@ from atoll.server.domain.errors import (
     UnavailableError,
 )
 
+# The server is built first: for who has time.
+pytestmark = pytest.mark.heavy
+
 PAGES = noise(1, 400)
 
 

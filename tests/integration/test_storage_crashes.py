@@ -28,6 +28,9 @@ from atoll.server.runtimes.fake.faults import Faults
 from atoll.server.runtimes.kept import CheckpointFiles
 from atoll.server.runtimes.packing import Packer
 
+# A server's death at each of some hundred points: for who has time.
+pytestmark = pytest.mark.heavy
+
 MEMORY = CheckpointKind.MEMORY
 HOUR = timedelta(hours=1)
 STORAGE = replace(LIMITS, sweep_every=timedelta(0), collect_every=timedelta(0))
