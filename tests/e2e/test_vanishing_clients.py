@@ -1,13 +1,26 @@
 """Clients that leave before the answer, against a real home: nothing that nobody knows of is left."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from e2b import Sandbox
 from e2b.sandbox.sandbox_api import SandboxQuery
 from support.door import Door, is_answered
-from support.home import LiveHome
+from support.home import LiveHome, fresh_home
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[LiveHome]:
+    """One in which no machine waits: a claim is answered before anybody can leave."""
+    with fresh_home() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def client_options(home: LiveHome) -> dict[str, Any]:
+    return home.client_options
 
 
 def listed(whose: str, options: dict[str, Any]) -> list[str]:
