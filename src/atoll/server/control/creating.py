@@ -31,6 +31,7 @@ from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AbortedError,
     AtollError,
+    FailedPreconditionError,
     NotFoundError,
     ResourceExhaustedError,
     UnavailableError,
@@ -316,12 +317,28 @@ class Creating:
     def _origin(self, row: Sandbox, template: Template, snapshot: Snapshot | None) -> _Origin | None:
         if snapshot is not None:
             return _Origin(checkpoint=snapshot.id, kind=snapshot.kind, generation=snapshot.generation)
-        if row.limits.disk_bytes == template.limits.disk_bytes and self._warming.is_warm(template):
+        fits = self._pool.enabled and row.limits.disk_bytes == template.limits.disk_bytes
+        if fits and self._warming.is_warm(template):
             name = self._warming.origin(template)
             return _Origin(checkpoint=name, kind=CheckpointKind.MEMORY, generation=GENERATION, is_warm=True)
         return None
 
     async def _make(self, creation: _Creation, row: Sandbox, template: Template) -> Machine:
+        if creation.origin is None or not creation.origin.is_warm:
+            return await self._make_once(creation, row, template)
+        try:
+            return await self._make_once(creation, row, template)
+        except (FailedPreconditionError, NotFoundError) as error:
+            if creation.step != "restore":
+                raise
+            # Damaged, gone, or of another runsc: nobody asked for it, so nobody fails for it.
+            log.warning("warm template not restored", template=template.id, error=str(error))
+        await self._warming.forget(template)
+        await within(self._limits.destroy_timeout, "make room", self._runtime.destroy(row.id))
+        creation.origin = None
+        return await self._make_once(creation, row, template)
+
+    async def _make_once(self, creation: _Creation, row: Sandbox, template: Template) -> Machine:
         origin = creation.origin
         if origin is None:
             creation.step = "start"
