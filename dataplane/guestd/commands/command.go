@@ -83,7 +83,7 @@ func (c *Command) await(status <-chan syscall.WaitStatus, timeout time.Duration)
 	if timeout <= 0 {
 		return <-status
 	}
-	step := max(timeout/limits.DeadlineSteps, time.Millisecond)
+	step := max(min(timeout/limits.DeadlineSteps, limits.LongestDeadlineStep), time.Millisecond)
 	timer := time.NewTimer(min(step, timeout))
 	defer timer.Stop()
 	for {

@@ -108,8 +108,10 @@ const (
 	// Retained is how long an ended command can still be connected to, and RetainedCommands how many.
 	Retained         = 60 * time.Second
 	RetainedCommands = 256
-	// DeadlineSteps is in how many steps a timeout is counted: a sandbox that is paused loses at most one.
-	DeadlineSteps = 16
+	// DeadlineSteps is in how many steps a timeout is counted, and LongestDeadlineStep bounds them: a sandbox that
+	// is paused loses at most one.
+	DeadlineSteps       = 16
+	LongestDeadlineStep = time.Second
 	// KeepAlive is the silence after which a stream says that it lives, when the caller names none;
 	// KeepAliveLeast keeps a caller from making guestd tick.
 	KeepAlive      = 90 * time.Second
