@@ -48,6 +48,13 @@ class Raw:
         while self._run(name, "exec", name, "test", "-e", path).returncode:
             time.sleep(0.1)
 
+    def output(self, name: str, *argv: str) -> str:
+        """Run a command in a container; return what it prints."""
+        done = self._run(name, "exec", name, *argv)
+        text = (self._directory / "output").read_text()
+        assert done.returncode == 0, text
+        return text
+
     def checkpoint(self, name: str, image: Path, *, leave_running: bool = False) -> float:
         """Write a container down, on the disk when it returns; return milliseconds."""
         image.mkdir()

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import alive
 import cold
 import crowd
 import door
@@ -49,6 +50,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "restores": warm.restores,
     "pauses": snapshots.pause_and_resume,
     "forks": snapshots.forks,
+    "still": snapshots.standing_still,
+    "alive": alive.alive,
 }
 
 

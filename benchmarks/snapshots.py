@@ -1,5 +1,6 @@
 """Pauses, resumes and forks beside runsc's own checkpoint and restore."""
 
+import shutil
 import statistics
 import tempfile
 import time
@@ -10,12 +11,26 @@ import stats
 from home import Home
 from raw import HOLD, Raw
 
-from atoll import Sandbox
+from atoll import Sandbox, Snapshot
 
 DIRTY_MB = 512
 ROUNDS = 5
 FORKS = 10
 FORK_ROUNDS = 5
+STILL_ROUNDS = 10
+# Holds memory, and writes down each time that it stood still for more than 30 ms.
+STAND = HOLD.replace(
+    "while True: time.sleep(1000)",
+    """
+last = time.monotonic()
+while True:
+    time.sleep(0.002)
+    now = time.monotonic()
+    if now - last > 0.03:
+        print((now - last) * 1e3, file=open("/tmp/stood", "a"))
+    last = now
+""",
+)
 
 
 def pause_and_resume(home: Home, tool: Path) -> list[stats.Figure]:
@@ -67,12 +82,42 @@ def forks(home: Home, tool: Path) -> list[stats.Figure]:
     return [compared(f"fork({FORKS})", ours, raw_ones, 1.2, "ten raw restores")]
 
 
-def holding(home: Home, megabytes: int) -> Sandbox:
+def standing_still(home: Home, tool: Path) -> list[stats.Figure]:
+    """Take snapshots of a program that goes on, which itself measures how long it did not."""
+    ours, raw_ones = [], []
+    with tempfile.TemporaryDirectory(prefix="atoll-bench-raw-", dir=home.path) as directory:
+        raw = Raw(Path(directory), ["/usr/bin/python3", "-c", STAND, str(DIRTY_MB)])
+        sandbox = holding(home, DIRTY_MB, STAND)
+        try:
+            raw.start("dirty000")
+            raw.wait_for("dirty000", "/tmp/held")
+            for number in range(STILL_ROUNDS):
+                sandbox.commands.run(["rm", "-f", "/tmp/stood"])
+                snapshot = sandbox.snapshot()
+                ours.append(longest(sandbox.commands.run(["cat", "/tmp/stood"]).stdout))
+                Snapshot.delete(snapshot.id, api_url=home.url, api_key=home.key)
+                raw.output("dirty000", "rm", "-f", "/tmp/stood")
+                raw.checkpoint("dirty000", Path(directory) / f"image{number}", leave_running=True)
+                raw_ones.append(longest(raw.output("dirty000", "cat", "/tmp/stood")))
+                shutil.rmtree(Path(directory) / f"image{number}")
+        finally:
+            raw.close()
+            sandbox.kill()
+    name = "a snapshot with 512 MB dirty, guest stands still"
+    return [compared(name, ours, raw_ones, 1.1, "raw --leave-running")]
+
+
+def longest(lines: str) -> float:
+    """Return the longest time of those that were written down."""
+    return max(float(line) for line in lines.split())
+
+
+def holding(home: Home, megabytes: int, program: str = HOLD) -> Sandbox:
     """Start a sandbox with a program that holds so much."""
     sandbox = Sandbox.create(
         "minimal", timeout=900, cpus=2, memory_mb=1024, api_url=home.url, api_key=home.key
     )
-    sandbox.commands.run(["python3", "-c", HOLD, str(megabytes)], background=True, timeout=None)
+    sandbox.commands.run(["python3", "-c", program, str(megabytes)], background=True, timeout=None)
     while sandbox.commands.run(["test", "-e", "/tmp/held"]).exit_code:
         time.sleep(0.1)
     return sandbox

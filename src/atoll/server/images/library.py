@@ -69,6 +69,11 @@ class TemplateLibrary(Templates):
 
     @override
     async def get(self, name: str) -> Template:
+        # Every create asks: a look at a directory is quicker than a thread is there and back.
+        if (order := self._orders.get(name)) is not None:
+            known = self._read.get(order.template.id)
+            if known is not None and self.folders.path(known.id).is_dir():
+                return known
         return await asyncio.to_thread(self._find, name)
 
     @override

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import RowMapping, delete, func, insert, select, update
+from sqlalchemy import RowMapping, bindparam, delete, func, insert, select, update
 from typing_extensions import override
 
 from atoll.server.domain.errors import AlreadyExistsError, NotFoundError, ResourceExhaustedError
@@ -12,6 +12,9 @@ from atoll.server.domain.keys import ApiKey, KeyKind, Mask, Team
 from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.stores.database import Database
 from atoll.server.stores.tables import api_keys, teams
+
+# Built once: every call looks for its key.
+_WITH_HASH = select(api_keys).where(api_keys.c.hash == bindparam("hash"))
 
 
 class SqliteApiKeys(ApiKeys):
@@ -73,7 +76,7 @@ class SqliteApiKeys(ApiKeys):
     @override
     async def find_api_key(self, hash: str) -> ApiKey | None:
         with self._database.transaction(writes=False) as connection:
-            row = connection.execute(select(api_keys).where(api_keys.c.hash == hash)).mappings().first()
+            row = connection.execute(_WITH_HASH, {"hash": hash}).mappings().first()
             return _key(row) if row is not None else None
 
     @override

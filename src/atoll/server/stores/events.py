@@ -12,6 +12,9 @@ from atoll.server.ports.events import EventQuery, EventStore
 from atoll.server.stores.database import Database, unreadable
 from atoll.server.stores.tables import events
 
+# Built once: every create writes one.
+_NEW = insert(events)
+
 
 class SqliteEvents(EventStore):
     """Events in the database."""
@@ -74,7 +77,7 @@ def add_event(connection: Connection, event: Event) -> int:
         "at": event.at,
         "data": dict(event.data) if event.data is not None else None,
     }
-    written = connection.execute(insert(events), row).inserted_primary_key
+    written = connection.execute(_NEW, row).inserted_primary_key
     assert written is not None
     return int(written[0])
 

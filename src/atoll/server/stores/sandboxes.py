@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert
 from typing_extensions import override
 
 from atoll.server.domain.errors import AbortedError, AlreadyExistsError, InvalidArgumentError, NotFoundError
@@ -38,9 +38,9 @@ class SqliteSandboxes(Store):
     @override
     async def add_sandbox(self, sandbox: Sandbox) -> None:
         with self._database.transaction(writes=True) as connection:
-            if connection.execute(select(sandboxes.c.id).where(sandboxes.c.id == sandbox.id)).first():
+            if connection.execute(statements.SANDBOX_EXISTS, {"id": sandbox.id}).first():
                 raise AlreadyExistsError(f"Sandbox {sandbox.id} exists")
-            connection.execute(insert(sandboxes), sandbox_to_row(sandbox))
+            connection.execute(statements.NEW_SANDBOX, sandbox_to_row(sandbox))
             _add_pairs(connection, sandbox)
 
     @override
@@ -60,8 +60,12 @@ class SqliteSandboxes(Store):
         with self._database.transaction(writes=True) as connection:
             if _read(connection, old.id) != old:
                 raise AbortedError(f"Sandbox {old.id} was changed meanwhile")
-            values = sandbox_to_row(new)
-            connection.execute(update(sandboxes).where(sandboxes.c.id == new.id), values)
+            before = sandbox_to_row(old)
+            values = {name: value for name, value in sandbox_to_row(new).items() if value != before[name]}
+            if values:
+                bound = {f"new_{name}": value for name, value in values.items()}
+                change = statements.change_of_sandbox(frozenset(values))
+                connection.execute(change, {"which": new.id, **bound})
             if new.metadata != old.metadata:
                 connection.execute(delete(sandbox_metadata).where(sandbox_metadata.c.sandbox_id == new.id))
                 _add_pairs(connection, new)
@@ -78,7 +82,7 @@ class SqliteSandboxes(Store):
     @override
     async def count_sandboxes(self, filter: SandboxFilter) -> int:
         with self._database.transaction(writes=False) as connection:
-            return int(connection.execute(statements.number_of_sandboxes(filter)).scalar_one())
+            return int(connection.execute(*statements.number_of_sandboxes(filter)).scalar_one())
 
     @override
     async def sandbox_at(self, address: str) -> Sandbox | None:
@@ -130,16 +134,14 @@ class SqliteSandboxes(Store):
 
 
 def _read(connection: Connection, sandbox_id: SandboxId) -> Sandbox:
-    # FOR UPDATE means nothing to SQLite, whose writers take turns anyway.
-    statement = select(sandboxes).where(sandboxes.c.id == sandbox_id).with_for_update()
-    row = connection.execute(statement).mappings().first()
+    row = connection.execute(statements.ONE_SANDBOX, {"id": sandbox_id}).mappings().first()
     if row is None:
         raise NotFoundError(f"No row of sandbox {sandbox_id}")
     return sandbox_from_row(row)
 
 
 def _check_there(connection: Connection, sandbox_id: SandboxId) -> None:
-    if connection.execute(select(sandboxes.c.id).where(sandboxes.c.id == sandbox_id)).first() is None:
+    if connection.execute(statements.SANDBOX_EXISTS, {"id": sandbox_id}).first() is None:
         raise NotFoundError(f"No row of sandbox {sandbox_id}")
 
 
