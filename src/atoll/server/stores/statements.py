@@ -6,7 +6,7 @@ The latter are built once: that takes twice as long as it takes to run them.
 
 from collections.abc import Collection
 from datetime import datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -87,6 +87,7 @@ def at_address(address: str) -> Select[Any]:
     return select(sandboxes).where(sandboxes.c.status == Status.RUNNING.value, sandboxes.c.address == address)
 
 
+@cache
 def secured_ids() -> Select[Any]:
     """Select the ids of running sandboxes that have an access token."""
     return select(sandboxes.c.id).where(
@@ -94,6 +95,7 @@ def secured_ids() -> Select[Any]:
     )
 
 
+@cache
 def first_deadline() -> Select[Any]:
     """Select the running row whose deadline comes first."""
     return (
@@ -104,6 +106,7 @@ def first_deadline() -> Select[Any]:
     )
 
 
+@cache
 def first_due(column: str) -> Select[Any]:
     """Select the running row whose time in a column comes first, of those that have one."""
     due = sandboxes.c[column]
