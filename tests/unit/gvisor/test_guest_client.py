@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -102,6 +103,50 @@ async def test_a_configuration_arrives_whole() -> None:
 
 def killing(*killed: guest_pb.KilledProcess) -> bytes:
     return guest_pb.KillGreediestResponse(killed=list(killed)).to_binary()
+
+
+async def test_a_machine_that_waits_is_claimed_over_the_same_connection_which_ends_then() -> None:
+    told: list[tuple[int, guest_pb.Configuration]] = []
+    ended: list[int] = []
+    connections = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        which = connections
+        body = guest_pb.ConfigureResponse(version="1.0").to_binary()
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            length = int(head.decode().lower().partition("content-length: ")[2].partition("\r\n")[0])
+            request = guest_pb.ConfigureRequest.from_binary(await reader.readexactly(length))
+            assert request.configuration is not None
+            told.append((which, request.configuration))
+            writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            await writer.drain()
+            if b"connection: close" in head.lower():
+                ended.append(which)
+
+    # At the same address: the first one's was given to it when that was gone.
+    other = replace(MACHINE, sandbox_id=SandboxId("i" + "b" * 20))
+    async with guest_that(handle) as guest:
+        await guest.configure(MACHINE, CONFIGURATION, waits=True)
+        await guest.configure(other, replace(CONFIGURATION, generation=5), waits=True)
+        await guest.configure(MACHINE, replace(CONFIGURATION, generation=4, claimed=True))
+        await guest.configure(other, replace(CONFIGURATION, generation=6, claimed=True))
+
+    assert [(which, configuration.generation) for which, configuration in told] == [
+        (1, 3),
+        (2, 5),
+        (1, 4),
+        (2, 6),
+    ]
+    assert ended == [1, 2]
+
+
+async def test_a_kept_connection_that_the_guest_closed_is_made_anew() -> None:
+    async with guest_that(answering(guest_pb.ConfigureResponse(version="1.0").to_binary())) as guest:
+        await guest.configure(MACHINE, CONFIGURATION, waits=True)
+        await asyncio.sleep(0.05)
+        await guest.configure(MACHINE, replace(CONFIGURATION, generation=4, claimed=True))
 
 
 async def test_the_killed_process_is_told_with_a_name_that_drives_no_terminal() -> None:

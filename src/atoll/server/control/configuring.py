@@ -86,6 +86,7 @@ class Configuring:
                 access_token=access.access_token(self._secret, machine.sandbox_id),
                 claimed=False,
             ),
+            waits=True,
         )
         await within(self._limits.configure_timeout, "take its configuration", told)
 

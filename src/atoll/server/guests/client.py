@@ -2,8 +2,10 @@
 Calls guestd's private service (proto/atoll/guest/v1) in a sandbox.
 
 The other end is hostile: whoever is root in there can answer in guestd's place.
-So an answer is read up to a limit of size and of time, redirects and proxies are not followed, connections
-are not kept (an address is another sandbox's tomorrow), and its text goes into details only, cut short.
+So an answer is read up to a limit of size and of time, redirects and proxies are not followed, and its text
+goes into details only, cut short. A connection is for one call: only to a machine that waits in the pool,
+where nobody is yet, it is kept for the next one, since that one is in somebody's way; and it is that
+machine's, since its address is another one's tomorrow.
 What counts is every byte that arrives, not the body's only: headers, informational answers and the edges of
 chunks cost some thousand times their worth in time, which all sandboxes share.
 
@@ -54,7 +56,13 @@ _HEADERS = (
     # Not JSON: guestd's first call in a new sandbox would be 2 ms slower.
     ("content-type", "application/proto"),
 )
+# The connection is not used again.
+_LAST_HEADERS = (*_HEADERS, ("connection", "close"))
 _FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
+
+_Headers = tuple[tuple[str, str], ...]
+# Between an address and whose it is.
+_OF = "-"
 
 _Answer = TypeVar("_Answer", bound="Message[Any]")
 
@@ -74,6 +82,8 @@ class GuestLimits:
         probe_timeout_s: for the answer that decides whether a guest hangs; it takes milliseconds, and seconds
             where programs inside take all processors of a host that is full.
         connections: calls under way at once, in all sandboxes; more wait.
+        kept_connections: to machines that wait to be claimed; beyond it the oldest is closed, and that claim
+            takes 1 ms longer.
     """
 
     configure_timeout_s: float = 10.0
@@ -84,6 +94,7 @@ class GuestLimits:
     journal_bytes: int = 64 * 1024
     probe_timeout_s: float = 10.0
     connections: int = 64
+    kept_connections: int = 256
 
 
 class HttpGuest(Guest):
@@ -106,6 +117,8 @@ class HttpGuest(Guest):
         self._pool = _pool(self._limits.connections, self._limits.answer_bytes)
         # Apart, so that no kill for memory waits behind somebody who reads a log.
         self._journal_pool = _pool(self._limits.connections, self._limits.journal_bytes)
+        kept = self._limits.kept_connections
+        self._kept_pool = _pool(self._limits.connections + kept, self._limits.answer_bytes, kept)
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,12 +132,21 @@ class HttpGuest(Guest):
         """End calls under way."""
         await self._pool.aclose()
         await self._journal_pool.aclose()
+        await self._kept_pool.aclose()
 
-    async def configure(self, machine: Machine, configuration: GuestConfiguration) -> None:
+    async def configure(
+        self, machine: Machine, configuration: GuestConfiguration, *, waits: bool = False
+    ) -> None:
         """Send a sandbox all it has to know."""
         message = guest_pb.ConfigureRequest(configuration=self._translate(configuration))
         answer = await self._call(
-            machine, "Configure", message, guest_pb.ConfigureResponse, self._limits.configure_timeout_s
+            machine,
+            "Configure",
+            message,
+            guest_pb.ConfigureResponse,
+            self._limits.configure_timeout_s,
+            pool=self._kept_pool if waits or configuration.claimed else self._pool,
+            headers=_HEADERS if waits else _LAST_HEADERS,
         )
         log.debug("guest configured", sandbox_id=machine.sandbox_id, guestd=_clean(answer.version))
 
@@ -197,8 +219,9 @@ class HttpGuest(Guest):
         timeout_s: float,
         *,
         pool: httpcore.AsyncConnectionPool | None = None,
+        headers: _Headers = _LAST_HEADERS,
     ) -> _Answer:
-        status, body = await self._exchange(machine, method, request, timeout_s, pool or self._pool)
+        status, body = await self._exchange(machine, method, request, timeout_s, pool or self._pool, headers)
         if status != HTTPStatus.OK:
             raise _unavailable(machine, method, f"HTTP {status}: {_clean(body.decode(errors='replace'))}")
         try:
@@ -214,11 +237,14 @@ class HttpGuest(Guest):
         request: "Message[Any]",
         timeout_s: float,
         pool: httpcore.AsyncConnectionPool,
+        headers: _Headers = _LAST_HEADERS,
     ) -> tuple[int, bytes]:
-        url = f"http://{machine.address}:{self._port}/{_SERVICE}/{method}"
+        # Connections are kept by this name.
+        host = f"{machine.address}{_OF}{machine.sandbox_id}"
+        url = f"http://{host}:{self._port}/{_SERVICE}/{method}"
         try:
             async with asyncio.timeout(timeout_s):
-                return await _post(pool, url, request.to_binary())
+                return await _post(pool, url, request.to_binary(), headers)
         except TimeoutError as error:
             raise _unavailable(machine, method, f"no answer in {timeout_s} s") from error
         except _FAILURES as error:
@@ -254,21 +280,23 @@ class HttpGuest(Guest):
         )
 
 
-def _pool(connections: int, most_bytes: int) -> httpcore.AsyncConnectionPool:
+def _pool(connections: int, most_bytes: int, kept: int = 0) -> httpcore.AsyncConnectionPool:
     return httpcore.AsyncConnectionPool(
         max_connections=connections,
-        max_keepalive_connections=0,
+        max_keepalive_connections=kept,
         network_backend=_BoundedNetwork(most_bytes),
     )
 
 
-async def _post(pool: httpcore.AsyncConnectionPool, url: str, body: bytes) -> tuple[int, bytes]:
-    async with pool.stream("POST", url, content=body, headers=_HEADERS) as response:
+async def _post(
+    pool: httpcore.AsyncConnectionPool, url: str, body: bytes, headers: _Headers
+) -> tuple[int, bytes]:
+    async with pool.stream("POST", url, content=body, headers=headers) as response:
         return response.status, await response.aread()
 
 
 class _BoundedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects as ever, but so much is read from each connection and no more."""
+    """Connects to addresses, whoever's they are; so much is read from each connection and no more."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -283,7 +311,8 @@ class _BoundedNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        stream = await self._network.connect_tcp(host, port, timeout, local_address, socket_options)
+        address = host.partition(_OF)[0]
+        stream = await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
         return _BoundedStream(stream, self._most)
 
 

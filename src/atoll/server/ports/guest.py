@@ -15,9 +15,17 @@ class Guest(Protocol):
     The guest is hostile: answers are bounded in size and time, and believed in nothing that matters.
     """
 
-    async def configure(self, machine: Machine, configuration: GuestConfiguration) -> None:
+    async def configure(
+        self, machine: Machine, configuration: GuestConfiguration, *, waits: bool = False
+    ) -> None:
         """
         Send a sandbox all it has to know; return when it holds.
+
+        Args:
+            machine: whose.
+            configuration: what.
+            waits: whether the machine waits after that until it is claimed, with a second such call, which is
+                then to be quick.
 
         Raises:
             UnavailableError: the guest did not answer in time, or refused.

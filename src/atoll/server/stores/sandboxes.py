@@ -19,7 +19,7 @@ from atoll.server.stores.rows import (
     sandbox_from_row,
     sandbox_to_row,
 )
-from atoll.server.stores.tables import memory_kills, sandbox_metadata, sandboxes
+from atoll.server.stores.tables import memory_kills, sandbox_metadata
 from atoll.server.stores.telling import Telling
 
 

@@ -25,7 +25,9 @@ class FakeGuest(Guest):
         self.launched: dict[SandboxId, StartCommand] = {}
 
     @override
-    async def configure(self, machine: Machine, configuration: GuestConfiguration) -> None:
+    async def configure(
+        self, machine: Machine, configuration: GuestConfiguration, *, waits: bool = False
+    ) -> None:
         await self.faults.at("configure")
         old = self.configurations.get(machine.sandbox_id)
         if old is not None and old.generation >= configuration.generation:
