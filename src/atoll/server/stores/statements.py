@@ -33,7 +33,7 @@ from atoll.server.domain.upkeep import NEVER
 from atoll.server.ports.store import Page, SandboxFilter
 from atoll.server.stores.tables import UtcDateTime, memory_kills, sandbox_metadata, sandboxes
 
-# The row with an ``id``, for who is going to change it. FOR UPDATE means nothing to SQLite: writers take turns.
+# The row with an ``id``, for who will change it. FOR UPDATE means nothing to SQLite: writers take turns.
 ONE_SANDBOX = select(sandboxes).where(sandboxes.c.id == bindparam("id")).with_for_update()
 NEW_SANDBOX = insert(sandboxes)
 SANDBOX_EXISTS = select(sandboxes.c.id).where(sandboxes.c.id == bindparam("id"))
