@@ -56,7 +56,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def main(names: list[str]) -> int:
-    """Run the named benchmarks, all of them without names; print a table and write bench.json."""
+    """Run the named benchmarks and print a table; without names run all of them and write bench.json."""
     console = Console(stderr=True)
     figures: list[stats.Figure] = []
     with tempfile.TemporaryDirectory(prefix="atoll-bench-tool-") as directory:
@@ -67,7 +67,8 @@ def main(names: list[str]) -> int:
                 console.print(f"measuring {name} …")
                 figures += BENCHMARKS[name](home, tool)
     stats.show(figures)
-    stats.save(figures, ROOT / "bench.json")
+    if not names:
+        stats.save(figures, ROOT / "bench.json")
     return 0
 
 
