@@ -14,6 +14,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from contract.test_store import make
 from fakes.events import sandboxes_in
 from sqlalchemy import create_engine
@@ -25,7 +26,7 @@ from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import Status
 from atoll.server.ports.store import Page, SandboxFilter
 from atoll.server.stores import database as database_module
-from atoll.server.stores import statements
+from atoll.server.stores import migrating, statements
 from atoll.server.stores.database import Database
 from atoll.server.stores.migrating import MIGRATIONS
 from atoll.server.stores.tables import metadata
@@ -167,6 +168,27 @@ async def test_a_damaged_page_is_found_at_the_start(path: Path) -> None:
 
     with pytest.raises(InternalError, match="damaged"):
         await Database(path).open()
+
+
+def test_the_newest_migration_is_named_as_alembic_names_it() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+
+    assert migrating.newest() == ScriptDirectory.from_config(config).get_current_head()
+
+
+async def test_a_database_that_is_up_to_date_is_opened_without_alembic(path: Path) -> None:
+    await filled(path)
+    program = f"""
+import asyncio, sys
+from pathlib import Path
+from atoll.server.stores.database import Database
+asyncio.run(Database(Path({str(path)!r})).open())
+assert "alembic" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr
 
 
 async def test_a_newer_database_is_refused(path: Path) -> None:

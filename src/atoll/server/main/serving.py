@@ -22,20 +22,18 @@ from atoll.server.control.delivering import Delivering
 from atoll.server.control.events import Events
 from atoll.server.control.identity import Identity
 from atoll.server.control.keys import Keys
-from atoll.server.control.killing import Parting
 from atoll.server.control.logbook import Logbook
 from atoll.server.control.naming import Naming
 from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
-from atoll.server.control.service import Control, Ports
 from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.storing import Storing
 from atoll.server.control.verbs import Verbs
-from atoll.server.control.volumes import Volumes
 from atoll.server.control.webhooks import Webhooks
 from atoll.server.couriers.http import HttpCourier
 from atoll.server.domain.webhooks import parse_networks
 from atoll.server.main import doors, issuing, resolving
+from atoll.server.main.controlling import make_control, make_telling
 from atoll.server.main.hosts_names import HostsNames, NamedSandboxes
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
 from atoll.server.ports.store import Store
@@ -53,7 +51,6 @@ from atoll.server.stores.secrets import SqliteSecrets
 from atoll.server.stores.signing_keys import SqliteSigningKeys
 from atoll.server.stores.snapshots import SqliteSnapshots
 from atoll.server.stores.telling import Telling
-from atoll.server.stores.volumes import SqliteVolumes
 from atoll.server.stores.webhooks import SqliteWebhooks
 
 log = structlog.get_logger(__name__)
@@ -166,11 +163,6 @@ def make_verbs(
     )
 
 
-def make_telling(settings: Settings, called: Callable[[], None] = lambda: None) -> Telling:
-    """Put together what changes of rows tell."""
-    return Telling(SystemClock(), most_waiting=settings.webhooks.most_waiting, called=called)
-
-
 def make_naming(home: Home, settings: Settings, database: Database, telling: Telling) -> Naming:
     """Put together what keeps names of sandboxes in a file, if that is wanted; not running yet."""
     return Naming(
@@ -197,47 +189,6 @@ def _courier(settings: Settings) -> HttpCourier:
         timeout=limits.timeout,
         allowed=parse_networks(limits.networks),
         connections=max(limits.at_once * limits.webhooks_at_once, 1),
-    )
-
-
-def make_control(
-    home: Home,
-    settings: Settings,
-    database: Database,
-    parts: HostParts,
-    *,
-    store: Store,
-    parting: Parting | None = None,
-) -> Control:
-    """Put control together; not open yet."""
-    clock = SystemClock()
-    volumes = Volumes(
-        store=SqliteVolumes(database),
-        files=parts.volumes,
-        clock=clock,
-        secret=home.secret(),
-        limits=settings.volumes,
-    )
-    ports = Ports(
-        store=store,
-        api_keys=SqliteApiKeys(database),
-        runtime=parts.runtime,
-        guest=parts.guest,
-        edge=parts.edge,
-        templates=parts.templates,
-        volumes=volumes,
-        clock=clock,
-        checkpoints=parts.checkpoints,
-        snapshots=SqliteSnapshots(database),
-        free_memory=parts.free_memory,
-        parting=parting,
-    )
-    return Control(
-        ports,
-        secret=home.secret(),
-        dns_servers=parts.dns_servers,
-        limits=settings.sandboxes,
-        pool=settings.pool,
     )
 
 

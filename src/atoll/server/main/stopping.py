@@ -18,8 +18,8 @@ from atoll.server.control.pool import PoolLimits
 from atoll.server.domain.errors import InternalError, ResourceExhaustedError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.host.pidfd import Pidfd
+from atoll.server.main.controlling import make_control, make_telling
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
-from atoll.server.main.serving import make_control, make_telling
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home

@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.util.exc import CommandError
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, inspect, text
 
 from atoll.server.domain.errors import FailedPreconditionError
 
@@ -19,6 +16,14 @@ def upgrade(engine: Engine) -> None:
     Raises:
         FailedPreconditionError: the tables were made by a newer version of Atoll.
     """
+    with engine.connect() as connection:
+        if _revision(connection) == newest():
+            return
+    # Not before: loading Alembic is a sixth of a server's start, and seldom is there anything to do.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util.exc import CommandError
+
     config = Config()
     # "%" begins a variable in Alembic's configuration.
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
@@ -32,3 +37,16 @@ def upgrade(engine: Engine) -> None:
                 details=str(error),
                 resolution="Install that version again, or use another home.",
             ) from error
+
+
+def newest() -> str:
+    """Name the last migration: its file's name begins with it."""
+    return max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+
+
+def _revision(connection: Connection) -> str | None:
+    """Read how far a database is; None: it is new."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return str(found) if found is not None else None
