@@ -1,5 +1,5 @@
 """
-Write docs/compatibility.md from what the tests saw: build/compatibility.json.
+Write docs/compatibility.md from what the tests saw: build/compatibility/*.json, a file a process of theirs.
 
 Run the tests in tests/e2e first; nothing in that page is written by hand.
 """
@@ -8,6 +8,7 @@ import json
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SIGNS = {"works": "✓", "refused": "refused", "untried": "-"}
@@ -24,11 +25,12 @@ Written by `scripts/matrix.py` from what the tests in tests/e2e saw: every publi
 
 def main() -> int:
     """Write the page; return the exit code."""
-    source = ROOT / "build" / "compatibility.json"
-    if not source.exists():
-        print(f"{source} is missing: run the tests in tests/e2e first", file=sys.stderr)
+    directory = ROOT / "build" / "compatibility"
+    found = [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
+    if not found:
+        print(f"{directory} is empty: run the tests in tests/e2e first", file=sys.stderr)
         return 1
-    seen = json.loads(source.read_text())
+    seen = merged(found)
     nouns: dict[str, list[str]] = defaultdict(list)
     for call, clients in seen["calls"].items():
         noun, _, name = call.rpartition(".")
@@ -42,6 +44,18 @@ def main() -> int:
         text += "".join(f"| `{call}` | {SIGNS[verdict]} |\n" for call, verdict in calls.items())
     (ROOT / "docs" / "compatibility.md").write_text(text)
     return 0
+
+
+def merged(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Take for each call the best that any process saw."""
+    best = found[0]
+    for other in found[1:]:
+        for part in ("calls", "others"):
+            for name, verdicts in other[part].items():
+                mine = best[part].setdefault(name, verdicts)
+                for key, verdict in verdicts.items():
+                    mine[key] = min(mine.get(key, verdict), verdict, key=list(SIGNS).index)
+    return best
 
 
 if __name__ == "__main__":

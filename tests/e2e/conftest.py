@@ -7,15 +7,15 @@ import pytest
 from support import matrix
 
 ROOT = Path(__file__).parents[2]
-RESULT = ROOT / "build" / "compatibility.json"
+RESULTS = ROOT / "build" / "compatibility"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def recorder() -> Iterator[matrix.Recorder]:
-    """Watch the client's calls; what they showed is in build/compatibility.json afterwards."""
+def recorder(worker_id: str) -> Iterator[matrix.Recorder]:
+    """Watch the client's calls; what they showed is in build/compatibility/ afterwards, a file a process."""
     for recording in matrix.recorded():
         yield recording
-        recording.save(RESULT)
+        recording.save(RESULTS / f"{worker_id}.json")
 
 
 @pytest.hookimpl(wrapper=True)
