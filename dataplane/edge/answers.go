@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"html/template"
@@ -101,10 +102,9 @@ func (p *problem) write(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, p.Code, p)
 		return
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(p.Code)
-	// The client may be gone; there is nobody else to tell.
-	_ = page.Execute(w, p)
+	var text bytes.Buffer
+	_ = page.Execute(&text, p) // The page is ours, and so are the fields.
+	writeWhole(w, p.Code, "text/html; charset=utf-8", text.Bytes())
 }
 
 // hint tells clients that retry by themselves what to do.
@@ -135,8 +135,14 @@ func writeAPIError(w http.ResponseWriter, status int, message string) {
 }
 
 func writeJSON(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
+	text, _ := json.Marshal(body) // The types are ours.
+	writeWhole(w, status, "application/json", append(text, '\n'))
+}
+
+// writeWhole says how long the answer is, so that a client knows its end while we read what the client still sends.
+func writeWhole(w http.ResponseWriter, status int, kind string, text []byte) {
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
-	// The client may be gone; there is nobody else to tell.
-	_ = json.NewEncoder(w).Encode(body)
+	_, _ = w.Write(text) // The client may be gone; there is nobody else to tell.
 }

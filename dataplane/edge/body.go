@@ -28,6 +28,9 @@ type clientBody struct {
 	ended       bool
 	interrupted bool
 	broken      error
+	// closed: whoever forwards it has done with it.
+	closed bool
+	answer http.Header
 }
 
 // openBody makes request and answer independent: the answer may begin and end while the client still sends.
@@ -35,7 +38,7 @@ func openBody(w http.ResponseWriter, r *http.Request, limits *Limits) *clientBod
 	control := http.NewResponseController(w)
 	// Always so in HTTP/2, where this says that it is not supported.
 	_ = control.EnableFullDuplex()
-	return &clientBody{ReadCloser: r.Body, in: r, control: control, limits: limits, ended: !hasBody(r)}
+	return &clientBody{ReadCloser: r.Body, in: r, control: control, limits: limits, ended: !hasBody(r), answer: w.Header()}
 }
 
 func hasBody(r *http.Request) bool { return r.Body != nil && r.Body != http.NoBody }
@@ -68,6 +71,28 @@ func (b *clientBody) whole() io.ReadCloser {
 }
 
 func (b *clientBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	closed := b.closed
+	b.mu.Unlock()
+	if closed {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	return b.read(p)
+}
+
+// Close lets go of the body, which leave reads on: net/http's own Close would have the connection reset while the
+// client sends, and with it goes an answer that the client has not read.
+func (b *clientBody) Close() error {
+	if b.in.ProtoMajor != 1 {
+		return b.ReadCloser.Close()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	return nil
+}
+
+func (b *clientBody) read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == nil {
 		return n, nil
@@ -141,20 +166,25 @@ func (b *clientBody) closeAfter(w http.ResponseWriter) {
 	b.closing = true
 }
 
-// leave reads what the client still sends after the answer, for a bounded time. net/http would do that, too, and take
-// what follows bytes that are no body for the next request; so then the connection ends here.
+// leave reads what the client still sends after the answer, for a bounded time: many clients read an answer when they
+// have sent all, or are reset. net/http would read a little, too, and take what follows bytes that are no body for the
+// next request; so then the connection ends here.
 func (b *clientBody) leave() {
 	if b.in.ProtoMajor != 1 {
 		return
 	}
 	b.mu.Lock()
-	unread := !b.ended && b.broken == nil
+	unread := !b.ended && b.broken == nil && !b.interrupted
 	b.mu.Unlock()
 	if unread {
-		// Fails only where there is no connection any more.
+		// Both fail only where there is no connection any more.
 		_ = b.control.SetReadDeadline(time.Now().Add(b.limits.LeftoverTime))
+		_ = b.control.Flush()
+		if b.answer.Get("Content-Length") == "" {
+			return // The answer ends when we return, and the client waits for that.
+		}
 		// More than that makes net/http close the connection; how reading ended is noted.
-		_, _ = io.CopyN(io.Discard, b, leftoverBytes)
+		_, _ = io.CopyN(io.Discard, readerFunc(b.read), leftoverBytes)
 	}
 	b.mu.Lock()
 	lost := !b.ended && (b.broken != nil || b.interrupted) && !b.closing
@@ -165,5 +195,9 @@ func (b *clientBody) leave() {
 	}
 }
 
-// leftoverBytes is what net/http reads of a body after the answer, to use the connection further.
-const leftoverBytes = 256 << 10
+// leftoverBytes is how much of a body is read after the answer.
+const leftoverBytes = 64 << 20
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

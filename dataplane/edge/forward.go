@@ -11,8 +11,10 @@ import (
 	"net/http/httptrace"
 	"net/http/httputil"
 	"net/netip"
+	"net/textproto"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // bufferBytes is the size of the pieces in which bodies are carried: few system calls for a large file, and little
@@ -56,6 +58,8 @@ type exchange struct {
 	// conn is the connection to the sandbox, once there is one; other requests share a multiplexed one.
 	conn        net.Conn
 	multiplexed bool
+	// answered: an answer has begun, which is none that announces another.
+	answered atomic.Bool
 	// err is why there is no answer.
 	err error
 }
@@ -134,9 +138,16 @@ func (f *forwarder) try(w http.ResponseWriter, r *http.Request, to target, body 
 	watch := watchSilence(found, to)
 	defer watch.stop()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn:              under.use,
-		WroteRequest:         watch.wrote,
-		GotFirstResponseByte: watch.stop,
+		GotConn:      under.use,
+		WroteRequest: watch.wrote,
+		GotFirstResponseByte: func() {
+			watch.stop()
+			under.answered.Store(true)
+		},
+		Got1xxResponse: func(int, textproto.MIMEHeader) error {
+			under.answered.Store(false)
+			return nil
+		},
 	})
 	// The transport does not return while it reads from the client, however dead the sandbox is.
 	defer context.AfterFunc(ctx, body.interrupt)()

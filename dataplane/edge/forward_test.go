@@ -484,3 +484,38 @@ func TestAnAnswerBeforeTheBodyIsReadArrivesFromASandboxToo(t *testing.T) {
 		}
 	}
 }
+
+// Many clients send all of a body before they look for an answer; no reset may take it from them then.
+func TestARefusalReachesWhoSendsAllOfABodyFirst(t *testing.T) {
+	h := newHome(t)
+	s := h.newSandbox()
+	s.serve(3000, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInsufficientStorage) })
+	conn, err := net.Dial("tcp", h.edge.Addresses()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	answers := bufio.NewReader(conn)
+	for _, method := range []string{http.MethodPost, http.MethodPost} {
+		const size, piece = 8 << 20, 64 << 10
+		fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: x\r\n%s: %s\r\n%s: 3000\r\nContent-Length: %d\r\n\r\n", method, idHeader, s.id, portHeader, size)
+		for sent := 0; sent < size; sent += piece {
+			if _, err := conn.Write(make([]byte, piece)); err != nil {
+				t.Fatalf("after %d bytes: %v", sent, err)
+			}
+			if sent == 2<<20 {
+				time.Sleep(300 * time.Millisecond) // By now the answer is there.
+			}
+		}
+
+		response, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(response.Body)
+		if response.StatusCode != http.StatusInsufficientStorage || string(body) != "no\n" {
+			t.Errorf("%d %q", response.StatusCode, body)
+		}
+	}
+}

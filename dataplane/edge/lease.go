@@ -332,14 +332,15 @@ func (c *sandboxConn) tell(user *exchange) {
 	c.user = user
 }
 
-// Close closes the connection and takes it off the lease's list.
+// Close closes the connection and takes it off the lease's list. Its user reads from the client no more, unless an
+// answer has begun: then the client is let finish, or it would be reset and see nothing of the answer.
 func (c *sandboxConn) Close() error {
 	c.lease.mu.Lock()
 	delete(c.lease.conns, c)
 	user := c.user
 	c.user = nil
 	c.lease.mu.Unlock()
-	if user != nil {
+	if user != nil && !user.answered.Load() {
 		user.body.interrupt()
 	}
 	return c.Conn.Close()
