@@ -163,8 +163,18 @@ def collection(answer: Any) -> models.Collection:
 def team(answer: Any) -> models.TeamInfo:
     """Read a team."""
     try:
+        limits = answer["limits"]
         return models.TeamInfo(
-            id=answer["id"], name=answer["name"], created_at=datetime.fromisoformat(answer["created_at"])
+            id=answer["id"],
+            name=answer["name"],
+            created_at=datetime.fromisoformat(answer["created_at"]),
+            limits=models.TeamLimits(
+                max_sandboxes=limits["max_sandboxes"],
+                max_cpus=limits["max_cpus"],
+                max_memory_bytes=limits["max_memory_bytes"],
+                requests_per_second=limits["requests_per_second"],
+            ),
+            deleting=bool(answer["deleting"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise strange(error) from error

@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from fakes.teams import add_teams
 from fakes.world import ALICE, World, wish
 
 from atoll.server.control.requests import Actor
@@ -29,7 +30,8 @@ async def test_the_same_create_gets_the_same_sandbox(control: Control) -> None:
     assert other.id != first.id
 
 
-async def test_a_name_is_its_teams_own(control: Control) -> None:
+async def test_a_name_is_its_teams_own(world: World, control: Control) -> None:
+    await add_teams(world.database, BOB.team_id)
     mine = await control.create(ALICE, wish(request_key="x"))
     theirs = await control.create(BOB, wish(request_key="x"))
 

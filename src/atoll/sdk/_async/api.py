@@ -2,6 +2,7 @@
 
 import builtins
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from atoll.sdk import stored, wire
@@ -20,6 +21,7 @@ from atoll.sdk.models import (
     SecretInfo,
     SnapshotInfo,
     TeamInfo,
+    TeamLimits,
     TemplateInfo,
     Usage,
     VolumeInfo,
@@ -191,6 +193,16 @@ class AsyncApi:
     async def create_team(self, name: str) -> TeamInfo:
         """Create a team."""
         return wire.team(await self._call("POST", "/v1/teams", json={"name": name}))
+
+    async def limit_team(self, reference: str, limits: TeamLimits) -> TeamInfo:
+        """Replace a team's limits."""
+        body = {"limits": asdict(limits)}
+        return wire.team(await self._call("PATCH", _named("teams", reference), json=body))
+
+    async def delete_team(self, reference: str, *, force: bool) -> None:
+        """Delete a team."""
+        params = {"force": str(force).lower()}
+        await self._call("DELETE", _named("teams", reference), params=params)
 
     async def keys(self, team: str | None) -> builtins.list[KeyInfo]:
         """List a team's keys."""

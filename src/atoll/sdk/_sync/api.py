@@ -3,6 +3,7 @@
 
 import builtins
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from atoll.sdk import stored, wire
@@ -21,6 +22,7 @@ from atoll.sdk.models import (
     SecretInfo,
     SnapshotInfo,
     TeamInfo,
+    TeamLimits,
     TemplateInfo,
     Usage,
     VolumeInfo,
@@ -190,6 +192,16 @@ class Api:
     def create_team(self, name: str) -> TeamInfo:
         """Create a team."""
         return wire.team(self._call("POST", "/v1/teams", json={"name": name}))
+
+    def limit_team(self, reference: str, limits: TeamLimits) -> TeamInfo:
+        """Replace a team's limits."""
+        body = {"limits": asdict(limits)}
+        return wire.team(self._call("PATCH", _named("teams", reference), json=body))
+
+    def delete_team(self, reference: str, *, force: bool) -> None:
+        """Delete a team."""
+        params = {"force": str(force).lower()}
+        self._call("DELETE", _named("teams", reference), params=params)
 
     def keys(self, team: str | None) -> builtins.list[KeyInfo]:
         """List a team's keys."""

@@ -69,10 +69,14 @@ def first_due(column: str) -> Select[Any]:
     return select(sandboxes).where(due.is_not(None), running).order_by(due, sandboxes.c.id).limit(1)
 
 
-def old_sandboxes(ended_before: datetime, most: int) -> Delete:
-    """Delete the final rows that ended first, of those that ended before."""
+def old_sandboxes(ended_before: datetime | None, most: int, team_id: TeamId | None) -> Delete:
+    """Delete the final rows that ended first, of those of a team that ended before; None: whichever."""
     final = sandboxes.c.status.in_([status.value for status in FINAL])
-    old = select(sandboxes.c.id).where(final, sandboxes.c.ended_at < ended_before)
+    old = select(sandboxes.c.id).where(final)
+    if ended_before is not None:
+        old = old.where(sandboxes.c.ended_at < ended_before)
+    if team_id is not None:
+        old = old.where(sandboxes.c.team_id == team_id)
     return delete(sandboxes).where(sandboxes.c.id.in_(old.order_by(sandboxes.c.ended_at).limit(most)))
 
 
