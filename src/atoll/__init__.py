@@ -117,6 +117,7 @@ __all__ = [
     "FileStream",
     "FileType",
     "Files",
+    "Incoming",
     "InternalError",
     "InvalidArgumentError",
     "KeyInfo",
@@ -240,7 +241,7 @@ _MODULES = {
         "VolumeInfo",
         "VolumeMount",
     ),
-    "atoll.sdk.network": ("Network", "Proxy", "ProxyTLS"),
+    "atoll.sdk.network": ("Incoming", "Network", "Proxy", "ProxyTLS"),
 }
 
 

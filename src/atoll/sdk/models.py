@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from atoll.sdk.errors import CommandFailedError
+from atoll.sdk.network import Incoming
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ class SandboxInfo:
         generation: grows with each resume and restart.
         persistent: whether it comes back after the server's machine was away.
         fall: the last time that it ended without being asked and was to come back; None: never.
+        incoming: who reaches its ports.
     """
 
     id: str
@@ -111,6 +113,7 @@ class SandboxInfo:
     generation: int = 1
     persistent: bool = False
     fall: Fall | None = None
+    incoming: Incoming = field(default_factory=Incoming)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,7 +79,7 @@ class Store(Protocol):
         """
         Read the row of a named create of the team's that is under way or was answered; None: there is none.
 
-        One that failed before it ran is no answer.
+        One that failed before it ran is no answer, nor is one that was ended because its caller had gone.
         """
         ...
 

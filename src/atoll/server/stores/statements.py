@@ -3,10 +3,23 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Select, and_, delete, exists, func, literal, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Select,
+    and_,
+    delete,
+    exists,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    tuple_,
+)
 
 from atoll.server.domain.ids import SandboxId, TeamId
-from atoll.server.domain.sandbox import FINAL, Status
+from atoll.server.domain.sandbox import FINAL, EndReason, Status
 from atoll.server.domain.upkeep import NEVER
 from atoll.server.ports.store import Page, SandboxFilter
 from atoll.server.stores.tables import UtcDateTime, memory_kills, sandbox_metadata, sandboxes
@@ -32,7 +45,10 @@ def number_of_sandboxes(filter: SandboxFilter) -> Select[Any]:
 
 def named_request(team_id: TeamId, key: str) -> Select[Any]:
     """Select the row of a named create that is under way, or was answered."""
-    answers = or_(sandboxes.c.status == Status.CREATING.value, sandboxes.c.started_at.is_not(None))
+    begun = or_(sandboxes.c.status == Status.CREATING.value, sandboxes.c.started_at.is_not(None))
+    # It came up when its caller had gone away: nobody was told, and it was ended at once.
+    untold = sandboxes.c.end_reason == EndReason.START_INTERRUPTED.value
+    answers = and_(begun, or_(sandboxes.c.end_reason.is_(None), not_(untold)))
     return (
         select(sandboxes)
         .where(sandboxes.c.team_id == team_id, sandboxes.c.request_key == key, answers)
