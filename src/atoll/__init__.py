@@ -117,6 +117,7 @@ __all__ = [
     "FileStream",
     "FileType",
     "Files",
+    "Incoming",
     "InternalError",
     "InvalidArgumentError",
     "KeyInfo",
@@ -147,6 +148,7 @@ __all__ = [
     "Stream",
     "Team",
     "TeamInfo",
+    "TeamLimits",
     "TemplateInfo",
     "UnauthenticatedError",
     "UnavailableError",
@@ -233,12 +235,13 @@ _MODULES = {
         "SnapshotInfo",
         "Stream",
         "TeamInfo",
+        "TeamLimits",
         "TemplateInfo",
         "Usage",
         "VolumeInfo",
         "VolumeMount",
     ),
-    "atoll.sdk.network": ("Network", "Proxy", "ProxyTLS"),
+    "atoll.sdk.network": ("Incoming", "Network", "Proxy", "ProxyTLS"),
 }
 
 

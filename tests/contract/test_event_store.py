@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from contract.test_store import TEAM, make
 from fakes.events import events_in, sandboxes_in
+from fakes.teams import add_teams
 
 from atoll.server.control.events import EventLimits
 from atoll.server.domain.errors import AbortedError
@@ -57,6 +58,7 @@ class Kept:
 @pytest.fixture
 async def kept() -> AsyncIterator[Kept]:
     async with Database(None) as database:
+        await add_teams(database, TEAM, "other")
         yield Kept(database)
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from fakes.teams import add_teams
 
 from atoll.server.domain.errors import (
     AlreadyExistsError,
@@ -28,6 +29,7 @@ KEY = b"k" * 32
 @pytest.fixture
 async def store() -> AsyncIterator[SecretStore]:
     async with Database(None) as database:
+        await add_teams(database, TEAM, OTHER)
         yield SqliteSecrets(database, secret=KEY)
 
 
@@ -104,6 +106,7 @@ async def test_what_is_deleted_is_gone(store: SecretStore) -> None:
 async def test_values_cannot_be_read_in_the_file_or_with_another_key(tmp_path: Path) -> None:
     file = tmp_path / "atoll.db"
     async with Database(file) as database:
+        await add_teams(database, TEAM)
         store = SqliteSecrets(database, secret=KEY)
         await store.add_secret(made("a"), "a-value-in-the-clear", most=2)
         await store.add_secret(made("b"), "a-value-in-the-clear", most=2)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from fakes.teams import add_teams
 
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import NotFoundError, ResourceExhaustedError
@@ -23,6 +24,7 @@ TEAM, OTHER = TeamId("team"), TeamId("other")
 @pytest.fixture
 async def store() -> AsyncIterator[SnapshotStore]:
     async with Database(None) as database:
+        await add_teams(database, TEAM, OTHER)
         yield SqliteSnapshots(database)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fakes.events import sandboxes_in
+from fakes.teams import add_teams
 
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import (
@@ -59,6 +60,7 @@ def make(minute: float = 0, **changes: Any) -> Sandbox:
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     path = tmp_path / "atoll.db" if request.param == "sqlite" else None
     async with Database(path) as database:
+        await add_teams(database, TEAM, "other")
         yield sandboxes_in(database)
 
 
@@ -370,6 +372,20 @@ async def test_only_final_rows_are_forgotten_and_only_old_ones(store: Store) -> 
     # What was forgotten leaves nothing that a new row could trip over.
     await store.add_sandbox(make(4, id=old, metadata={"m": "1"}))
     await store.add_sandbox(make(5, id=failed_old))
+
+
+async def test_ended_rows_of_one_team_are_forgotten_whenever_they_ended(store: Store) -> None:
+    ended = {"status": Status.KILLED, "ended_at": NOON + timedelta(days=1), "end_reason": EndReason.KILLED}
+    mine = await add(store, make(1, **ended), make(2, **ended))
+    kept = await add(store, make(3), make(4, team_id=TeamId("other"), **ended))
+
+    assert await store.forget_sandboxes(ended_before=None, most=1, team_id=TEAM) == 1
+    assert await store.forget_sandboxes(ended_before=None, most=9, team_id=TEAM) == 1
+    assert await store.forget_sandboxes(ended_before=None, most=9, team_id=TEAM) == 0
+
+    there = await listed(store)
+    assert set(there) == set(kept)
+    assert not set(there) & set(mine)
 
 
 async def test_so_many_rows_are_forgotten_at_once_and_the_oldest_first(store: Store) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fakes.teams import add_teams
 from fakes.world import World, wish
 from fastapi import FastAPI
 
@@ -32,6 +33,7 @@ BODIES: dict[str, dict[str, object]] = {
     "POST /secrets/{key}": {"value": "v"},
     "PUT /v1/secrets/{reference}": {"value": "v"},
     "PATCH /api-keys/{key_id}": {"name": "n"},
+    "PATCH /v1/teams/{team}": {"limits": {"max_sandboxes": 0}},
 }
 # About no team's things.
 COMMON = {"/v1/templates/{name}", "/templates/aliases/{alias}", "/docs/static/{path:path}"}
@@ -58,6 +60,7 @@ async def scene(world: World) -> AsyncIterator[Scene]:
     async with world.server() as control:
         gate = build_public(world.verbs(control), PublicAddress(domain="localhost"), ApiLimits())
         assert isinstance(gate, Gate)
+        await add_teams(world.database, "bobs")
         home, bobs = new_key(KeyKind.HOME), new_key(KeyKind.ACCESS_TOKEN)
         await access.set_home_key(world.api_keys, world.clock, home, name="home")
         record = make_key(bobs, KeyKind.ACCESS_TOKEN, TeamId("bobs"), "bob", world.clock.now())
@@ -82,6 +85,7 @@ async def scene(world: World) -> AsyncIterator[Scene]:
                 },
             )
             ids = {
+                "team": alice.team_id,
                 "sandbox": sandbox.id,
                 "volume": volume,
                 "secret": secret["secretID"],
@@ -110,7 +114,7 @@ def named(ids: dict[str, str], path: str) -> str:
     word = path[start + 1 : path.index("}")]
     if word == "key_id" or word == "token_id":
         return path.replace("{" + word + "}", ids["key"])
-    noun = {"sandbox_id": "sandbox", "key": "secret", "volume_id": "volume"}.get(word)
+    noun = {"sandbox_id": "sandbox", "key": "secret", "volume_id": "volume", "team": "team"}.get(word)
     if word == "reference":
         noun = path.split("/")[2].removesuffix("s")
     if noun is None:
@@ -144,6 +148,9 @@ async def test_no_list_names_what_is_anothers(scene: Scene) -> None:
             continue
         answer = await scene.bob.get(path, params={"sandbox_ids": scene.sandbox.id})
         tried += 1
-        for hidden in (MARK, *scene.ids.values()):
+        # The team's id is a common word.
+        for hidden in {MARK, *scene.ids.values()} - {scene.sandbox.team_id}:
             assert hidden not in answer.text, f"{path}: {answer.text[:300]}"
     assert tried > 10
+    for path in ("/v1/teams", "/teams"):
+        assert [one["name"] for one in (await scene.bob.get(path)).json()] == ["bobs"]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from contract.test_store import TEAM, make
 from fakes.events import sandboxes_in
+from fakes.teams import add_teams
 
 from atoll.server.domain.errors import (
     AlreadyExistsError,
@@ -31,6 +32,7 @@ def volume(name: str = "one", team: TeamId = TEAM) -> Volume:
 @pytest.fixture
 async def database() -> AsyncIterator[Database]:
     async with Database(None) as opened:
+        await add_teams(opened, TEAM, OTHERS)
         yield opened
 
 

@@ -7,56 +7,35 @@ import re
 import select
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from e2b import Sandbox
 from support import javascript, matrix
-
-E2B = javascript.FOLDER / "node_modules" / "@e2b" / "cli" / "dist" / "index.js"
+from support.e2b_cli import E2bCli
 
 
 class Cli:
     """Runs it."""
 
-    def __init__(self, node: str, client_options: dict[str, Any], recorder: matrix.Recorder) -> None:
-        self._command = [node, str(E2B)]
+    def __init__(self, program: E2bCli, client_options: dict[str, Any]) -> None:
+        self._program = program
         self._env = javascript.environment(client_options)
-        self._recorder = recorder
-        self._client = f"@e2b/cli {javascript.version('@e2b/cli')}"
-        recorder.knows(self._client, self._verbs())
-
-    def _verbs(self) -> Iterator[str]:
-        """Read what there is from the help of each group."""
-        for group in ("auth", "template", "sandbox", "sandbox snapshot"):
-            told = subprocess.run(
-                [*self._command, *group.split(), "--help"], capture_output=True, text=True, timeout=60
-            ).stdout
-            for verb in re.findall(r"^  ([a-z-]+)(?:\|[a-z]+)? ", told.partition("Commands:")[2], re.M):
-                if verb not in ("help", "snapshot"):
-                    yield f"{group} {verb}"
-
-    def _saw(self, words: Sequence[str], code: int, told: str) -> None:
-        named = " ".join(words[: 3 if words[1:2] == ("snapshot",) else 2])
-        if code == 0:
-            self._recorder.saw(self._client, named, matrix.WORKS)
-        elif "501" in told and "not available" in told:
-            self._recorder.saw(self._client, named, matrix.REFUSED)
 
     def run(self, *words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        command = [*self._command, *words]
+        command = [*self._program.command, *words]
         done = subprocess.run(
             command, env=self._env, input=stdin, capture_output=True, text=True, timeout=120
         )
-        self._saw(words, done.returncode, done.stdout + done.stderr)
+        self._program.saw(words, done.returncode, done.stdout + done.stderr)
         return done
 
     def in_terminal(self, *words: str, type: bytes, until: bytes) -> tuple[bytes, int]:
         """Run it in a terminal, type, and return what it showed and how it ended."""
         outer, inner = pty.openpty()
         process = subprocess.Popen(
-            [*self._command, *words], env=self._env, stdin=inner, stdout=inner, stderr=inner
+            [*self._program.command, *words], env=self._env, stdin=inner, stdout=inner, stderr=inner
         )
         os.close(inner)
         seen, typed, limit = b"", False, time.monotonic() + 60
@@ -71,7 +50,7 @@ class Cli:
                     os.write(outer, type)
                     typed = True
             code = process.wait(timeout=30)
-            self._saw(words, code, "")
+            self._program.saw(words, code, "")
             return seen, code
         finally:
             process.kill()
@@ -80,9 +59,7 @@ class Cli:
 
 @pytest.fixture(scope="module")
 def cli(client_options: dict[str, Any], recorder: matrix.Recorder) -> Cli:
-    node = javascript.node()
-    javascript.install()
-    return Cli(node, client_options, recorder)
+    return Cli(E2bCli(recorder), client_options)
 
 
 @pytest.fixture

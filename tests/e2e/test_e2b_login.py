@@ -13,16 +13,16 @@ from typing import Any
 
 import httpx
 import pytest
-from support import browser, javascript
+from support import browser, javascript, matrix
+from support.e2b_cli import E2bCli
 from support.home import LiveHome
-
-E2B = javascript.FOLDER / "node_modules" / "@e2b" / "cli" / "dist" / "index.js"
 
 
 class Terminal:
     """A person's terminal, with a home directory of its own and no key in the environment."""
 
-    def __init__(self, directory: Path, exports: dict[str, str]) -> None:
+    def __init__(self, program: E2bCli, directory: Path, exports: dict[str, str]) -> None:
+        self.program = program
         self.directory = directory
         kept = {name: value for name, value in os.environ.items() if not name.startswith("E2B_")}
         told = {name: value for name, value in exports.items() if name.startswith("E2B_")}
@@ -33,15 +33,16 @@ class Terminal:
         )
 
     def run(self, *words: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            ["node", str(E2B), *words], env=self.env, input=stdin, capture_output=True, text=True, timeout=120
-        )
+        command = [*self.program.command, *words]
+        done = subprocess.run(command, env=self.env, input=stdin, capture_output=True, text=True, timeout=120)
+        self.program.saw(words, done.returncode, done.stdout + done.stderr)
+        return done
 
     def choose(self, *words: str, when: bytes) -> bytes:
         """Run it in a terminal, and take the first choice once something is shown; return all that is."""
         outer, inner = pty.openpty()
         process = subprocess.Popen(
-            ["node", str(E2B), *words], env=self.env, stdin=inner, stdout=inner, stderr=inner
+            [*self.program.command, *words], env=self.env, stdin=inner, stdout=inner, stderr=inner
         )
         os.close(inner)
         seen, chosen, limit = b"", False, time.monotonic() + 60
@@ -55,7 +56,9 @@ class Terminal:
                 if not chosen and when in seen:
                     os.write(outer, b"\r")
                     chosen = True
-            assert process.wait(timeout=30) == 0, seen
+            code = process.wait(timeout=30)
+            self.program.saw(words, code, "")
+            assert code == 0, seen
             return seen
         finally:
             process.kill()
@@ -75,16 +78,14 @@ def _path_without_opener(directory: Path) -> str:
 
 
 @pytest.fixture
-def terminal(home: LiveHome, tmp_path: Path) -> Terminal:
-    javascript.node()
-    javascript.install()
-    return Terminal(tmp_path, home.exports)
+def terminal(home: LiveHome, tmp_path: Path, recorder: matrix.Recorder) -> Terminal:
+    return Terminal(E2bCli(recorder), tmp_path, home.exports)
 
 
 @pytest.fixture
 def login(terminal: Terminal) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
-        ["node", str(E2B), "auth", "login"],
+        [*terminal.program.command, "auth", "login"],
         env=terminal.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -125,6 +126,7 @@ def test_signing_in_with_an_access_token_gives_a_key_that_signing_out_revokes(
         page.screenshot(tmp_path / "done.png")
         done = page.text()
     said, _ = login.communicate(timeout=60)
+    terminal.program.saw(("auth", "login"), login.returncode, said)
     kept = terminal.config
     key = kept["projectApiKey"]
     again = terminal.run("auth", "login")

@@ -83,6 +83,37 @@ def test_contents_are_written_read_listed_and_removed(volume: Volume, tmp_path: 
             call("/notes")
 
 
+def test_owner_and_mode_are_changed_one_by_one_and_sandboxes_see_it(
+    volume: Volume, options: dict[str, Any], run: Run
+) -> None:
+    files = volume.files
+    files.write("/owned/file", "x", mode=0o600)
+    changed = files.change("/owned/file", mode=0o640)
+    given = files.change("owned/file", gid=7)
+    both = files.change("/owned", uid=0, gid=0, mode=0o1777)
+    same = files.change("/owned/file")
+    by_mode = run("volume", "chmod", f"{volume.name}:/owned/file", "4755")
+    by_owner = run("volume", "chown", f"{volume.name}:/owned/file", "33:34")
+    with Sandbox.create("minimal", timeout=300, volumes={"/data": volume}, **options) as sandbox:
+        seen = sandbox.commands.run("stat -c %u:%g:%a /data/owned /data/owned/file", check=True).stdout
+
+    assert (changed.mode, changed.owner, changed.group) == (0o640, "1000", "1000")
+    assert (given.mode, given.owner, given.group) == (0o640, "1000", "7")
+    assert (both.mode, both.owner, both.group, both.type) == (0o1777, "0", "0", FileType.DIRECTORY)
+    assert same == given
+    assert (by_mode.returncode, by_owner.returncode) == (0, 0), by_mode.stderr + by_owner.stderr
+    # A change of the owner takes the bits away that give others its rights.
+    assert seen.split() == ["0:0:1777", "33:34:755"]
+    with pytest.raises(atoll.NotFoundError):
+        files.change("/owned/nothing", mode=0o600)
+    for wrong in ({"mode": 0o10000}, {"mode": -1}, {"uid": -1}, {"gid": 2**32}):
+        with pytest.raises(atoll.InvalidArgumentError):
+            files.change("/owned/file", **wrong)
+    with pytest.raises(atoll.InvalidArgumentError):
+        files.change("/../etc", mode=0o600)
+    files.remove("/owned")
+
+
 def digest(pieces: Any) -> str:
     found = hashlib.sha256()
     for piece in pieces:

@@ -1,11 +1,15 @@
 """The ports of a sandbox whose traffic is not public, through the released client and the door."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 from e2b import Sandbox
+from support.home import LiveHome
+
+import atoll
 
 # Answers with the Host that it sees.
 PROGRAM = """
@@ -67,3 +71,28 @@ def test_another_sandboxs_token_opens_nothing(private: Sandbox, client_options: 
     assert token
 
     assert ask(private, client_options, **{"e2b-traffic-access-token": token}).status_code == 403
+
+
+def test_our_own_client_makes_them_private_and_tells_the_token(home: LiveHome) -> None:
+    own = {"api_url": home.exports["ATOLL_API_URL"], "api_key": home.exports["ATOLL_API_KEY"]}
+    incoming = atoll.Incoming(public=False, mask_host="inside:${PORT}")
+    with atoll.Sandbox.create("minimal", timeout=300, incoming=incoming, secured=False, **own) as made:
+        made.files.write("/tmp/program.py", PROGRAM)
+        made.commands.run("python3 /tmp/program.py", background=True)
+        again = atoll.Sandbox.get(made.id, **own)
+        token = again.traffic_token
+        again.close()
+        assert token is not None
+        route = {"E2b-Sandbox-Id": made.id, "E2b-Sandbox-Port": "3000"}
+        with httpx.Client(base_url=own["api_url"], headers=route, timeout=30) as client:
+            without = client.get("/")
+            limit = time.monotonic() + 30
+            while (right := client.get("/", headers={"E2B-Traffic-Access-Token": token})).status_code == 502:
+                assert time.monotonic() < limit, right.text
+                time.sleep(0.1)
+        daemon = {"E2b-Sandbox-Id": made.id, "E2b-Sandbox-Port": "49983"}
+        unsecured = httpx.get(own["api_url"] + "/files?path=/tmp/program.py", headers=daemon, timeout=30)
+
+    assert without.status_code == 403
+    assert (right.status_code, right.text) == (200, "inside:3000")
+    assert (unsecured.status_code, unsecured.text) == (200, PROGRAM)

@@ -23,8 +23,10 @@ from atoll import (
     InvalidArgumentError,
     NotFoundError,
     Sandbox,
+    Team,
     UnauthenticatedError,
     UnavailableError,
+    Volume,
 )
 
 
@@ -319,3 +321,32 @@ def test_nothing_is_missing_or_twice_for_those_who_come_back_while_it_prints(box
 
     for lines in found:
         assert lines == list(range(lines[0], 3000))
+
+
+def test_a_team_goes_by_force_with_all_that_runs_and_is_kept_for_it(options: dict[str, Any]) -> None:
+    Team.create("short-lived", **options)
+    member = {**options, "api_key": Team.create_key("k", team="short-lived", **options).key}
+    volume = Volume.create("notes", **member)
+    volume.close()
+    running = Sandbox.create("minimal", timeout=300, volumes={"/data": volume}, **member)
+    paused = Sandbox.create("minimal", timeout=300, **member)
+    try:
+        running.snapshot("kept")
+        paused.pause()
+        with pytest.raises(FailedPreconditionError, match="2 sandboxes, 1 volume and 1 snapshot"):
+            Team.delete("short-lived", **options)
+        assert running.commands.run("touch /data/here; echo lives").stdout == "lives\n"
+
+        Team.delete("short-lived", force=True, **options)
+
+        assert "short-lived" not in [team.name for team in Team.list(**options)]
+        with pytest.raises(UnauthenticatedError):
+            running.info()
+        with pytest.raises((NotFoundError, UnavailableError)):
+            running.commands.run("true")
+    finally:
+        running.close()
+        paused.close()
+    # Nothing of it is in the way of another of the same name.
+    Team.create("short-lived", **options)
+    Team.delete("short-lived", **options)

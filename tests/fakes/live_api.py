@@ -16,6 +16,7 @@ from atoll.server.control.access import set_home_key
 from atoll.server.control.limits import ControlLimits
 from atoll.server.domain.ids import TeamId
 from atoll.server.domain.keys import DEFAULT_TEAM, KeyKind, make_key
+from fakes.teams import add_teams
 from fakes.world import LIMITS, World
 
 KEY = "e2b_" + "a1" * 20
@@ -54,20 +55,25 @@ def live_api(
 
     async def serve() -> None:
         async with world.server() as control:
+            await add_teams(world.database, "other")
             for key, team, name in ((KEY, DEFAULT_TEAM, "test"), (OTHER_KEY, TeamId("other"), "other")):
                 made = make_key(key, KeyKind.API_KEY, team, name, world.clock.now())
                 await world.api_keys.add_api_key(made, most=10)
             if home_key is not None:
                 await set_home_key(world.api_keys, world.clock, home_key, name="home")
+            verbs = world.verbs(control)
             app = build_public(
-                world.verbs(control),
+                verbs,
                 PublicAddress(domain=f"localhost:{port}"),
                 ApiLimits(),
             )
             server = uvicorn.Server(uvicorn.Config(app, **server_options()))
             running.append((server, asyncio.get_running_loop()))
             ready.set()
-            await server.serve(sockets=[listener])
+            async with asyncio.TaskGroup() as group:
+                behind = group.create_task(verbs.teams.run())
+                await server.serve(sockets=[listener])
+                behind.cancel()
 
     def run() -> None:
         try:

@@ -11,10 +11,12 @@ from atoll.server.control.requests import Actor
 from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.storage_limits import StorageLimits
 from atoll.server.control.storing import Storing
+from atoll.server.control.teams import Belongings, Teams
 from atoll.server.control.verbs import Verbs
 from atoll.server.domain.logs import Line, LogQuery, life, select
 from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database
+from atoll.server.stores.events import SqliteEvents
 from atoll.server.stores.sandboxes import SqliteSandboxes
 from atoll.server.stores.snapshots import SqliteSnapshots
 from atoll.server.stores.telling import Telling
@@ -40,20 +42,34 @@ def verbs_over(control: FakeControl) -> Verbs:
     """Put them together."""
     api_keys = SqliteApiKeys(Database(None))
     keys = Keys(keys=api_keys, clock=SystemClock(), limits=ControlLimits())
+    snapshots = SqliteSnapshots(Database(None))
+    store = SqliteSandboxes(Database(None), Telling(SystemClock(), most_waiting=1))
+    # The database is not open: none are kept.
+    webhooks, secrets = webhooks_in(Database(None)), no_secrets()
+    belongings = Belongings(
+        store=store,
+        kill=control.kill,
+        snapshots=control.snapshots,
+        snapshot_rows=snapshots,
+        volumes=control.volumes,
+        secrets=secrets,
+        webhooks=webhooks,
+        events=SqliteEvents(Database(None)),
+    )
     return Verbs(
         control=control,
         observing=FakeObserving(control),
         logbook=FakeLogbook(control),
-        secrets=no_secrets(),
+        secrets=secrets,
         identity=no_identity(),
-        # The database is not open: none are kept.
         events=events_in(Database(None)),
-        webhooks=webhooks_in(Database(None)),
+        webhooks=webhooks,
         keys=keys,
+        teams=Teams(keys=api_keys, belongings=belongings, clock=SystemClock(), limits=ControlLimits()),
         signing_in=SigningIn(keys=keys, store=api_keys, authenticate=control.authenticate),
         storing=Storing(
-            store=SqliteSandboxes(Database(None), Telling(SystemClock(), most_waiting=1)),
-            snapshots=SqliteSnapshots(Database(None)),
+            store=store,
+            snapshots=snapshots,
             packing=None,
             collectors=(),
             clock=SystemClock(),

@@ -18,6 +18,7 @@ from atoll.server.control.service import Control, Ports
 from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.storage_limits import StorageLimits
 from atoll.server.control.storing import Storing
+from atoll.server.control.teams import Belongings, Teams
 from atoll.server.control.verbs import Verbs
 from atoll.server.control.volumes import VolumeLimits, Volumes
 from atoll.server.domain.errors import AtollError
@@ -149,6 +150,7 @@ class World:
             events=events_in(self.database, self.clock),
             webhooks=webhooks_in(self.database, self.clock),
             keys=self.keys(),
+            teams=self.teams(control),
             signing_in=SigningIn(keys=self.keys(), store=self.api_keys, authenticate=control.authenticate),
             storing=self.storing(),
         )
@@ -167,6 +169,20 @@ class World:
     def keys(self) -> Keys:
         """Make a server's verbs of teams and keys."""
         return Keys(keys=self.api_keys, clock=self.clock, limits=self.limits)
+
+    def teams(self, control: Control) -> Teams:
+        """Make what changes and deletes teams; not running yet."""
+        belongings = Belongings(
+            store=self.store,
+            kill=control.kill,
+            snapshots=control.snapshots,
+            snapshot_rows=self.snapshots,
+            volumes=control.volumes,
+            secrets=secrets_in(self.database),
+            webhooks=webhooks_in(self.database, self.clock),
+            events=SqliteEvents(self.database),
+        )
+        return Teams(keys=self.api_keys, belongings=belongings, clock=self.clock, limits=self.limits)
 
     def volumes(self) -> Volumes:
         """Make a server's verbs of volumes."""

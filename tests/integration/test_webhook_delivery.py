@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from contract.test_store import make
 from fakes.events import SECRET, sandboxes_in, webhooks_in
+from fakes.teams import add_teams
 from support.receiver import POURS, Receiver, receiver
 
 from atoll.server.control.clock import SystemClock
@@ -98,6 +99,7 @@ def there() -> Iterator[Receiver]:
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     async with Database(tmp_path / "atoll.db") as opened:
+        await add_teams(opened, TEAM.team_id, OTHER.team_id)
         yield opened
 
 

@@ -1,4 +1,4 @@
-"""Options about what a new sandbox may reach."""
+"""Options about what a new sandbox may reach, and who may reach it."""
 
 import functools
 import os
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from atoll.sdk.network import ALL_TRAFFIC, Network, Proxy, ProxyTLS
+from atoll.sdk.network import ALL_TRAFFIC, Incoming, Network, Proxy, ProxyTLS
 
 # Not an option: other users of a machine see command lines.
 PASSWORD_VARIABLE = "ATOLL_PROXY_PASSWORD"  # noqa: S105  the variable's name
@@ -66,6 +66,54 @@ def network(function: Callable[..., Any]) -> Callable[..., Any]:
 
     taken: Callable[..., Any] = wrapped
     for option in _OPTIONS:
+        taken = option(taken)
+    return taken
+
+
+_INCOMING = (
+    click.option(
+        "--unsecured",
+        is_flag=True,
+        help="Let whoever knows its id run commands in it, without its access token.",
+    ),
+    click.option(
+        "--https-port",
+        "https_ports",
+        multiple=True,
+        type=click.IntRange(1, 65535),
+        help="Say where its programs speak HTTPS.",
+    ),
+    click.option(
+        "--mask-host",
+        default="",
+        metavar="HOST",
+        help="Have its programs see this Host; ${PORT} is the port.",
+    ),
+    click.option(
+        "--private",
+        is_flag=True,
+        help="Let only those reach its ports who show its token; `atoll sandbox info` tells it.",
+    ),
+)
+
+
+def incoming(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Take the options about who may reach it, and hand them on as ``incoming`` and ``secured``."""
+
+    @functools.wraps(function)
+    def wrapped(
+        *arguments: Any,
+        private: bool,
+        mask_host: str,
+        https_ports: tuple[int, ...],
+        unsecured: bool,
+        **others: Any,
+    ) -> Any:
+        wished = Incoming(public=not private, mask_host=mask_host, https_ports=https_ports)
+        return function(*arguments, incoming=wished, secured=not unsecured, **others)
+
+    taken: Callable[..., Any] = wrapped
+    for option in _INCOMING:
         taken = option(taken)
     return taken
 

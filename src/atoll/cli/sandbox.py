@@ -10,6 +10,7 @@ from atoll import (
     AtollError,
     DeadlineExceededError,
     Fall,
+    Incoming,
     Network,
     NotFoundError,
     Sandbox,
@@ -37,6 +38,7 @@ sandbox.add_command(observing.metrics)
 @sandbox.command()
 @options.creation
 @network_options.network
+@network_options.incoming
 @upkeep_options.upkeep
 @click.option(
     "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Seconds until its deadline."
@@ -61,6 +63,8 @@ def create(
     metadata: tuple[str, ...],
     no_internet: bool,
     network: Network | None,
+    incoming: Incoming,
+    secured: bool,
     cpus: float | None,
     memory_mb: int | None,
     upkeep: dict[str, Any],
@@ -77,6 +81,8 @@ def create(
         metadata=options.pairs(metadata, "--metadata"),
         allow_internet_access=not no_internet,
         network=network,
+        incoming=incoming,
+        secured=secured,
         cpus=cpus,
         memory_mb=memory_mb,
         **upkeep,
@@ -119,6 +125,7 @@ def info(sandbox_id: str, as_json: bool) -> None:
     """Show all about a sandbox; works for some days after its end."""
     with closing(Sandbox.get(sandbox_id)) as named:
         found, usage = named.info(), None
+        token = named.traffic_token
         kills = named.memory_kills()
         if found.ended_at is None:
             with suppress(NotFoundError):
@@ -154,6 +161,8 @@ def info(sandbox_id: str, as_json: bool) -> None:
         ("processes", f"at most {limits.processes}"),
         ("ports", "-" if found.ended_at else f"http://PORT-{found.id}.{found.domain}"),
     ]
+    if token is not None:
+        lines.append(("header", f"E2B-Traffic-Access-Token: {token}, for its ports"))
     if found.fall is not None:
         lines.append(("fell", _fell(found.fall)))
     lines += [

@@ -108,6 +108,41 @@ def rm(place: str) -> None:
         named.files.remove(found.path)
 
 
+@volume.command()
+@click.argument("place", metavar="VOLUME:PATH")
+@click.argument("mode", metavar="MODE")
+def chmod(place: str, mode: str) -> None:
+    """Change the permission bits of a file or a directory in a volume; MODE is octal, 0640 say."""
+    try:
+        bits = int(mode, 8)
+    except ValueError:
+        raise click.BadParameter(f"{mode!r} is no octal number", param_hint="MODE") from None
+    found = _entry(place)
+    with closing(Volume.get(found.owner)) as named:
+        named.files.change(found.path, mode=bits)
+
+
+@volume.command()
+@click.argument("place", metavar="VOLUME:PATH")
+@click.argument("owner", metavar="UID[:GID]")
+def chown(place: str, owner: str) -> None:
+    """Change the owner of a file, a directory or a link in a volume; names of users are a sandbox's own."""
+    numbers = owner.split(":")
+    if len(numbers) > 2 or not all(one.isascii() and one.isdecimal() for one in numbers):
+        raise click.BadParameter(f"{owner!r} is not UID or UID:GID", param_hint="UID[:GID]")
+    uid, gid = int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else None
+    found = _entry(place)
+    with closing(Volume.get(found.owner)) as named:
+        named.files.change(found.path, uid=uid, gid=gid)
+
+
+def _entry(place: str) -> files.Place:
+    found = files.parse_place(place)
+    if found is None:
+        raise click.UsageError("give VOLUME:PATH")
+    return found
+
+
 class VolumeTree(copying.Tree):
     """Files of a volume."""
 

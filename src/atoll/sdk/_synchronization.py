@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -157,6 +158,16 @@ async def async_whole(work: Callable[[], Awaitable[T]], drop: Callable[[T], Awai
 
         await async_undo(finish)
         raise
+
+
+def sleep(seconds: float) -> None:
+    """Wait."""
+    time.sleep(seconds)
+
+
+async def async_sleep(seconds: float) -> None:
+    """Wait."""
+    await asyncio.sleep(seconds)
 
 
 def close_stream(stream: Any) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from atoll.sdk.errors import CommandFailedError
+from atoll.sdk.network import Incoming
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ class SandboxInfo:
         generation: grows with each resume and restart.
         persistent: whether it comes back after the server's machine was away.
         fall: the last time that it ended without being asked and was to come back; None: never.
+        incoming: who reaches its ports.
     """
 
     id: str
@@ -111,6 +113,7 @@ class SandboxInfo:
     generation: int = 1
     persistent: bool = False
     fall: Fall | None = None
+    incoming: Incoming = field(default_factory=Incoming)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,12 +326,39 @@ class SecretInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeamLimits:
+    """
+    Limits of a team's own; None: as the server has it for everybody.
+
+    Attributes:
+        max_sandboxes: its sandboxes that are neither paused nor ended; 0: it starts none.
+        max_cpus: cores of one of its sandboxes.
+        max_memory_bytes: memory of one of its sandboxes.
+        requests_per_second: calls of the API with all of its keys together, on average over the server's
+            window of time; without it each key is counted alone.
+    """
+
+    max_sandboxes: int | None = None
+    max_cpus: float | None = None
+    max_memory_bytes: int | None = None
+    requests_per_second: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeamInfo:
-    """Who owns sandboxes, volumes, secrets and keys."""
+    """
+    Who owns sandboxes, volumes, secrets and keys.
+
+    Attributes:
+        limits: its own.
+        deleting: it goes, with all that is its own; nothing new is made for it.
+    """
 
     id: str
     name: str
     created_at: datetime
+    limits: TeamLimits = field(default_factory=TeamLimits)
+    deleting: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a sandbox may reach, as users say it; the server checks it."""
+"""What a sandbox may reach, and who may reach it, as users say it; the server checks it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,6 +52,30 @@ class Proxy:
     username: str = ""
     password: str = field(default="", repr=False)
     tls: ProxyTLS | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incoming:
+    """
+    Who reaches the ports of a sandbox, and how its programs are asked; set when it is created.
+
+    The port of the sandbox's daemon is apart: see ``secured``.
+
+    Attributes:
+        public: anybody who knows the host name; else only requests whose header
+            ``E2B-Traffic-Access-Token`` has the sandbox's ``traffic_token``.
+        mask_host: what programs see as the requests' Host, ``${PORT}`` being the port; empty: what the client
+            sent.
+        https_ports: where programs speak HTTPS; their certificates are not checked.
+    """
+
+    public: bool = True
+    mask_host: str = ""
+    https_ports: tuple[int, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as the API takes it."""
+        return {"public": self.public, "mask_host": self.mask_host, "https_ports": list(self.https_ports)}
 
 
 @dataclass(frozen=True, kw_only=True)

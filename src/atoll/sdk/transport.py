@@ -1,13 +1,15 @@
 """
 Translates what HTTP libraries raise into the SDK's errors, once, at the edge.
 
-Also the headers that name a sandbox to the edge, and the names and times of the daemon's protocol.
+Also the headers that name a sandbox to the edge, the names and times of the daemon's protocol, and when a
+call is sent again.
 """
 
 import base64
 import json
+import time
 from asyncio import CancelledError
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import httpx
@@ -39,12 +41,58 @@ MOST_MESSAGE_BYTES = 64 * 1024 * 1024
 # Bytes of an error's body that are read.
 MOST_ERROR_BYTES = 64 * 1024
 
+# Seconds for which a call is sent again, from the first lost answer on: a server takes some to start anew.
+_REPEATED_FOR = 15.0
+# Seconds between two tries: they double, up to a bound.
+_FIRST_PAUSE, _MOST_PAUSE = 0.1, 1.0
+
 _HTTP_CODES = {
     400: "invalid_argument", 401: "unauthenticated", 403: "permission_denied", 404: "not_found",
     409: "aborted", 413: "resource_exhausted", 429: "resource_exhausted", 499: "canceled",
     501: "unimplemented", 502: "unavailable", 503: "unavailable", 504: "deadline_exceeded",
     507: "resource_exhausted",
 }  # fmt: skip
+
+
+class Repeats:
+    """
+    Says whether a call that has a name is sent again under it: while its answer may have been lost.
+
+    Its answer is lost when the connection broke after the call had begun, or when the server ended behind the
+    edge (502). What follows that is waited for, too, for a few seconds: a server that starts, and the first
+    call's end, of which the server says that it may be asked again (``Should-Retry``).
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._until: float | None = None
+        self._pause = _FIRST_PAUSE
+
+    def after_error(self, error: AtollError) -> bool:
+        """Tell, after a call without an answer."""
+        if isinstance(error, ConnectionLostError):
+            self._lose()
+        return self._goes_on() and isinstance(error, UnavailableError)
+
+    def after_answer(self, status: int, headers: Mapping[str, str]) -> bool:
+        """Tell, after an answer; the names of its headers are found in any case."""
+        if status == 502:
+            self._lose()
+        if not self._goes_on():
+            return False
+        return status in (502, 503) or (status == 409 and headers.get("Should-Retry") == "true")
+
+    def pause(self) -> float:
+        """Return how many seconds to wait before the next try."""
+        pause, self._pause = self._pause, min(2 * self._pause, _MOST_PAUSE)
+        return pause
+
+    def _lose(self) -> None:
+        if self._until is None:
+            self._until = self._now() + _REPEATED_FOR
+
+    def _goes_on(self) -> bool:
+        return self._until is not None and self._now() < self._until
 
 
 def sandbox_headers(sandbox_id: str, access_token: str | None, user: str | None = None) -> dict[str, str]:

@@ -4,7 +4,7 @@ import re
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,14 +12,22 @@ from atoll._gen.filesystem import filesystem_pb as fs
 from atoll._gen.process import process_pb as ps
 from atoll.sdk import models
 from atoll.sdk.errors import BY_CODE, AtollError, InternalError, InvalidArgumentError
+from atoll.sdk.network import Incoming
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnedSandbox:
-    """A sandbox, and what its owner shows to its daemon."""
+    """
+    A sandbox, and what its owner shows.
+
+    Attributes:
+        access_token: to its daemon; None: nothing.
+        traffic_token: to its ports; None: nothing.
+    """
 
     info: models.SandboxInfo
-    access_token: str | None
+    access_token: str | None = field(repr=False)
+    traffic_token: str | None = field(repr=False)
 
 
 def sandbox(answer: Any) -> OwnedSandbox:
@@ -54,8 +62,11 @@ def sandbox(answer: Any) -> OwnedSandbox:
             generation=int(answer["generation"]),
             persistent=bool(answer["persistent"]),
             fall=_fall(answer["fall"]),
+            incoming=_incoming(answer["incoming"]),
         )
-        return OwnedSandbox(info=info, access_token=answer["access_token"])
+        return OwnedSandbox(
+            info=info, access_token=answer["access_token"], traffic_token=answer["traffic_token"]
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise strange(error) from error
 
@@ -163,8 +174,18 @@ def collection(answer: Any) -> models.Collection:
 def team(answer: Any) -> models.TeamInfo:
     """Read a team."""
     try:
+        limits = answer["limits"]
         return models.TeamInfo(
-            id=answer["id"], name=answer["name"], created_at=datetime.fromisoformat(answer["created_at"])
+            id=answer["id"],
+            name=answer["name"],
+            created_at=datetime.fromisoformat(answer["created_at"]),
+            limits=models.TeamLimits(
+                max_sandboxes=limits["max_sandboxes"],
+                max_cpus=limits["max_cpus"],
+                max_memory_bytes=limits["max_memory_bytes"],
+                requests_per_second=limits["requests_per_second"],
+            ),
+            deleting=bool(answer["deleting"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise strange(error) from error
@@ -273,6 +294,14 @@ def _limits(answer: Mapping[str, Any]) -> models.Limits:
         memory_bytes=int(answer["memory_bytes"]),
         processes=int(answer["processes"]),
         disk_bytes=int(answer["disk_bytes"]),
+    )
+
+
+def _incoming(answer: Mapping[str, Any]) -> Incoming:
+    return Incoming(
+        public=bool(answer["public"]),
+        mask_host=str(answer["mask_host"]),
+        https_ports=tuple(int(port) for port in answer["https_ports"]),
     )
 
 
@@ -397,6 +426,18 @@ def path_word(sandbox_id: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", sandbox_id):
         raise InvalidArgumentError(f"{sandbox_id[:64]!r} is not a sandbox's id.")
     return sandbox_id
+
+
+def call_name(name: str) -> str:
+    """
+    Check the name of a call.
+
+    Raises:
+        InvalidArgumentError: it has another form.
+    """
+    if not re.fullmatch(r"[a-z0-9-]{1,255}", name):
+        raise InvalidArgumentError(f"An idempotency key is 1 to 255 of a-z, 0-9 and -, not {name[:64]!a}.")
+    return name
 
 
 # Connect's header takes ten digits: 115 days. Who gives more means "never".

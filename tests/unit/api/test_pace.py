@@ -1,6 +1,7 @@
 """Requests are counted by key, and every answer tells how many are left."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -10,6 +11,9 @@ from fakes.verbs import verbs_over
 from atoll.server.api.app import PublicAddress, build_public
 from atoll.server.api.limits import ApiLimits
 from atoll.server.api.pace import Pace
+from atoll.server.domain.team_limits import TeamLimits
+
+SECOND = "e2b_" + "c3" * 20
 
 
 class Watch:
@@ -33,13 +37,13 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 def test_a_window_passes_so_many_and_the_next_one_again() -> None:
     watch = Watch()
-    pace = Pace(limit=2, window_seconds=30, now=watch)
+    pace = Pace(window_seconds=30, now=watch)
 
-    first = [pace.take("a") for _ in range(4)]
+    first = [pace.take("a", limit=2) for _ in range(4)]
     watch.time += 29.5
-    late = pace.take("a")
+    late = pace.take("a", limit=2)
     watch.time += 0.5
-    second = pace.take("a")
+    second = pace.take("a", limit=2)
 
     assert [one.passes for one in first] == [True, True, False, False]
     assert [one.remaining for one in first] == [1, 0, 0, 0]
@@ -49,10 +53,10 @@ def test_a_window_passes_so_many_and_the_next_one_again() -> None:
 
 def test_keys_do_not_count_for_each_other_and_old_ones_are_forgotten() -> None:
     watch = Watch()
-    pace = Pace(limit=1, window_seconds=30, now=watch)
+    pace = Pace(window_seconds=30, now=watch)
 
     for wave in range(20):
-        assert all(pace.take((wave, key)).passes for key in range(1000))
+        assert all(pace.take((wave, key), limit=1).passes for key in range(1000))
         watch.time += 31
 
     assert len(pace._windows) <= 3000
@@ -107,3 +111,35 @@ async def test_nothing_is_counted_where_there_is_no_limit() -> None:
 
     assert answer.status_code == 200
     assert "RateLimit-Limit" not in answer.headers
+
+
+@pytest.mark.parametrize("home_rate", [0, 3])
+async def test_a_team_with_a_limit_of_its_own_is_counted_with_all_of_its_keys(home_rate: int) -> None:
+    control = FakeControl()
+    one, two = (replace(control.keys[KEY], key_id=key_id) for key_id in ("one", "two"))
+    own = TeamLimits(requests_per_second=2)
+    control.keys = {
+        KEY: replace(one, limits=own),
+        SECOND: replace(two, limits=own),
+        OTHER_KEY: control.keys[OTHER_KEY],
+    }
+    limits = ApiLimits(rate_requests=home_rate, rate_window_seconds=3)
+    app = build_public(verbs_over(control), PublicAddress(domain="localhost:4000"), limits)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as client:
+
+        async def call(key: str, path: str = "/sandboxes") -> httpx.Response:
+            return await client.get(path, headers={"X-API-Key": key})
+
+        passed = [await call(key) for key in (KEY, SECOND) * 3]
+        refused = [await call(key, path) for key in (KEY, SECOND) for path in ("/v1/sandboxes", "/sandboxes")]
+        others = await call(OTHER_KEY)
+
+    assert [one.status_code for one in passed] == [200] * 6
+    assert [one.headers["RateLimit-Remaining"] for one in passed] == ["5", "4", "3", "2", "1", "0"]
+    assert {one.headers["RateLimit-Limit"] for one in passed} == {"6"}
+    assert [one.status_code for one in refused] == [429] * 4
+    assert refused[0].json()["code"] == "resource_exhausted"
+    assert refused[1].json()["code"] == 429
+    assert all(one.headers["Should-Retry"] == "true" and "Retry-After" in one.headers for one in refused)
+    assert others.status_code == 200
+    assert others.headers.get("RateLimit-Limit") == (str(home_rate) if home_rate else None)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,9 +86,30 @@ def test_a_sandbox_gets_its_volumes_and_its_deadline(invoke: Invoke) -> None:
     assert invoke("volume", "delete", "data").exit_code == 0
 
 
+def test_a_private_sandbox_tells_its_owner_the_token_of_its_ports(invoke: Invoke) -> None:
+    wishes = ("--private", "--mask-host", "localhost:${PORT}", "--https-port", "8443", "--unsecured")
+    made = json.loads(invoke("sandbox", "create", *wishes, "--json").stdout)
+    shown = invoke("sandbox", "info", made["id"]).stdout
+    plain = json.loads(invoke("sandbox", "create", "--json").stdout)
+    plain_shown = invoke("sandbox", "info", plain["id"]).stdout
+
+    assert made["incoming"] == {"public": False, "mask_host": "localhost:${PORT}", "https_ports": [8443]}
+    assert plain["incoming"] == {"public": True, "mask_host": "", "https_ports": []}
+    assert re.search("^header     E2B-Traffic-Access-Token: [0-9a-f]{64}, for its ports$", shown, re.M)
+    assert "Token" not in plain_shown
+    assert "token" not in json.dumps(made)
+    assert invoke("sandbox", "kill", made["id"], plain["id"]).exit_code == 0
+
+
 @pytest.mark.parametrize(
     "words",
     [
+        ("sandbox", "create", "--https-port", "0"),
+        ("volume", "chmod", "notes:/a", "rwx"),
+        ("volume", "chmod", "notes", "0644"),
+        ("volume", "chown", "notes:/a", "root"),
+        ("volume", "chown", "notes:/a", "1:2:3"),
+        ("volume", "chown", "notes:/a", "1:"),
         ("sandbox", "create", "--volume", "data"),
         ("sandbox", "create", "--volume", ":/data"),
         ("sandbox", "create", "--volume", "data:"),

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from contract.test_store import make
 from fakes.events import SECRET, sandboxes_in, webhooks_in
+from fakes.teams import add_teams
 from typing_extensions import override
 
 from atoll.server.control.delivering import Delivering
@@ -90,6 +91,7 @@ LIMITS = WebhookLimits(attempts=6, retry_delay=timedelta(seconds=10), retry_dela
 @pytest.fixture
 async def database() -> AsyncIterator[Database]:
     async with Database(None) as opened:
+        await add_teams(opened, TEAM, "other")
         yield opened
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from fakes.teams import add_teams
 from fakes.world import ALICE, World, wish
 
 from atoll.server.control.finding import SignedFile
@@ -20,7 +21,8 @@ from atoll.server.runtimes.fake.templates import BASE
 BOB = Actor(team_id=TeamId("others"), key_id="bob", key_name="bob")
 
 
-async def test_teams_see_only_their_own(control: Control) -> None:
+async def test_teams_see_only_their_own(world: World, control: Control) -> None:
+    await add_teams(world.database, BOB.team_id)
     mine = await control.create(ALICE, wish())
     theirs = await control.create(BOB, wish())
     everybody = SandboxFilter(team_id=BOB.team_id)

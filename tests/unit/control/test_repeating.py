@@ -1,9 +1,11 @@
 """A named create that is sent twice is done once."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from fakes.teams import add_teams
 from fakes.world import ALICE, World, wish
 
 from atoll.server.control.requests import Actor
@@ -16,6 +18,7 @@ from atoll.server.domain.errors import (
     UnavailableError,
 )
 from atoll.server.domain.ids import TeamId
+from atoll.server.domain.sandbox import EndReason, Status
 
 BOB = Actor(team_id=TeamId("others"), key_id="bob", key_name="bob")
 
@@ -29,7 +32,8 @@ async def test_the_same_create_gets_the_same_sandbox(control: Control) -> None:
     assert other.id != first.id
 
 
-async def test_a_name_is_its_teams_own(control: Control) -> None:
+async def test_a_name_is_its_teams_own(world: World, control: Control) -> None:
+    await add_teams(world.database, BOB.team_id)
     mine = await control.create(ALICE, wish(request_key="x"))
     theirs = await control.create(BOB, wish(request_key="x"))
 
@@ -79,6 +83,20 @@ async def test_a_sandbox_that_ended_is_still_the_answer(control: Control) -> Non
     await control.kill(ALICE, first.id)
 
     assert (await control.create(ALICE, wish(request_key="x"))).id == first.id
+
+
+async def test_one_whose_caller_went_away_as_it_came_up_is_no_answer(world: World, control: Control) -> None:
+    first = await control.create(ALICE, wish(request_key="x"))
+    row = await world.store.get_sandbox(first.id)
+    ended = replace(row, status=Status.KILLING, end_reason=EndReason.START_INTERRUPTED)
+    await world.store.replace_sandbox(row, ended)
+
+    second = await control.create(ALICE, wish(request_key="x"))
+
+    assert second.id != first.id
+    assert (await control.create(ALICE, wish(request_key="x"))).id == second.id
+    control._killing.remove(first.id)
+    await control.settled()
 
 
 @pytest.mark.parametrize("key", ["", "A", "a b", "a_b", "x" * 256, "ü", "a\n"])

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from fakes.secrets import secrets_in
+from fakes.teams import add_teams
 from fakes.world import ALICE, wish
 
 from atoll.server.control.limits import ControlLimits
@@ -22,6 +23,7 @@ BOB = Actor(team_id=TeamId("bob"), key_id="bob", key_name="bob")
 @pytest.fixture
 async def secrets() -> AsyncIterator[Secrets]:
     async with Database(None) as database:
+        await add_teams(database, BOB.team_id)
         yield secrets_in(database, ControlLimits(max_secrets=5, secret_value_bytes=8))
 
 

@@ -1,6 +1,7 @@
 """Creating, finding and ending sandboxes with the SDK, against the real API over control in memory."""
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from fakes.live_cloud import LiveCloud
 
 from atoll import (
     AsyncSandbox,
+    Incoming,
     InvalidArgumentError,
     Network,
     NotFoundError,
@@ -18,6 +20,7 @@ from atoll import (
 )
 from atoll.sdk._async.api import AsyncApi
 from atoll.server.domain.egress import EgressPolicy
+from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.sandbox import OnDeadline
 
 
@@ -72,6 +75,46 @@ async def test_network_rules_are_said_and_replaced(sdk: Any, cloud: LiveCloud) -
     assert second == EgressPolicy(deny_out=("8.8.8.8",))
     assert not closed.internet
     assert not any(word in repr(network) for word in ("hush", "s3cret"))
+
+
+async def test_who_may_reach_it_is_said(sdk: Any, cloud: LiveCloud) -> None:
+    incoming = Incoming(public=False, mask_host="localhost:${PORT}", https_ports=(8443,))
+    private = await sdk.create(incoming=incoming, secured=False, **cloud.options)
+    private_wish = cloud.control.wishes[-1]
+    again = await sdk.get(private.id, **cloud.options)
+    public = await sdk.create(**cloud.options)
+    public_wish = cloud.control.wishes[-1]
+    told = [(await one.info()).incoming for one in (private, again, public)]
+    tokens = [one.traffic_token for one in (private, again, public)]
+    shown = repr(private) + repr(await private.info())
+    for one in (private, again, public):
+        await one.close()
+
+    assert private_wish.ingress == IngressPolicy(
+        public=False, mask_host="localhost:${PORT}", https_ports=(8443,)
+    )
+    assert not private_wish.secured
+    assert (public_wish.ingress, public_wish.secured) == (IngressPolicy(), True)
+    assert told == [incoming, incoming, Incoming()]
+    assert tokens[0] == tokens[1] is not None
+    assert tokens[2] is None
+    assert tokens[0] not in shown
+    with pytest.raises(InvalidArgumentError, match="mask"):
+        await sdk.create(incoming=Incoming(mask_host="a b"), **cloud.options)
+
+
+async def test_each_create_has_a_name_of_its_own_or_the_callers(sdk: Any, cloud: LiveCloud) -> None:
+    for name in (None, None, "nightly-7"):
+        await (await sdk.create(idempotency_key=name, **cloud.options)).close()
+
+    first, second, third = [wish.request_key for wish in cloud.control.wishes]
+    assert first != second
+    assert all(name is not None and re.fullmatch("[0-9a-f]{32}", name) for name in (first, second))
+    assert third == "nightly-7"
+    for name in ("", "A", "a b", "ü", "a\r\nX: y", "x" * 256):
+        with pytest.raises(InvalidArgumentError, match="idempotency key"):
+            await sdk.create(idempotency_key=name, **cloud.options)
+    assert len(cloud.control.wishes) == 3
 
 
 async def test_leaving_the_context_kills(sdk: Any, cloud: LiveCloud) -> None:
@@ -179,10 +222,10 @@ async def test_a_cancelled_create_leaves_no_sandbox(
     begun, go_on = asyncio.Event(), asyncio.Event()
     create = AsyncApi.create
 
-    async def slow_create(self: AsyncApi, wish: Any) -> Any:
+    async def slow_create(self: AsyncApi, wish: Any, name: str | None) -> Any:
         begun.set()
         await go_on.wait()
-        return await create(self, wish)
+        return await create(self, wish, name)
 
     monkeypatch.setattr(AsyncApi, "create", slow_create)
     creating = asyncio.create_task(AsyncSandbox.create(**cloud.options))

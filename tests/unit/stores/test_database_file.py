@@ -7,6 +7,7 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from contract.test_store import make
+from contract import test_store
 from fakes.events import sandboxes_in
 from sqlalchemy import create_engine
 
 from atoll.server.domain.errors import FailedPreconditionError, InternalError, UnavailableError
 from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.ingress import IngressPolicy
+from atoll.server.domain.keys import DEFAULT_TEAM
 from atoll.server.domain.machine import ProcessKilledForMemory
 from atoll.server.domain.sandbox import Status
 from atoll.server.ports.store import Page, SandboxFilter
@@ -30,6 +32,9 @@ from atoll.server.stores import migrating, statements
 from atoll.server.stores.database import Database
 from atoll.server.stores.migrating import MIGRATIONS
 from atoll.server.stores.tables import metadata
+
+# Of the team that is there from the beginning.
+make = partial(test_store.make, team_id=DEFAULT_TEAM)
 
 
 @pytest.fixture
@@ -106,7 +111,7 @@ async def main():
     await database.open()
     store = sandboxes_in(database)
     for number in range(50):
-        row = make(number)
+        row = make(number, team_id="default")
         await store.add_sandbox(row)
         os.write(1, (row.id + "\\n").encode())
     os.kill(os.getpid(), signal.SIGKILL)

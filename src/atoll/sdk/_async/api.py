@@ -1,11 +1,15 @@
 """Calls of the control API: JSON over HTTP, answers as the SDK's models. Nothing here knows the daemon."""
 
 import builtins
+import uuid
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+import httpx
+
 from atoll.sdk import stored, wire
-from atoll.sdk._synchronization import async_http_client
+from atoll.sdk._synchronization import async_http_client, async_sleep
 from atoll.sdk.connection import Connection
 from atoll.sdk.errors import AtollError, InternalError
 from atoll.sdk.models import (
@@ -20,11 +24,12 @@ from atoll.sdk.models import (
     SecretInfo,
     SnapshotInfo,
     TeamInfo,
+    TeamLimits,
     TemplateInfo,
     Usage,
     VolumeInfo,
 )
-from atoll.sdk.transport import error_from_response, map_http_errors
+from atoll.sdk.transport import Repeats, error_from_response, map_http_errors
 
 # Rows that one call lists at most: the server's own bound.
 _PAGE = 1000
@@ -45,9 +50,20 @@ class AsyncApi:
         """Close the connections."""
         await self._http.aclose()
 
-    async def create(self, wish: Mapping[str, Any]) -> wire.OwnedSandbox:
-        """Create a sandbox."""
-        return wire.sandbox(await self._call("POST", "/v1/sandboxes", json=wish))
+    async def create(self, wish: Mapping[str, Any], name: str | None = None) -> wire.OwnedSandbox:
+        """Create a sandbox; the call has a name, and is sent again under it when its answer was lost."""
+        headers = {"Idempotency-Key": uuid.uuid4().hex if name is None else wire.call_name(name)}
+        repeats = Repeats()
+        while True:
+            try:
+                response = await self._send("POST", "/v1/sandboxes", json=wish, headers=headers)
+            except AtollError as error:
+                if not repeats.after_error(error):
+                    raise
+            else:
+                if not repeats.after_answer(response.status_code, response.headers):
+                    return wire.sandbox(_content(response))
+            await async_sleep(repeats.pause())
 
     async def get(self, sandbox_id: str) -> wire.OwnedSandbox:
         """Read a sandbox; one that ended is found for some days."""
@@ -192,6 +208,16 @@ class AsyncApi:
         """Create a team."""
         return wire.team(await self._call("POST", "/v1/teams", json={"name": name}))
 
+    async def limit_team(self, reference: str, limits: TeamLimits) -> TeamInfo:
+        """Replace a team's limits."""
+        body = {"limits": asdict(limits)}
+        return wire.team(await self._call("PATCH", _named("teams", reference), json=body))
+
+    async def delete_team(self, reference: str, *, force: bool) -> None:
+        """Delete a team."""
+        params = {"force": str(force).lower()}
+        await self._call("DELETE", _named("teams", reference), params=params)
+
     async def keys(self, team: str | None) -> builtins.list[KeyInfo]:
         """List a team's keys."""
         query = {"team": team} if team is not None else {}
@@ -218,18 +244,25 @@ class AsyncApi:
                 return found
 
     async def _call(self, method: str, path: str, **options: Any) -> Any:
+        return _content(await self._send(method, path, **options))
+
+    async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         with map_http_errors(self.connection.api_url):
-            response = await self._http.request(method, path, **options)
-        if response.status_code >= 300:
-            raise error_from_response(response.status_code, response.content)
-        if response.status_code == 204:
-            return None
-        try:
-            return response.json()
-        except ValueError as error:
-            raise InternalError(
-                "The server's answer is not JSON.", resolution="Is ATOLL_API_URL the address of an Atoll?"
-            ) from error
+            return await self._http.request(method, path, **options)
+
+
+def _content(response: httpx.Response) -> Any:
+    """Read an answer, or raise the error that it is."""
+    if response.status_code >= 300:
+        raise error_from_response(response.status_code, response.content)
+    if response.status_code == 204:
+        return None
+    try:
+        return response.json()
+    except ValueError as error:
+        raise InternalError(
+            "The server's answer is not JSON.", resolution="Is ATOLL_API_URL the address of an Atoll?"
+        ) from error
 
 
 def _named(noun: str, reference: str) -> str:

@@ -27,7 +27,7 @@ from atoll.sdk.models import (
     Usage,
     VolumeInfo,
 )
-from atoll.sdk.network import Network
+from atoll.sdk.network import Incoming, Network
 
 # Seconds until a sandbox's deadline when nothing else is said.
 TIMEOUT = 300
@@ -57,6 +57,7 @@ class AsyncSandbox:
         self._api = api
         self._info = owned.info
         self._ended = owned.info.ended_at is not None
+        self._traffic_token = owned.traffic_token
         self._daemon = AsyncDaemon(api.connection, owned.info.id, owned.access_token)
         self.commands = AsyncCommands(self._daemon)
         self.files = AsyncFiles(self._daemon)
@@ -71,6 +72,11 @@ class AsyncSandbox:
         """The sandbox's id."""
         return self._info.id
 
+    @property
+    def traffic_token(self) -> str | None:
+        """What requests to its ports show as ``E2B-Traffic-Access-Token``; None: nothing, they are public."""
+        return self._traffic_token
+
     @classmethod
     async def create(
         cls,
@@ -81,6 +87,8 @@ class AsyncSandbox:
         metadata: Mapping[str, str] | None = None,
         allow_internet_access: bool = True,
         network: Network | None = None,
+        incoming: Incoming | None = None,
+        secured: bool = True,
         volumes: Mapping[str, str | AsyncVolume | VolumeInfo] | None = None,
         on_deadline: Literal["kill", "pause", "pause_files"] = "kill",
         auto_resume: bool = False,
@@ -93,6 +101,7 @@ class AsyncSandbox:
         snapshot_every: int | None = None,
         keep_snapshots: int = 3,
         idle_timeout: int | None = None,
+        idempotency_key: str | None = None,
         api_url: str | None = None,
         api_key: str | None = None,
         request_timeout: float | None = None,
@@ -107,6 +116,9 @@ class AsyncSandbox:
             metadata: your own words about it; ``list`` can filter by them.
             allow_internet_access: whether it reaches the internet.
             network: which parts of it, and on which way; None: all, straight.
+            incoming: who reaches its ports, and how its programs are asked; None: anybody, as they ask.
+            secured: whether who speaks to its daemon must show its access token, as this client does. Without
+                it, whoever knows the sandbox's id runs commands in it.
             volumes: what it sees that outlives it: by clean absolute path, the volume's name or id, or the
                 volume itself; at most 16. Not where the system is: ``/etc``, ``/usr`` and such.
             on_deadline: what happens when ``timeout`` is over: "kill", "pause", or "pause_files", which keeps
@@ -123,11 +135,17 @@ class AsyncSandbox:
             snapshot_every: seconds between snapshots that are taken by themselves.
             keep_snapshots: how many of those are kept, the newest.
             idle_timeout: seconds that nobody calls it until it is killed, or paused if it is persistent.
+            idempotency_key: a name for this call, 1 to 255 of a-z, 0-9 and -: whoever makes the same call
+                under it again gets the same sandbox, though it may have ended. None: one is made up, so that
+                an answer that was lost on its way makes no second sandbox: it is asked for again for some
+                seconds.
 
         Raises:
             NotFoundError: no such template, or no such volume.
             InvalidArgumentError: a value outside its bounds.
-            ResourceExhaustedError: the server is full.
+            ResourceExhaustedError: the server is full, or the team has as many as it may.
+            FailedPreconditionError: the key was used for another call.
+            AbortedError: the first call under this key is still under way.
             UnavailableError: Atoll does not answer, or the sandbox did not come up.
         """
         sizes = {
@@ -143,6 +161,8 @@ class AsyncSandbox:
             "metadata": dict(metadata or {}),
             "internet": allow_internet_access,
             "network": (network or Network()).plain(),
+            "incoming": (incoming or Incoming()).plain(),
+            "secured": secured,
             "persistent": persistent,
             "restart": restart,
             "snapshot_every_seconds": snapshot_every,
@@ -158,7 +178,10 @@ class AsyncSandbox:
         }
         api = AsyncApi(resolve(api_url, api_key, request_timeout))
         try:
-            return cls(api, await async_whole(lambda: api.create(wish), lambda made: api.kill(made.info.id)))
+            made = await async_whole(
+                lambda: api.create(wish, idempotency_key), lambda made: api.kill(made.info.id)
+            )
+            return cls(api, made)
         except BaseException:
             await async_undo(api.close)
             raise

@@ -2,11 +2,15 @@
 """Calls of the control API: JSON over HTTP, answers as the SDK's models. Nothing here knows the daemon."""
 
 import builtins
+import uuid
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+import httpx
+
 from atoll.sdk import stored, wire
-from atoll.sdk._synchronization import http_client
+from atoll.sdk._synchronization import http_client, sleep
 from atoll.sdk.connection import Connection
 from atoll.sdk.errors import AtollError, InternalError
 from atoll.sdk.models import (
@@ -21,11 +25,12 @@ from atoll.sdk.models import (
     SecretInfo,
     SnapshotInfo,
     TeamInfo,
+    TeamLimits,
     TemplateInfo,
     Usage,
     VolumeInfo,
 )
-from atoll.sdk.transport import error_from_response, map_http_errors
+from atoll.sdk.transport import Repeats, error_from_response, map_http_errors
 
 # Rows that one call lists at most: the server's own bound.
 _PAGE = 1000
@@ -46,9 +51,20 @@ class Api:
         """Close the connections."""
         self._http.close()
 
-    def create(self, wish: Mapping[str, Any]) -> wire.OwnedSandbox:
-        """Create a sandbox."""
-        return wire.sandbox(self._call("POST", "/v1/sandboxes", json=wish))
+    def create(self, wish: Mapping[str, Any], name: str | None = None) -> wire.OwnedSandbox:
+        """Create a sandbox; the call has a name, and is sent again under it when its answer was lost."""
+        headers = {"Idempotency-Key": uuid.uuid4().hex if name is None else wire.call_name(name)}
+        repeats = Repeats()
+        while True:
+            try:
+                response = self._send("POST", "/v1/sandboxes", json=wish, headers=headers)
+            except AtollError as error:
+                if not repeats.after_error(error):
+                    raise
+            else:
+                if not repeats.after_answer(response.status_code, response.headers):
+                    return wire.sandbox(_content(response))
+            sleep(repeats.pause())
 
     def get(self, sandbox_id: str) -> wire.OwnedSandbox:
         """Read a sandbox; one that ended is found for some days."""
@@ -191,6 +207,16 @@ class Api:
         """Create a team."""
         return wire.team(self._call("POST", "/v1/teams", json={"name": name}))
 
+    def limit_team(self, reference: str, limits: TeamLimits) -> TeamInfo:
+        """Replace a team's limits."""
+        body = {"limits": asdict(limits)}
+        return wire.team(self._call("PATCH", _named("teams", reference), json=body))
+
+    def delete_team(self, reference: str, *, force: bool) -> None:
+        """Delete a team."""
+        params = {"force": str(force).lower()}
+        self._call("DELETE", _named("teams", reference), params=params)
+
     def keys(self, team: str | None) -> builtins.list[KeyInfo]:
         """List a team's keys."""
         query = {"team": team} if team is not None else {}
@@ -217,18 +243,25 @@ class Api:
                 return found
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
+        return _content(self._send(method, path, **options))
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         with map_http_errors(self.connection.api_url):
-            response = self._http.request(method, path, **options)
-        if response.status_code >= 300:
-            raise error_from_response(response.status_code, response.content)
-        if response.status_code == 204:
-            return None
-        try:
-            return response.json()
-        except ValueError as error:
-            raise InternalError(
-                "The server's answer is not JSON.", resolution="Is ATOLL_API_URL the address of an Atoll?"
-            ) from error
+            return self._http.request(method, path, **options)
+
+
+def _content(response: httpx.Response) -> Any:
+    """Read an answer, or raise the error that it is."""
+    if response.status_code >= 300:
+        raise error_from_response(response.status_code, response.content)
+    if response.status_code == 204:
+        return None
+    try:
+        return response.json()
+    except ValueError as error:
+        raise InternalError(
+            "The server's answer is not JSON.", resolution="Is ATOLL_API_URL the address of an Atoll?"
+        ) from error
 
 
 def _named(noun: str, reference: str) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from atoll.sdk._sync.api import Api
 from atoll.sdk._synchronization import undo
 from atoll.sdk.connection import resolve
-from atoll.sdk.models import KeyInfo, NewKey, TeamInfo
+from atoll.sdk.models import KeyInfo, NewKey, TeamInfo, TeamLimits
 
 
 class Team:
@@ -45,6 +45,59 @@ class Team:
         """
         with _api(api_url, api_key, request_timeout) as api:
             return api.create_team(name)
+
+    @classmethod
+    def set_limits(
+        cls,
+        team: str,
+        limits: TeamLimits,
+        *,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> TeamInfo:
+        """
+        Replace a team's limits; only with the home's own key.
+
+        They hold for what is begun from then on: what runs, runs on.
+
+        Args:
+            team: id or name.
+            limits: all of them; ``TeamLimits()`` gives it what the server allows everybody.
+
+        Raises:
+            NotFoundError: no such team.
+            InvalidArgumentError: a value that the server allows nobody.
+        """
+        with _api(api_url, api_key, request_timeout) as api:
+            return api.limit_team(team, limits)
+
+    @classmethod
+    def delete(
+        cls,
+        team: str,
+        *,
+        force: bool = False,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+    ) -> None:
+        """
+        Delete a team with its keys, secrets, webhooks and events; only with the home's own key.
+
+        It goes on when this call is given up, and may be called again to wait for its end.
+
+        Args:
+            team: id or name.
+            force: end its sandboxes and delete its volumes and snapshots, too.
+
+        Raises:
+            NotFoundError: no such team.
+            FailedPreconditionError: it has sandboxes, volumes or snapshots; or it is the home's own.
+            UnavailableError: something would not go yet; the server keeps trying.
+        """
+        with _api(api_url, api_key, request_timeout) as api:
+            api.delete_team(team, force=force)
 
     @classmethod
     def keys(

@@ -2,6 +2,7 @@
 """Files and directories of a volume, without a sandbox: streamed both ways, through the edge."""
 
 import builtins
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, overload
@@ -136,6 +137,26 @@ class VolumeFiles:
                 raise
             return False
         return True
+
+    def change(
+        self, path: str, *, mode: int | None = None, uid: int | None = None, gid: int | None = None
+    ) -> FileInfo:
+        """
+        Change the mode or the owner of a file or a directory; of a link, the link's own owner.
+
+        Args:
+            path: of what.
+            mode: permission bits, 0o7777 at most; None: as it is. A link has none.
+            uid: its owner; None: as it is.
+            gid: its group; None: as it is.
+
+        Raises:
+            NotFoundError: there is none.
+            InvalidArgumentError: a number that is none of these.
+        """
+        wished = {"mode": mode, "uid": uid, "gid": gid}
+        body = json.dumps({name: number for name, number in wished.items() if number is not None}).encode()
+        return stored.content(self._answer("PATCH", "path", path, content=body))
 
     def remove(self, path: str) -> None:
         """Remove a file or a link, or a directory with all that is in it; a no-op when there is none."""

@@ -60,11 +60,7 @@ class Gate:
         self.dialects = tuple(dialects)
         self._authenticate = authenticate
         self._limits = limits
-        self._pace = (
-            Pace(limit=limits.rate_requests, window_seconds=limits.rate_window_seconds)
-            if limits.rate_requests > 0
-            else None
-        )
+        self._pace = Pace(window_seconds=limits.rate_window_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -132,10 +128,15 @@ class Gate:
         return None
 
     def _paced(self, actor: Actor, passage: "_Passage") -> Answer | None:
-        """Count a request for its key; every answer tells where that stands."""
-        if self._pace is None:
+        """Count a request for its key, or for a team with a limit; every answer tells where that stands."""
+        own = actor.limits.requests_per_second
+        if own is not None:
+            most = max(1, round(own * self._limits.rate_window_seconds))
+            standing = self._pace.take(actor.team_id, limit=most)
+        elif self._limits.rate_requests > 0:
+            standing = self._pace.take((actor.team_id, actor.key_id), limit=self._limits.rate_requests)
+        else:
             return None
-        standing = self._pace.take((actor.team_id, actor.key_id))
         told = standing.headers()
         passage.told = [(name.lower().encode(), value.encode()) for name, value in told.items()]
         if standing.passes:

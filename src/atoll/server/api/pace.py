@@ -45,36 +45,38 @@ class Standing:
 class Pace:
     """Counts requests by key."""
 
-    def __init__(
-        self, *, limit: int, window_seconds: float, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, window_seconds: float, now: Callable[[], float] = time.monotonic) -> None:
         """
         Args:
-            limit: requests of one key in a window.
             window_seconds: how long one is.
             now: a clock that never goes back.
         """
-        self._limit = limit
         self._window = window_seconds
         self._now = now
         # Of each key: when its window ends, and the requests in it.
         self._windows: dict[Hashable, tuple[float, int]] = {}
         self._sweep_at = _SWEEP_FROM
 
-    def take(self, key: Hashable) -> Standing:
-        """Count a request; one that does not pass counts for nothing."""
+    def take(self, key: Hashable, *, limit: int) -> Standing:
+        """
+        Count a request; one that does not pass counts for nothing.
+
+        Args:
+            key: whose.
+            limit: requests of one window; another than before holds at once.
+        """
         now = self._now()
         end, count = self._windows.get(key, (0.0, 0))
         if now >= end:
             self._sweep(now)
             end, count = now + self._window, 0
-        passes = count < self._limit
+        passes = count < limit
         count += passes
         self._windows[key] = (end, count)
         return Standing(
             passes=passes,
-            limit=self._limit,
-            remaining=self._limit - count,
+            limit=limit,
+            remaining=max(0, limit - count),
             reset_seconds=max(1, math.ceil(end - now)),
         )
 

@@ -56,10 +56,13 @@ async def authenticate(keys: ApiKeys, clock: Clock, untrusted_key: str | None) -
         )
     if len(untrusted_key) <= MOST_KEY_LENGTH:
         hashed = hash_key(untrusted_key)
-        key = await keys.find_api_key(hashed)
-        if key is not None and hmac.compare_digest(key.hash, hashed):
+        found = await keys.find_api_key(hashed)
+        if found is not None and hmac.compare_digest(found[0].hash, hashed):
+            key, team = found
             await _note_use(keys, key, clock.now())
-            return Actor(team_id=key.team_id, key_id=key.id, key_name=key.name, kind=key.kind)
+            return Actor(
+                team_id=key.team_id, key_id=key.id, key_name=key.name, kind=key.kind, limits=team.limits
+            )
     raise UnauthenticatedError("The API key is not known", resolution="'atoll env' prints the right one.")
 
 

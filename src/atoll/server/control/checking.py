@@ -12,10 +12,13 @@ from atoll.server.domain.egress_rules import RuleLimits
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.identity import WorkloadToken
 from atoll.server.domain.limits import Limits
+from atoll.server.domain.team_limits import TeamLimits
 from atoll.server.domain.upkeep import Upkeep
 
 # Error texts repeat at most so much of what the caller sent.
 MOST_QUOTED = 64
+# Of one team; no server of ours answers more.
+MOST_REQUESTS_PER_SECOND = 100_000
 
 
 def check_timeout(timeout: timedelta, limits: ControlLimits, *, zero: bool = False) -> None:
@@ -148,6 +151,24 @@ def sized(template: Limits, wish: LimitsOverride, limits: ControlLimits) -> Limi
         low, high = limits.min_disk_bytes, limits.max_disk_bytes
         _check_range("Disk", size.disk_bytes / MIB, low / MIB, high / MIB, " MiB")
     return size
+
+
+def check_team_limits(wished: TeamLimits, limits: ControlLimits) -> None:
+    """
+    Check the limits of a team's own.
+
+    Raises:
+        InvalidArgumentError: one that is more than the server allows anybody, or less than makes sense.
+    """
+    if wished.max_sandboxes is not None:
+        _check_range("Sandboxes", wished.max_sandboxes, 0, limits.max_sandboxes)
+    if wished.max_cpus is not None:
+        _check_range("CPUs", wished.max_cpus, limits.min_cpus, limits.max_cpus)
+    if wished.max_memory_bytes is not None:
+        low, high = limits.min_memory_bytes, limits.max_memory_bytes
+        _check_range("Memory", wished.max_memory_bytes / MIB, low / MIB, high / MIB, " MiB")
+    if wished.requests_per_second is not None:
+        _check_range("Requests per second", wished.requests_per_second, 1, MOST_REQUESTS_PER_SECOND)
 
 
 def _check_range(what: str, value: float, low: float, high: float, unit: str = "") -> None:

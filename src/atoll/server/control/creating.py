@@ -23,6 +23,7 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.pool import Pool, Waiting
 from atoll.server.control.requests import Actor, CreateSandbox
+from atoll.server.control.room import check_room
 from atoll.server.control.tasks import Job, Tasks
 from atoll.server.control.volumes import Volumes
 from atoll.server.control.warming import GENERATION, Warming
@@ -33,26 +34,22 @@ from atoll.server.domain.errors import (
     AtollError,
     FailedPreconditionError,
     NotFoundError,
-    ResourceExhaustedError,
     UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId, new_sandbox_id
 from atoll.server.domain.machine import Machine
-from atoll.server.domain.sandbox import FINAL, EndReason, Sandbox, Status, Target, set_going
+from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target, set_going
 from atoll.server.domain.snapshot import Snapshot
+from atoll.server.domain.team_limits import TeamLimits, check_size
 from atoll.server.domain.template import Template
 from atoll.server.domain.upkeep import NEVER
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
 from atoll.server.ports.runtime import Runtime
-from atoll.server.ports.store import SandboxFilter, Store
+from atoll.server.ports.store import Store
 
 log = structlog.get_logger(__name__)
-
-ALIVE = frozenset(Status) - FINAL
-# What takes more than disk.
-AWAKE = ALIVE - {Status.PAUSED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +76,7 @@ class _Creation:
     A create under way.
 
     Attributes:
+        team: the limits of whose it is.
         origin: what the machine is restored from, unless it waits already; None: it boots.
         waiting: the machine from the pool that it becomes; None: none waited, or it was of no use.
         job: what does it.
@@ -86,6 +84,7 @@ class _Creation:
         stopped: why it was stopped from outside, and what its caller is told; None: it was not.
     """
 
+    team: TeamLimits
     origin: _Origin | None
     waiting: Waiting | None
     job: Job[Sandbox] | None = None
@@ -148,6 +147,7 @@ class Creating:
             await self._edge.check_proxy(policy.proxy.host)
         volumes = await self._volumes.mounts(actor, wish.volumes)
         limits = checking.sized(origin.limits if origin else template.limits, wish.limits, self._limits)
+        check_size(limits, actor.limits)
         now = self._clock.now()
         row = Sandbox(
             id=new_sandbox_id(),
@@ -173,7 +173,7 @@ class Creating:
             request=repeating.named(wish),
             upkeep=checking.check_upkeep(wish.upkeep, self._limits),
         )
-        return await self._run(row, wish.timeout, template, origin)
+        return await self._run(row, actor.limits, wish.timeout, template, origin)
 
     def machine_ended(self, sandbox_id: SandboxId, end: End, error: AtollError) -> bool:
         """Stop a create whose machine ended; one from the pool is replaced instead. False: there is none."""
@@ -199,10 +199,15 @@ class Creating:
             self.stop(sandbox_id, End(reason=EndReason.START_INTERRUPTED), _stopping())
 
     async def _run(
-        self, row: Sandbox, lifetime: timedelta, template: Template, snapshot: Snapshot | None
+        self,
+        row: Sandbox,
+        team: TeamLimits,
+        lifetime: timedelta,
+        template: Template,
+        snapshot: Snapshot | None,
     ) -> Sandbox:
         waiting = None if snapshot else self._pool.take(template, row.limits)
-        creation = _Creation(origin=self._origin(row, template, snapshot), waiting=waiting)
+        creation = _Creation(team=team, origin=self._origin(row, template, snapshot), waiting=waiting)
         if waiting is not None:
             row = replace(row, id=waiting.sandbox_id, generation=waiting.generation + 1)
         elif creation.origin is not None:
@@ -233,7 +238,7 @@ class Creating:
         try:
             async with self._turn(creation, row), self._locks.hold(row.id):
                 begun = True
-                earlier = await self._add(row)
+                earlier = await self._add(row, creation.team)
                 if earlier is not None:
                     self._give_back(creation)
                     return earlier
@@ -263,17 +268,12 @@ class Creating:
         if waiting is not None:
             self._pool.put_back(waiting)
 
-    async def _add(self, row: Sandbox) -> Sandbox | None:
+    async def _add(self, row: Sandbox, team: TeamLimits) -> Sandbox | None:
         """Write the row, unless the same create was answered before: then return what it made."""
         async with self._adding:
             if (earlier := await repeating.answered(self._store, row)) is not None:
                 return earlier
-            alive = await self._store.count_sandboxes(SandboxFilter(statuses=AWAKE))
-            if alive >= self._limits.max_sandboxes:
-                raise ResourceExhaustedError(
-                    f"The most sandboxes exist that this server may have ({self._limits.max_sandboxes})",
-                    resolution="Kill some, or raise max_sandboxes in the server's settings.",
-                )
+            await check_room(self._store, self._limits, row.team_id, team)
             await self._store.add_sandbox(row)
             return None
 

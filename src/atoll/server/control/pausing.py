@@ -47,6 +47,7 @@ from atoll.server.domain.sandbox import (
     Target,
 )
 from atoll.server.domain.upkeep import Fall
+from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
@@ -68,6 +69,7 @@ class Pausing:
         self,
         *,
         store: Store,
+        api_keys: ApiKeys,
         runtime: Runtime,
         edge: Edge,
         checkpoints: Checkpoints,
@@ -106,6 +108,7 @@ class Pausing:
         )
         self.restoring = Restoring(
             store=store,
+            api_keys=api_keys,
             runtime=runtime,
             checkpoints=checkpoints,
             templates=templates,

@@ -11,13 +11,14 @@ from dataclasses import replace
 import structlog
 
 from atoll.server.control.changing import change
-from atoll.server.control.creating import ALIVE, Creating
+from atoll.server.control.creating import Creating
 from atoll.server.control.killing import RETRY_DELAY, End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.networking import Networking
 from atoll.server.control.pausing import Pausing
 from atoll.server.control.pool import Pool
 from atoll.server.control.reviving import Reviving
+from atoll.server.control.room import ALIVE
 from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.tasks import Tasks
 from atoll.server.control.warming import Warming

@@ -15,6 +15,7 @@ from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.keys import KeyKind
 from atoll.server.domain.sandbox import OnDeadline, Sandbox, Status
+from atoll.server.domain.team_limits import TeamLimits
 from atoll.server.domain.upkeep import Upkeep
 
 
@@ -28,12 +29,14 @@ class Actor:
         key_id: of the key that was shown.
         key_name: the owner's word for it.
         kind: what may be done with it.
+        limits: the team's own.
     """
 
     team_id: TeamId
     key_id: str
     key_name: str
     kind: KeyKind = KeyKind.API_KEY
+    limits: TeamLimits = field(default_factory=TeamLimits)
 
 
 @dataclass(frozen=True, kw_only=True)

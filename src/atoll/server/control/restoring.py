@@ -15,22 +15,23 @@ from atoll.server.control.admission import Admission
 from atoll.server.control.changing import change
 from atoll.server.control.checkpointing import abandon, check_unchanged
 from atoll.server.control.configuring import Configuring, spec_of, within
-from atoll.server.control.creating import AWAKE
 from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.reading import not_there
+from atoll.server.control.room import check_room
 from atoll.server.control.underway import Underway
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
-from atoll.server.domain.errors import ResourceExhaustedError, UnavailableError
+from atoll.server.domain.errors import UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import Pause, Sandbox, Status, Target, set_going
+from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.runtime import Runtime
-from atoll.server.ports.store import SandboxFilter, Store
+from atoll.server.ports.store import Store
 from atoll.server.ports.templates import Templates
 
 log = structlog.get_logger(__name__)
@@ -43,6 +44,7 @@ class Restoring:
         self,
         *,
         store: Store,
+        api_keys: ApiKeys,
         runtime: Runtime,
         checkpoints: Checkpoints,
         templates: Templates,
@@ -55,6 +57,7 @@ class Restoring:
         deadlines: Deadlines,
     ) -> None:
         self._store = store
+        self._api_keys = api_keys
         self._runtime = runtime
         self._checkpoints = checkpoints
         self._templates = templates
@@ -88,12 +91,8 @@ class Restoring:
             row = await self._store.get_sandbox(sandbox_id)
             if row.status is Status.RUNNING:
                 return await self._deadlines.refresh(sandbox_id, lifetime, lambda _: None)
-        alive = await self._store.count_sandboxes(SandboxFilter(statuses=AWAKE))
-        if alive >= self._limits.max_sandboxes:
-            raise ResourceExhaustedError(
-                f"The most sandboxes run that this server may have ({self._limits.max_sandboxes})",
-                resolution="Pause or kill some, or raise max_sandboxes in the server's settings.",
-            )
+        team = await self._api_keys.get_team((await self._store.get_sandbox(sandbox_id)).team_id)
+        await check_room(self._store, self._limits, team.id, team.limits)
 
         def resuming(row: Sandbox) -> Sandbox:
             if row.status not in (Status.PAUSED, Status.RESUMING):

@@ -17,7 +17,7 @@ import structlog
 from atoll.server.control import access
 from atoll.server.control.admission import Admission
 from atoll.server.control.configuring import Configuring
-from atoll.server.control.creating import ALIVE, Creating, killed_while_created
+from atoll.server.control.creating import Creating, killed_while_created
 from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.finding import Finding, SignedFile
 from atoll.server.control.forgetting import Forgetting
@@ -33,6 +33,7 @@ from atoll.server.control.reading import PRESENT, Reading, not_there
 from atoll.server.control.reconciling import Reconciling
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
 from atoll.server.control.reviving import Reviving
+from atoll.server.control.room import ALIVE
 from atoll.server.control.scheduling import Scheduling
 from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.tasks import Tasks
@@ -182,6 +183,7 @@ class Control:
         self._reading = Reading(store=ports.store, limits=limits)
         self.pausing = Pausing(
             store=ports.store,
+            api_keys=ports.api_keys,
             runtime=ports.runtime,
             edge=ports.edge,
             checkpoints=ports.checkpoints,

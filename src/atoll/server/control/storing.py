@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from atoll.server.control.creating import ALIVE
 from atoll.server.control.requests import Actor
+from atoll.server.control.room import ALIVE
 from atoll.server.control.storage_limits import StorageLimits
 from atoll.server.domain.errors import AtollError, PermissionDeniedError
 from atoll.server.domain.ids import TemplateId

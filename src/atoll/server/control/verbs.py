@@ -11,6 +11,7 @@ from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
 from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.storing import Storing
+from atoll.server.control.teams import Teams
 from atoll.server.control.webhooks import Webhooks
 
 
@@ -28,6 +29,7 @@ class Verbs:
         events: what happened to them, for their owners.
         webhooks: where that is sent.
         keys: teams, and who may call for them.
+        teams: limits and deletion of teams.
         signing_in: keys for command lines.
         storing: what takes room on the disk.
     """
@@ -40,5 +42,6 @@ class Verbs:
     events: Events
     webhooks: Webhooks
     keys: Keys
+    teams: Teams
     signing_in: SigningIn
     storing: Storing

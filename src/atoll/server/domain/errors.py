@@ -49,6 +49,8 @@ class Reason(StrEnum):
     REQUEST_IN_PROGRESS = "request_in_progress"
     # The team has as many secrets as it may.
     LIMIT_OF_SECRETS = "limit_of_secrets"
+    # The team has as many sandboxes as it may.
+    LIMIT_OF_SANDBOXES = "limit_of_sandboxes"
 
 
 class AtollError(Exception):

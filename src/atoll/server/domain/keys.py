@@ -7,12 +7,13 @@ Of a key only its hash is kept, and a few of its characters, so that its owner k
 import hashlib
 import secrets
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.ids import TeamId
+from atoll.server.domain.team_limits import TeamLimits
 
 # The team of the home's own key, which is always there.
 DEFAULT_TEAM = TeamId("default")
@@ -51,11 +52,15 @@ class Team:
 
     Attributes:
         name: its owner's word for it; no two teams have the same.
+        limits: what it may use, where that is less than the server allows everybody.
+        deleting_since: when its deletion began; nothing new is made for it from then on. None: it stays.
     """
 
     id: TeamId
     name: str
     created_at: datetime
+    limits: TeamLimits = field(default_factory=TeamLimits)
+    deleting_since: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.storing import Storing
+from atoll.server.control.teams import Belongings, Teams
 from atoll.server.control.verbs import Verbs
 from atoll.server.control.webhooks import Webhooks
 from atoll.server.couriers.http import HttpCourier
@@ -91,6 +92,7 @@ async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Cal
                         "keep names": naming.run,
                         "forget events": verbs.events.run,
                         "deliver to webhooks": delivering.run,
+                        "delete teams": verbs.teams.run,
                         "keep storage small": verbs.storing.run,
                     }
                     await _serve_until(stop, home, settings, verbs, naming, behind, ready)
@@ -131,6 +133,23 @@ def make_verbs(
     )
     api_keys = SqliteApiKeys(database)
     keys = Keys(keys=api_keys, clock=clock, limits=settings.sandboxes)
+    webhooks = Webhooks(
+        store=SqliteWebhooks(database, secret=home.secret()),
+        deliveries=SqliteDeliveries(database, secret=home.secret()),
+        clock=clock,
+        limits=settings.webhooks,
+        allowed=parse_networks(settings.webhooks.networks),
+    )
+    belongings = Belongings(
+        store=store,
+        kill=control.kill,
+        snapshots=control.snapshots,
+        snapshot_rows=SqliteSnapshots(database),
+        volumes=control.volumes,
+        secrets=secrets,
+        webhooks=webhooks,
+        events=SqliteEvents(database),
+    )
     return Verbs(
         control=control,
         observing=observing,
@@ -143,14 +162,9 @@ def make_verbs(
             limits=settings.identity,
         ),
         events=Events(store=SqliteEvents(database), clock=clock, limits=settings.events),
-        webhooks=Webhooks(
-            store=SqliteWebhooks(database, secret=home.secret()),
-            deliveries=SqliteDeliveries(database, secret=home.secret()),
-            clock=clock,
-            limits=settings.webhooks,
-            allowed=parse_networks(settings.webhooks.networks),
-        ),
+        webhooks=webhooks,
         keys=keys,
+        teams=Teams(keys=api_keys, belongings=belongings, clock=clock, limits=settings.sandboxes),
         signing_in=SigningIn(keys=keys, store=api_keys, authenticate=control.authenticate),
         storing=Storing(
             store=store,

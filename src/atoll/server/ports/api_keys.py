@@ -6,6 +6,7 @@ from typing import Protocol
 
 from atoll.server.domain.ids import TeamId
 from atoll.server.domain.keys import ApiKey, KeyKind, Team
+from atoll.server.domain.team_limits import TeamLimits
 
 
 class ApiKeys(Protocol):
@@ -31,7 +32,42 @@ class ApiKeys(Protocol):
         ...
 
     async def list_teams(self) -> Sequence[Team]:
-        """List the teams, oldest first."""
+        """List the teams, oldest first; those that are being deleted, too."""
+        ...
+
+    async def limit_team(self, team_id: TeamId, limits: TeamLimits) -> Team:
+        """
+        Replace a team's limits; return it as it is then.
+
+        Raises:
+            NotFoundError: there is none, or it is being deleted.
+        """
+        ...
+
+    async def begin_deletion(self, team_id: TeamId, at: datetime, *, force: bool) -> None:
+        """
+        Write that a team is being deleted, and revoke its keys: nothing new is written for it from now on.
+
+        A no-op for one that is being deleted.
+
+        Args:
+            team_id: whose.
+            at: when that is.
+            force: whatever it has.
+
+        Raises:
+            NotFoundError: there is none.
+            FailedPreconditionError: it has sandboxes that are not ended, volumes or snapshots.
+        """
+        ...
+
+    async def end_deletion(self, team_id: TeamId) -> None:
+        """
+        Delete a team that is being deleted, and of which nothing is left; a no-op when it is gone.
+
+        Raises:
+            FailedPreconditionError: it is not being deleted, or something of it is left.
+        """
         ...
 
     async def add_api_key(self, key: ApiKey, *, most: int) -> None:
@@ -40,6 +76,7 @@ class ApiKeys(Protocol):
 
         Raises:
             ResourceExhaustedError: its team has as many as it may.
+            NotFoundError: there is no such team, or it is being deleted.
         """
         ...
 
@@ -47,8 +84,8 @@ class ApiKeys(Protocol):
         """Write the home's own key, in place of an earlier one; a no-op when the same hash is there."""
         ...
 
-    async def find_api_key(self, hash: str) -> ApiKey | None:
-        """Read a key by its hash."""
+    async def find_api_key(self, hash: str) -> tuple[ApiKey, Team] | None:
+        """Read a key by its hash, and whose it is; None where either is not there."""
         ...
 
     async def get_api_key(self, key_id: str) -> ApiKey:

@@ -22,6 +22,7 @@ class SecretStore(Protocol):
         Raises:
             AlreadyExistsError: the team has one of this name.
             ResourceExhaustedError: the team has ``most`` already.
+            NotFoundError: there is no such team, or it is being deleted.
         """
         ...
 

@@ -40,6 +40,7 @@ class SnapshotStore(Protocol):
 
         Raises:
             ResourceExhaustedError: the team has as many as it may.
+            NotFoundError: there is no such team, or it is being deleted.
         """
         ...
 

@@ -62,6 +62,7 @@ class Store(Protocol):
 
         Raises:
             AlreadyExistsError: the id is taken.
+            NotFoundError: there is no such team, or it is being deleted.
         """
         ...
 
@@ -78,7 +79,7 @@ class Store(Protocol):
         """
         Read the row of a named create of the team's that is under way or was answered; None: there is none.
 
-        One that failed before it ran is no answer.
+        One that failed before it ran is no answer, nor is one that was ended because its caller had gone.
         """
         ...
 
@@ -125,8 +126,17 @@ class Store(Protocol):
         """Read the running row whose ``idle_due`` comes first."""
         ...
 
-    async def forget_sandboxes(self, *, ended_before: datetime, most: int) -> int:
-        """Delete final rows that ended before, so many at most, oldest first; return how many."""
+    async def forget_sandboxes(
+        self, *, ended_before: datetime | None, most: int, team_id: TeamId | None = None
+    ) -> int:
+        """
+        Delete final rows that ended first, so many at most; return how many.
+
+        Args:
+            ended_before: only those that ended before; None: all.
+            most: how many at most.
+            team_id: only this team's; None: anybody's.
+        """
         ...
 
     async def add_memory_kill(self, kill: ProcessKilledForMemory, *, keep: int) -> None:

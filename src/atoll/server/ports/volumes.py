@@ -19,6 +19,7 @@ class VolumeStore(Protocol):
         Raises:
             AlreadyExistsError: the team has one of this name.
             ResourceExhaustedError: there are ``most`` already, of all teams.
+            NotFoundError: there is no such team, or it is being deleted.
         """
         ...
 

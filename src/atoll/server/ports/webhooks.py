@@ -18,6 +18,7 @@ class WebhookStore(Protocol):
 
         Raises:
             ResourceExhaustedError: the team has ``most`` already.
+            NotFoundError: there is no such team, or it is being deleted.
         """
         ...
 

@@ -13,6 +13,7 @@ from atoll.server.domain.sandbox import Sandbox
 from atoll.server.ports.store import MOST_ROWS, Page, SandboxFilter, Store
 from atoll.server.stores import statements
 from atoll.server.stores.database import Database
+from atoll.server.stores.owning import check_team
 from atoll.server.stores.rows import (
     memory_kill_from_row,
     memory_kill_to_row,
@@ -38,6 +39,7 @@ class SqliteSandboxes(Store):
     @override
     async def add_sandbox(self, sandbox: Sandbox) -> None:
         with self._database.transaction(writes=True) as connection:
+            check_team(connection, sandbox.team_id)
             if connection.execute(statements.SANDBOX_EXISTS, {"id": sandbox.id}).first():
                 raise AlreadyExistsError(f"Sandbox {sandbox.id} exists")
             connection.execute(statements.NEW_SANDBOX, sandbox_to_row(sandbox))
@@ -115,9 +117,11 @@ class SqliteSandboxes(Store):
             return sandbox_from_row(row) if row is not None else None
 
     @override
-    async def forget_sandboxes(self, *, ended_before: datetime, most: int) -> int:
+    async def forget_sandboxes(
+        self, *, ended_before: datetime | None, most: int, team_id: TeamId | None = None
+    ) -> int:
         with self._database.transaction(writes=True) as connection:
-            return connection.execute(statements.old_sandboxes(ended_before, most)).rowcount
+            return connection.execute(statements.old_sandboxes(ended_before, most, team_id)).rowcount
 
     @override
     async def add_memory_kill(self, kill: ProcessKilledForMemory, *, keep: int) -> None:

@@ -21,6 +21,7 @@ from atoll.server.domain.ids import TeamId
 from atoll.server.domain.secret import Secret
 from atoll.server.ports.secrets import SecretStore
 from atoll.server.stores.database import Database
+from atoll.server.stores.owning import check_team
 from atoll.server.stores.sealing import Seal
 from atoll.server.stores.tables import secrets
 
@@ -42,6 +43,7 @@ class SqliteSecrets(SecretStore):
     @override
     async def add_secret(self, secret: Secret, value: str, *, most: int) -> None:
         with self._database.transaction(writes=True) as connection:
+            check_team(connection, secret.team_id)
             ours = secrets.c.team_id == secret.team_id
             if connection.execute(select(secrets.c.id).where(ours, secrets.c.name == secret.name)).first():
                 raise AlreadyExistsError(f"Secret {secret.name!a} exists already")

@@ -12,6 +12,7 @@ from atoll.server.domain.limits import Limits
 from atoll.server.domain.snapshot import Snapshot, SnapshotId, SnapshotStatus
 from atoll.server.ports.snapshots import SnapshotQuery, SnapshotStore
 from atoll.server.stores.database import Database
+from atoll.server.stores.owning import check_team
 from atoll.server.stores.tables import snapshots
 
 _READY = snapshots.c.status == SnapshotStatus.READY.value
@@ -31,6 +32,7 @@ class SqliteSnapshots(SnapshotStore):
     async def add_snapshot(self, snapshot: Snapshot, *, most: int) -> None:
         ours = select(func.count()).select_from(snapshots).where(snapshots.c.team_id == snapshot.team_id)
         with self._database.transaction(writes=True) as connection:
+            check_team(connection, snapshot.team_id)
             if connection.execute(ours).scalar_one() >= most:
                 raise ResourceExhaustedError(
                     f"The most snapshots exist that a team may have ({most})",

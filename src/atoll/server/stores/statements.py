@@ -21,6 +21,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    not_,
     or_,
     select,
     tuple_,
@@ -28,7 +29,7 @@ from sqlalchemy import (
 )
 
 from atoll.server.domain.ids import SandboxId, TeamId
-from atoll.server.domain.sandbox import FINAL, Status
+from atoll.server.domain.sandbox import FINAL, EndReason, Status
 from atoll.server.domain.upkeep import NEVER
 from atoll.server.ports.store import Page, SandboxFilter
 from atoll.server.stores.tables import UtcDateTime, memory_kills, sandbox_metadata, sandboxes
@@ -73,7 +74,10 @@ def number_of_sandboxes(filter: SandboxFilter) -> tuple[Select[Any], dict[str, A
 
 def named_request(team_id: TeamId, key: str) -> Select[Any]:
     """Select the row of a named create that is under way, or was answered."""
-    answers = or_(sandboxes.c.status == Status.CREATING.value, sandboxes.c.started_at.is_not(None))
+    begun = or_(sandboxes.c.status == Status.CREATING.value, sandboxes.c.started_at.is_not(None))
+    # It came up when its caller had gone away: nobody was told, and it was ended at once.
+    untold = sandboxes.c.end_reason == EndReason.START_INTERRUPTED.value
+    answers = and_(begun, or_(sandboxes.c.end_reason.is_(None), not_(untold)))
     return (
         select(sandboxes)
         .where(sandboxes.c.team_id == team_id, sandboxes.c.request_key == key, answers)
@@ -113,10 +117,14 @@ def first_due(column: str) -> Select[Any]:
     return select(sandboxes).where(due.is_not(None), running).order_by(due, sandboxes.c.id).limit(1)
 
 
-def old_sandboxes(ended_before: datetime, most: int) -> Delete:
-    """Delete the final rows that ended first, of those that ended before."""
+def old_sandboxes(ended_before: datetime | None, most: int, team_id: TeamId | None) -> Delete:
+    """Delete the final rows that ended first, of those of a team that ended before; None: whichever."""
     final = sandboxes.c.status.in_([status.value for status in FINAL])
-    old = select(sandboxes.c.id).where(final, sandboxes.c.ended_at < ended_before)
+    old = select(sandboxes.c.id).where(final)
+    if ended_before is not None:
+        old = old.where(sandboxes.c.ended_at < ended_before)
+    if team_id is not None:
+        old = old.where(sandboxes.c.team_id == team_id)
     return delete(sandboxes).where(sandboxes.c.id.in_(old.order_by(sandboxes.c.ended_at).limit(most)))
 
 

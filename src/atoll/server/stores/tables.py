@@ -140,6 +140,13 @@ teams = Table(
     Column("id", String, primary_key=True),
     Column("name", String, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    # Null: as everybody's.
+    Column("max_sandboxes", Integer),
+    Column("max_cpus", Float),
+    Column("max_memory_bytes", BigInteger),
+    Column("requests_per_second", Integer),
+    # While it goes, with all that is its own; nothing new is written for it.
+    Column("deleting_since", UtcDateTime),
     Index("teams_by_name", "name", unique=True),
 )
 

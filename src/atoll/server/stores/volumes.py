@@ -17,6 +17,7 @@ from atoll.server.domain.sandbox import FINAL
 from atoll.server.domain.volume import Volume
 from atoll.server.ports.volumes import VolumeStore
 from atoll.server.stores.database import Database
+from atoll.server.stores.owning import check_team
 from atoll.server.stores.tables import UtcDateTime, sandboxes, volumes
 
 
@@ -33,6 +34,7 @@ class SqliteVolumes(VolumeStore):
     @override
     async def add_volume(self, volume: Volume, *, most: int) -> None:
         with self._database.transaction(writes=True) as connection:
+            check_team(connection, volume.team_id)
             same = (volumes.c.team_id == volume.team_id) & (volumes.c.name == volume.name)
             if connection.execute(select(volumes.c.id).where(same)).first():
                 raise AlreadyExistsError(f"A volume named '{volume.name}' exists")

@@ -12,6 +12,7 @@ from atoll.server.domain.ids import TeamId
 from atoll.server.domain.webhooks import DeliveryStatus, Webhook, WebhookChanges
 from atoll.server.ports.webhooks import WebhookStore
 from atoll.server.stores.database import Database, unreadable
+from atoll.server.stores.owning import check_team
 from atoll.server.stores.sealing import Seal
 from atoll.server.stores.tables import deliveries, webhooks
 
@@ -48,6 +49,7 @@ class SqliteWebhooks(WebhookStore):
             "created_at": webhook.created_at,
         }
         with self._database.transaction(writes=True) as connection:
+            check_team(connection, webhook.team_id)
             ours = select(func.count()).select_from(webhooks).where(webhooks.c.team_id == webhook.team_id)
             if connection.execute(ours).scalar_one() >= most:
                 raise ResourceExhaustedError(

@@ -19,7 +19,11 @@ def render(answer: Answer) -> JSONResponse:
     """Write ``{"code": <HTTP status>, "message": ..., "error_code"?: ...}``."""
     name, status = _NAMES.get(answer.reason, (None, None)) if answer.reason else (None, None)
     status = status or answer.status
+    message = answer.message
+    if answer.reason is Reason.LIMIT_OF_SANDBOXES:
+        # The words that programs written for E2B look for.
+        message = message.replace("concurrent sandboxes", "concurrent E2B sandboxes")
     if answer.code is Code.INTERNAL:
         name = "internal_server_error"
-    body = {"code": status, "message": answer.message, **({"error_code": name} if name else {})}
+    body = {"code": status, "message": message, **({"error_code": name} if name else {})}
     return JSONResponse(body, status_code=status, headers=dict(answer.headers))

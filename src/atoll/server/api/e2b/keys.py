@@ -87,6 +87,7 @@ def router(keys: Keys) -> APIRouter:
                 isDefault=team.id == (DEFAULT_TEAM if actor.kind is KeyKind.HOME else actor.team_id),
             )
             for team in await keys.teams(actor)
+            if team.deleting_since is None
         ]
 
     @routes.get("/api-keys")

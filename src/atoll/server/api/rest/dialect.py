@@ -70,7 +70,7 @@ def build(verbs: Verbs, domain: str) -> Dialect:
     app.include_router(metrics.router(verbs.observing), dependencies=key)
     app.include_router(logs.router(verbs.logbook), dependencies=key)
     app.include_router(_templates(verbs.control), dependencies=key)
-    app.include_router(keys.router(verbs.keys), dependencies=key)
+    app.include_router(keys.router(verbs.keys, verbs.teams), dependencies=key)
     app.include_router(storage.router(verbs.storing), dependencies=key)
     app.include_router(pools.router(verbs.control.pool), dependencies=key)
     return Dialect(

@@ -1,14 +1,16 @@
 """Calls of our own API about teams and their keys."""
 
+from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.fields import MOST_NAME_CHARACTERS
 from atoll.server.api.rest import models
 from atoll.server.api.rest.form import problems, render
 from atoll.server.control.keys import Keys
+from atoll.server.control.teams import Teams
 from atoll.server.domain import keys as domain
 from atoll.server.domain.keys import KeyKind
 
@@ -18,7 +20,12 @@ _TeamQuery = Annotated[
 ]
 
 
-def router(keys: Keys) -> APIRouter:
+_TeamPath = Annotated[
+    str, Path(max_length=MOST_NAME_CHARACTERS, description="Id or name.", examples=["research"])
+]
+
+
+def router(keys: Keys, teams: Teams) -> APIRouter:
     """Build the routes."""
     routes = APIRouter(prefix="/v1", tags=["teams"], route_class=route_class(render))
 
@@ -31,6 +38,31 @@ def router(keys: Keys) -> APIRouter:
     async def create_team(actor: Caller, wish: models.TeamWish) -> models.Team:
         """Only with the home's own key. A new team has no keys."""
         return _team(await keys.create_team(actor, wish.name))
+
+    @routes.patch("/teams/{team:path}", summary="Change a team's limits", responses=problems(400, 403, 404))
+    async def change_team(actor: Caller, team: _TeamPath, change: models.TeamChange) -> models.Team:
+        """Only with the home's own key. A limit holds for what is begun from then on."""
+        return _team(await teams.set_limits(actor, team, change.limits.model_dump(exclude_unset=True)))
+
+    @routes.delete(
+        "/teams/{team:path}",
+        status_code=204,
+        response_class=Response,
+        summary="Delete a team",
+        responses=problems(400, 403, 404, 409, 503, 504),
+    )
+    async def delete_team(
+        actor: Caller,
+        team: _TeamPath,
+        force: Annotated[
+            bool, Query(description="End its sandboxes and delete its volumes and snapshots, too.")
+        ] = False,
+    ) -> None:
+        """
+        Only with the home's own key. Its keys, secrets, webhooks and events go with it. One that has
+        sandboxes, volumes or snapshots stays, unless it is forced.
+        """
+        await teams.delete(actor, team, force=force)
 
     @routes.get("/keys", summary="List keys", responses=problems(403, 404))
     async def list_keys(actor: Caller, team: _TeamQuery = None) -> list[models.Key]:
@@ -58,7 +90,13 @@ def router(keys: Keys) -> APIRouter:
 
 
 def _team(team: domain.Team) -> models.Team:
-    return models.Team(id=team.id, name=team.name, created_at=team.created_at)
+    return models.Team(
+        id=team.id,
+        name=team.name,
+        created_at=team.created_at,
+        limits=models.TeamLimits(**asdict(team.limits)),
+        deleting=team.deleting_since is not None,
+    )
 
 
 def _key(key: domain.ApiKey) -> models.Key:

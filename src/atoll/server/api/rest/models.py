@@ -329,12 +329,44 @@ class TeamWish(Closed):
     name: Name = Field(examples=["research"])
 
 
+class TeamLimitsWish(Closed):
+    """Limits of a team's own; null: as everybody's. What is left out stays as it is."""
+
+    max_sandboxes: Annotated[StrictInt, Field(ge=0)] | None = Field(
+        default=None, description="Its sandboxes that are neither paused nor ended."
+    )
+    max_cpus: StrictFloat | StrictInt | None = Field(default=None, description="Of one of its sandboxes.")
+    max_memory_bytes: StrictInt | None = Field(default=None, description="Of one of its sandboxes.")
+    requests_per_second: StrictInt | None = Field(
+        default=None,
+        description="Calls of this API with all of its keys together, on average over the server's window of "
+        "time; null: each key is counted alone, against the server's limit.",
+    )
+
+
+class TeamChange(Closed):
+    """What is to be changed of a team."""
+
+    limits: TeamLimitsWish = TeamLimitsWish()
+
+
+class TeamLimits(BaseModel):
+    """Limits of a team's own; null: as everybody's."""
+
+    max_sandboxes: int | None
+    max_cpus: float | None
+    max_memory_bytes: int | None
+    requests_per_second: int | None
+
+
 class Team(BaseModel):
     """Who owns sandboxes, volumes, secrets and keys."""
 
     id: str
     name: str
     created_at: datetime
+    limits: TeamLimits
+    deleting: bool = Field(description="It goes, with all that is its own; nothing new is made for it.")
 
 
 class Pool(BaseModel):
