@@ -5,6 +5,7 @@ from sqlalchemy import Connection, bindparam, select
 from atoll.server.domain.errors import NotFoundError
 from atoll.server.domain.ids import TeamId
 from atoll.server.stores.tables import teams
+
 # Built once: every create asks.
 _GOING = select(teams.c.deleting_since).where(teams.c.id == bindparam("id"))
 
