@@ -47,6 +47,10 @@ from atoll.server.runtimes.gvisor.volume_mounts import VolumeMounts
 
 log = structlog.get_logger(__name__)
 
+_FULL = "no space left on device"
+# A machine that boots writes some kilobytes of its own beside what its programs write.
+_LEAST_ROOM = 1024 * 1024
+
 
 class Launcher:
     """Starts machines."""
@@ -84,6 +88,7 @@ class Launcher:
         rootfs = await self._templates.rootfs(spec.template_id)
         with translated(self._options):
             origin = await self._origins.read(path, spec) if path is not None else None
+        with translated(self._options), self._short_of_room(origin):
             self._check_room()
             volumes = await self._directories(spec.volumes)
             record = await self._plan(spec, origin)
@@ -134,6 +139,27 @@ class Launcher:
                 f"least_free_disk_bytes = {self._options.least_free_disk_bytes}",
                 resolution="remove what is not needed, or move the home to a larger disk",
             )
+
+    @contextmanager
+    def _short_of_room(self, origin: Origin | None) -> Iterator[None]:
+        """
+        Say that the disk is full where a machine does not come up, and that is why.
+
+        runsc writes what it has to say onto the same disk, so that it may be lost.
+        """
+        try:
+            yield
+        except (RunscError, UnavailableError) as error:
+            needed = max(origin.checkpoint.size if origin else 0, _LEAST_ROOM)
+            free = shutil.disk_usage(self._places.sandboxes).free
+            if isinstance(error, RunscTimeoutError) or (free >= needed and _FULL not in str(error).lower()):
+                raise
+            raise ResourceExhaustedError(
+                "The host's disk is full",
+                details=f"{free} bytes are free at {self._places.sandboxes}, and the machine may need "
+                f"{needed}; {error}",
+                resolution="remove what is not needed, or move the home to a larger disk",
+            ) from error
 
     async def _plan(self, spec: MachineSpec, origin: Origin | None) -> Record:
         facts = await self._origins.facts()
