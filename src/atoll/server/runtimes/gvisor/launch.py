@@ -171,7 +171,7 @@ class Launcher:
             sandbox_id=spec.sandbox_id,
             boot_id=boot_id(),
             runsc=str(origin.runsc if origin else self._places.runsc),
-            runsc_version=origin.checkpoint.runtime_version if origin else facts.runtime_version,
+            runsc_version=origin.runsc_version if origin else facts.runtime_version,
             guestd=guestd,
             memory_bytes=spec.limits.memory_bytes,
             template_id=spec.template_id,
@@ -194,7 +194,7 @@ class Launcher:
         self, spec: MachineSpec, directory: Directory, origin: Origin, address: str
     ) -> None:
         patience = self._options.start_timeout_s + origin.checkpoint.size / self._options.save_bytes_a_second
-        # The one that wrote it: no other version reads it.
+        # Memory is read by the one that wrote it only.
         beginner = Beginner(runsc=self._runsc.of(origin.runsc))
         async with asyncio.timeout(patience):
             if origin.checkpoint.kind is CheckpointKind.FILES:
