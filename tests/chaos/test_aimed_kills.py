@@ -117,7 +117,7 @@ class Range:
         thread = threading.Thread(target=lambda: answers.append(act()))
         began = time.monotonic()
         thread.start()
-        met = False
+        victim, met = None, False
         if part is not None:
             time.sleep(self.chance.uniform(0, 1) * self.usual[verb])
             victim = self._victim(part)
@@ -135,7 +135,7 @@ class Range:
         if met:
             self.met[verb] += 1
             self.met_by[f"{verb}/{part}"] += 1
-        return Shot(answers[0], part if met or part is Part.SERVER else None, met)
+        return Shot(answers[0], part if victim is not None else None, met)
 
     def _victim(self, part: Part) -> int | None:
         if part is Part.SERVER:

@@ -159,5 +159,5 @@ def test_a_command_s_time_stands_still_over_many_pauses(options: dict[str, Any])
         # It was away for longer than the command may run.
         assert [one.pid for one in sandbox.commands.list()] == [command.pid]
         until(lambda: sandbox.commands.list() == [])
-        # Each pause takes at most one of the steps in which the time is counted (limits.DeadlineSteps in guestd).
+        # Each pause takes at most one of the steps in which the time is counted (guestd's DeadlineSteps).
         assert time.monotonic() - began > 12 + 3 * 5 - 3 * 12 / 16

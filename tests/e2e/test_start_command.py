@@ -57,7 +57,7 @@ def test_the_start_command_is_one_of_the_commands(service: Sandbox) -> None:
     seen = service.commands.run(
         f"tr '\\0' '\\n' </proc/{command.pid}/environ; stat -c %U /proc/{command.pid}"
     )
-    # The sandbox's own variables it has only where its recipe says that it needs them (the interpreter's does).
+    # It has the sandbox's own variables only where its recipe says that it needs them (the interpreter's).
     assert "E2B_SANDBOX=true" in seen.stdout.splitlines()
     assert seen.stdout.splitlines()[-1] == "user"
 
