@@ -20,7 +20,7 @@ import httpx
 import pytest
 from support.deadly_home import DeadlyHome
 from support.home import LiveHome, fresh_home
-from support.parts import Part, api, kill, kill_guestd, of_runsc, run_inside
+from support.parts import SETTLED, Part, api, kill, kill_guestd, of_runsc, run_inside, settled
 
 # 100 s: for who has time.
 pytestmark = pytest.mark.heavy
@@ -31,7 +31,6 @@ WORKERS = 2
 # Of one worker at once: what it has is small enough to be paused in a moment.
 MOST = 3
 FAULTS = {"runtime_ended", "guest_ended"}
-SETTLED = {"running", "paused", "killed", "failed"}
 # Content that no two sandboxes share, in memory and on the disk, and its checksum.
 WRITE = "head -c 300000 /dev/urandom | tee /dev/shm/kept /root/kept | sha256sum"
 READ = "cat /dev/shm/kept | sha256sum; cat /root/kept | sha256sum"
@@ -186,18 +185,6 @@ class Killer:
             if part is not Part.HELPER:
                 self._hits.add(victim.sandbox_id)
             kill(victim.process.pid)
-
-
-def settled(client: httpx.Client, sandbox_id: str) -> dict[str, Any]:
-    """Read a row once nothing is under way with it."""
-    limit = time.monotonic() + 60
-    while True:
-        answer = client.get(f"/v1/sandboxes/{sandbox_id}")
-        assert answer.status_code == 200, f"the row of {sandbox_id} is lost: {answer.text}"
-        row: dict[str, Any] = answer.json()
-        if row["status"] in SETTLED or time.monotonic() > limit:
-            return row
-        time.sleep(0.1)
 
 
 def check(options: dict[str, Any], sandbox_id: str, known: Known, *, hit: bool) -> str:

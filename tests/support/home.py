@@ -146,17 +146,21 @@ def _parent(process: psutil.Process) -> int:
 
 
 @contextmanager
-def fresh_home(settings: str = "", *, pool: bool = False) -> Iterator[LiveHome]:
+def fresh_home(settings: str = "", *, pool: bool = False, path: Path | None = None) -> Iterator[LiveHome]:
     """
     Start a home, and take all of it down afterwards.
 
     Args:
         settings: text of its settings.toml.
         pool: whether machines wait to be claimed; not where a test counts what is there.
+        path: where; it is made. None: in a directory for temporary files.
     """
     if not pool:
         settings += "\n[pool]\nmemory_bytes = 0\n"
-    path = Path(tempfile.mkdtemp(prefix="atoll-test-"))
+    if path is None:
+        path = Path(tempfile.mkdtemp(prefix="atoll-test-"))
+    else:
+        path.mkdir(mode=0o700)
     (path / "settings.toml").write_text(settings)
     home = LiveHome(path=path, listen=free_address())
     try:

@@ -3,14 +3,19 @@
 import contextlib
 import os
 import signal
+import time
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import httpx
 import psutil
 from e2b import Sandbox
 
 from support.home import LiveHome
+
+# What a sandbox is once nothing is under way with it.
+SETTLED = {"running", "paused", "killed", "failed"}
 
 
 class Part(StrEnum):
@@ -68,6 +73,18 @@ def api(options: dict[str, str], timeout_s: float = 60) -> httpx.Client:
     return httpx.Client(
         base_url=options["api_url"], headers={"X-API-Key": options["api_key"]}, timeout=timeout_s
     )
+
+
+def settled(client: httpx.Client, sandbox_id: str) -> dict[str, Any]:
+    """Read a row once nothing is under way with it."""
+    limit = time.monotonic() + 60
+    while True:
+        answer = client.get(f"/v1/sandboxes/{sandbox_id}")
+        assert answer.status_code == 200, f"the row of {sandbox_id} is lost: {answer.text}"
+        row: dict[str, Any] = answer.json()
+        if row["status"] in SETTLED or time.monotonic() > limit:
+            return row
+        time.sleep(0.1)
 
 
 def _handle(options: dict[str, str], sandbox_id: str) -> Sandbox:

@@ -137,6 +137,14 @@ async def test_the_version_is_what_the_program_says(tmp_path: Path, output: str,
     assert await fake.runsc.version(timeout_s=10) == version
 
 
+async def test_what_a_full_disk_left_out_of_its_words_is_not_shown(tmp_path: Path) -> None:
+    hole = "sys.stderr.flush(); os.lseek(2, 1024, 0); sys.stderr.write('the end')"
+    fake = Fake(tmp_path, f"sys.stderr.write('the beginning, '); {hole}; sys.stderr.flush(); sys.exit(1)")
+
+    with pytest.raises(RunscError, match="the beginning, the end"):
+        await fake.runsc.state("c1", timeout_s=10)
+
+
 def test_state_is_found_and_removed_by_id(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()

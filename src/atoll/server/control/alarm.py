@@ -2,17 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
+from atoll.server.control.retrying import rest
 from atoll.server.domain.errors import AtollError
 from atoll.server.ports.clock import Clock
 
 log = structlog.get_logger(__name__)
-
-# After the rows could not be read or written (a full disk, say), wait so long before the next try.
-RETRY_DELAY = timedelta(seconds=1)
 
 
 class Alarm:
@@ -46,7 +44,7 @@ class Alarm:
                 until = await self._step()
             except AtollError as error:
                 log.warning("not done when it was due", what=self._name, error=str(error))
-                await self._clock.sleep_until(self._clock.now() + RETRY_DELAY)
+                await rest(self._clock)
                 continue
             if until is None:
                 await self._earlier.wait()

@@ -2,7 +2,8 @@
 Writes sandboxes down: the work behind a pause.
 
 Machine written down and ended, route forgotten, row (paused). What fails on the way, and what a killed server
-left, is settled by what is there: the machine runs on, or a complete checkpoint is kept, or it is lost.
+left, is settled by what is there: the machine runs on, or a complete checkpoint is kept, or it is lost. Where
+that fails, too, it is tried until it does not.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.reading import not_there
 from atoll.server.control.tasks import Tasks
+from atoll.server.control.underway import Underway
 from atoll.server.domain.errors import (
     AtollError,
     FailedPreconditionError,
@@ -51,6 +53,7 @@ class Checkpointing:
         limits: ControlLimits,
         locks: Locks,
         tasks: Tasks,
+        underway: Underway,
         admission: Admission,
         killing: Killing,
         deadlines: Deadlines,
@@ -63,6 +66,7 @@ class Checkpointing:
         self._limits = limits
         self._locks = locks
         self._tasks = tasks
+        self._underway = underway
         self._admission = admission
         self._killing = killing
         self._deadlines = deadlines
@@ -73,6 +77,7 @@ class Checkpointing:
 
         Raises:
             NotFoundError: it ended meanwhile.
+            UnavailableError: what becomes of it is not known yet; it is settled behind this.
             AtollError: it runs on, and why.
         """
         assert row.pause is not None
@@ -89,12 +94,11 @@ class Checkpointing:
                     await within(self._limits.pause_timeout, "stand still on the disk", written)
             except BaseException as error:
                 log.warning("sandbox not paused", sandbox_id=row.id, error=str(error) or type(error).__name__)
-                seen = await self._runtime.observe()
-                ended = {one.sandbox_id: End(reason=one.reason, detail=one.detail) for one in seen.ended}
-                is_there = row.id in {one.sandbox_id for one in seen.machines}
-                await self.settle(row, is_there=is_there, ended=ended.get(row.id))
+                await self._underway.settle(row, lambda: self._look(row), lambda: self._look_again(row))
                 raise
-            paused = await self.settle(row, is_there=False)
+            paused = await self._underway.settle(
+                row, lambda: self.settle(row, is_there=False), lambda: self._look_again(row)
+            )
         # Not where the server stops at this very moment.
         with contextlib.suppress(UnavailableError):
             self._tasks.job(f"seal {row.id}", lambda: self._seal(row.id, row.pause))
@@ -146,6 +150,19 @@ class Checkpointing:
             raise not_there(row.id)
         log.info("sandbox paused", sandbox_id=row.id, kind=row.pause.kind)
         return found
+
+    async def _look(self, row: Sandbox) -> Sandbox:
+        """Settle what a failed pause left, by what the runtime sees now."""
+        seen = await self._runtime.observe()
+        ended = {one.sandbox_id: End(reason=one.reason, detail=one.detail) for one in seen.ended}
+        is_there = row.id in {one.sandbox_id for one in seen.machines}
+        return await self.settle(row, is_there=is_there, ended=ended.get(row.id))
+
+    async def _look_again(self, row: Sandbox) -> Sandbox:
+        """Do so once more, unless somebody has ended it meanwhile."""
+        async with self._locks.hold(row.id):
+            await check_unchanged(self._store, row)
+            return await self._look(row)
 
     async def _seal(self, sandbox_id: SandboxId, pause: Pause | None) -> None:
         """Compute checksums of what is large, which nobody waits for."""

@@ -16,6 +16,7 @@ from atoll.server.control import checking
 from atoll.server.control.changing import change
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
+from atoll.server.control.retrying import rest
 from atoll.server.domain.errors import AtollError, FailedPreconditionError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status
@@ -23,9 +24,6 @@ from atoll.server.ports.clock import Clock
 from atoll.server.ports.store import Store
 
 log = structlog.get_logger(__name__)
-
-# After the rows could not be read or written (a full disk, say), wait so long before the next try.
-RETRY_DELAY = timedelta(seconds=1)
 
 
 class Deadlines:
@@ -85,7 +83,7 @@ class Deadlines:
                 until = await self._reap_one()
             except AtollError as error:
                 log.warning("deadlines not kept", error=str(error))
-                await self._clock.sleep_until(self._clock.now() + RETRY_DELAY)
+                await rest(self._clock)
                 continue
             if until is None:
                 await self._earlier.wait()

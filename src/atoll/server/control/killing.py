@@ -17,6 +17,7 @@ import structlog
 from atoll.server.control.changing import change
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
+from atoll.server.control.retrying import rest
 from atoll.server.control.tasks import Job, Tasks, retrieve
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId
@@ -29,8 +30,6 @@ from atoll.server.ports.store import Store
 
 log = structlog.get_logger(__name__)
 
-# After a row could not be written (a full disk, say), wait so long before the next try.
-RETRY_DELAY = timedelta(seconds=1)
 # Rows carry so much about an end; the rest is in the log.
 MOST_DETAIL = 4000
 
@@ -136,7 +135,7 @@ class Killing:
                 self.remove(sandbox_id)
             except AtollError as error:
                 log.warning("end not recorded", sandbox_id=sandbox_id, error=str(error))
-                await self._clock.sleep_until(self._clock.now() + RETRY_DELAY)
+                await rest(self._clock)
                 continue
             return
 

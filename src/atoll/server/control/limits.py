@@ -34,6 +34,8 @@ class ControlLimits:
         resume_timeout: how long a runtime may take to bring one back.
         pause_again: after a failed pause, for a full disk say, the sandbox runs on for so long at least,
             until the next try.
+        settle_tries: how often it is tried to find and write what became of a pause or a failed resume,
+            before its caller is told that this is not known yet; 5 tries take 15 s. It goes on behind that.
         wake_timeout: what traffic that wakes a sandbox gives it at least, as E2B does.
         restarts: how often in a row a sandbox comes back whose machine ends again soon; then it has failed.
         restart_lasts: one that ran so long since it came back begins to count anew.
@@ -104,6 +106,7 @@ class ControlLimits:
     pause_timeout: timedelta = timedelta(minutes=6)
     resume_timeout: timedelta = timedelta(minutes=6)
     pause_again: timedelta = timedelta(minutes=1)
+    settle_tries: int = 5
     wake_timeout: timedelta = timedelta(minutes=5)
     restarts: int = 5
     restart_lasts: timedelta = timedelta(minutes=10)

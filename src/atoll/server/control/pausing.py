@@ -92,7 +92,7 @@ class Pausing:
         self._killing = killing
         self._deadlines = deadlines
         self._reading = reading
-        self._underway = Underway(tasks)
+        self._underway = Underway(tasks, clock=clock, settle_tries=limits.settle_tries)
         self._checkpointing = Checkpointing(
             store=store,
             runtime=runtime,
@@ -102,6 +102,7 @@ class Pausing:
             limits=limits,
             locks=locks,
             tasks=tasks,
+            underway=self._underway,
             admission=admission,
             killing=killing,
             deadlines=deadlines,
@@ -136,7 +137,8 @@ class Pausing:
             InvalidArgumentError: the id has another form.
             NotFoundError: no such sandbox.
             FailedPreconditionError: it does not run.
-            ResourceExhaustedError, UnavailableError, DeadlineExceededError: it runs on, and why.
+            ResourceExhaustedError, UnavailableError, DeadlineExceededError: it runs on, and why; or it is
+                neither paused nor running yet (unavailable), and the server sees to that.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
         row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)

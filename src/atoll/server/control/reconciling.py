@@ -12,11 +12,12 @@ import structlog
 
 from atoll.server.control.changing import change
 from atoll.server.control.creating import Creating
-from atoll.server.control.killing import RETRY_DELAY, End, Killing
+from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.networking import Networking
 from atoll.server.control.pausing import Pausing
 from atoll.server.control.pool import Pool
+from atoll.server.control.retrying import rest
 from atoll.server.control.reviving import Reviving
 from atoll.server.control.room import ALIVE
 from atoll.server.control.snapshots import Snapshots
@@ -194,7 +195,7 @@ class Reconciling:
                 await self._observe()
             except AtollError as error:
                 log.warning("machines not looked at", error=str(error))
-                await self._clock.sleep_until(self._clock.now() + RETRY_DELAY)
+                await rest(self._clock)
                 continue
             return
 
@@ -228,7 +229,7 @@ class Reconciling:
                 self._killing.remove(sandbox_id)
             except AtollError as problem:
                 log.warning("end not recorded", sandbox_id=sandbox_id, error=str(problem))
-                await self._clock.sleep_until(self._clock.now() + RETRY_DELAY)
+                await rest(self._clock)
                 continue
             return
 

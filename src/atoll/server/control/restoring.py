@@ -107,13 +107,13 @@ class Restoring:
             )
         return await job.wait()
 
-    async def put_back(self, row: Sandbox) -> None:
-        """Undo half a resume."""
+    async def put_back(self, row: Sandbox) -> Sandbox:
+        """Undo half a resume; returns the row as it is then."""
         async with self._locks.hold(row.id):
             now = await self._store.get_sandbox(row.id)
             if now.status is not Status.RESUMING:
                 # It runs, or is being removed.
-                return
+                return now
             await abandon(self._runtime, row.id)
 
             def paused(row: Sandbox) -> Sandbox:
@@ -123,7 +123,7 @@ class Restoring:
                 target = Target.RUNNING if row.is_falling else Target.PAUSED
                 return replace(row, target=target, status=Status.PAUSED)
 
-            await change(self._store, row.id, paused)
+            return await change(self._store, row.id, paused)
 
     async def _bring_back(self, row: Sandbox, lifetime: timedelta, *, urgent: bool, memory: bool) -> Sandbox:
         try:
@@ -133,7 +133,7 @@ class Restoring:
                 running = await self._restore(row, lifetime)
         except BaseException as error:
             log.warning("sandbox not resumed", sandbox_id=row.id, error=str(error) or type(error).__name__)
-            await self.put_back(row)
+            await self._underway.settle(row, lambda: self.put_back(row), lambda: self.put_back(row))
             raise
         if row.pause is not None:
             await self._drop(row.id, row.pause.checkpoint)

@@ -19,6 +19,7 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.reading import Reading, not_there
 from atoll.server.control.requests import Actor, CreateSandbox, MountWish
+from atoll.server.control.retrying import tried
 from atoll.server.control.tasks import Job, Tasks
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
@@ -153,8 +154,7 @@ class Snapshots:
         try:
             return await asyncio.gather(*(self._child(actor, wish) for _ in range(count)))
         finally:
-            with contextlib.suppress(UnavailableError):
-                self._tasks.job(f"remove {snapshot.id}", lambda: self._drop(snapshot.id))
+            self._drop_later(snapshot.id)
 
     async def find(self, actor: Actor, untrusted_reference: str) -> Snapshot | None:
         """Find a snapshot by id or name, also as E2B's clients write them."""
@@ -279,7 +279,12 @@ class Snapshots:
             ready = await self._snapshots.finish_snapshot(making.id, name, checkpoint.size)
         except BaseException as error:
             log.warning("snapshot not taken", sandbox_id=row.id, error=str(error) or type(error).__name__)
-            await self._drop(making.id)
+            try:
+                await self._drop(making.id)
+            except AtollError as problem:
+                # What its caller is to hear is why there is none.
+                log.warning("half a snapshot not removed yet", snapshot_id=making.id, error=str(problem))
+                self._drop_later(making.id)
             raise
         log.info("snapshot taken", snapshot_id=ready.id, sandbox_id=row.id, size_bytes=ready.size_bytes)
         return ready
@@ -297,6 +302,12 @@ class Snapshots:
             await self._checkpoints.remove(snapshot_id)
         except UnavailableError as error:
             log.warning("checkpoint not removed", snapshot_id=snapshot_id, error=str(error))
+
+    def _drop_later(self, snapshot_id: SnapshotId) -> None:
+        """Do so behind this, until it is done; when the server stops, the next one finds half a snapshot."""
+        what = f"remove {snapshot_id}"
+        with contextlib.suppress(UnavailableError):
+            self._tasks.job(what, lambda: tried(self._clock, what, lambda: self._drop(snapshot_id)))
 
     async def _seal(self, snapshot_id: SnapshotId) -> None:
         """Compute checksums of what is large, which nobody waits for."""

@@ -1,23 +1,34 @@
 """
 The work that is under way with sandboxes: one job for each, at most.
 
-Knows nothing of what the work is; who finds a job here may wait for it, or stop it.
+Knows nothing of what the work is; who finds a job here may wait for it, or stop it. What has to be done in
+the end stays here until it is, so that no row is half done for longer than something is in the way.
 """
 
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from atoll.server.control.retrying import tried
 from atoll.server.control.tasks import Job, Tasks
-from atoll.server.domain.errors import AtollError
+from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import Sandbox
+from atoll.server.ports.clock import Clock
 
 
 class Underway:
     """The jobs of pausing and resuming, by sandbox."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Tasks, *, clock: Clock, settle_tries: int) -> None:
+        """
+        Args:
+            tasks: own the jobs.
+            clock: the time.
+            settle_tries: how often ``settle`` tries before who waits is told.
+        """
         self._tasks = tasks
+        self._clock = clock
+        self._tries = settle_tries
         self._jobs: dict[SandboxId, Job[Sandbox]] = {}
 
     def get(self, sandbox_id: SandboxId) -> Job[Sandbox] | None:
@@ -40,6 +51,38 @@ class Underway:
 
         job.outcome.add_done_callback(over)
         return job
+
+    async def settle(
+        self,
+        row: Sandbox,
+        now: Callable[[], Coroutine[Any, Any, Sandbox]],
+        later: Callable[[], Coroutine[Any, Any, Sandbox]],
+    ) -> Sandbox:
+        """
+        Bring what is under way with a sandbox to its end, which has to be: a few times for who waits, then
+        behind them until it is done, the sandbox is killed, or the server stops (the next one does it then).
+
+        Args:
+            row: as it is while that is under way.
+            now: does it; called for each try.
+            later: does it where much may have happened meanwhile; called for each try after those.
+
+        Raises:
+            NotFoundError: it is being removed.
+            UnavailableError: it is not done yet; details say what was in the way.
+        """
+        what = f"settle {row.status} {row.id}"
+        try:
+            return await tried(self._clock, what, now, times=self._tries)
+        except NotFoundError:
+            raise
+        except Exception as error:
+            self.begin(row, lambda: tried(self._clock, what, later))
+            raise UnavailableError(
+                f"Sandbox {row.id} is neither paused nor running yet",
+                details=str(error) or type(error).__name__,
+                resolution="The server keeps trying; see its log.",
+            ) from error
 
     def stop(self, sandbox_id: SandboxId, error: AtollError) -> None:
         """Stop what is under way with a sandbox; those who wait for it get the error."""

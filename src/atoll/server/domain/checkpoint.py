@@ -44,9 +44,9 @@ class Checkpoint:
     Attributes:
         kind: what is in it.
         runtime: who wrote it: "gvisor".
-        runtime_version: of the program; no other version reads it.
+        runtime_version: of the program; no other version reads memory.
         cpu_features: what the processor could do; the programs in it may use any of that.
-        guestd: the content of guestd's program, hexadecimal: pages of it are not in the image.
+        guestd: the content of guestd's program, hexadecimal: pages of it are not in an image of memory.
         template_id: what it was written over.
         disk_bytes: the limit of the root disk, which is part of it.
         memory_bytes: the promise; another may be given at a restore.

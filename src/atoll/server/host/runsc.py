@@ -313,10 +313,15 @@ async def _wait(process: asyncio.subprocess.Process, timeout_s: float) -> int | 
 def _read_all(fd: int) -> str:
     size = os.fstat(fd).st_size
     if size <= MOST_OUTPUT:
-        return os.pread(fd, size, 0).decode(errors="replace")
+        return _text(os.pread(fd, size, 0))
     # A crash inside says first what happened, then where, at length.
     half = (MOST_OUTPUT - len(_CUT)) // 2
-    return (os.pread(fd, half, 0) + _CUT + os.pread(fd, half, size - half)).decode(errors="replace")
+    return _text(os.pread(fd, half, 0) + _CUT + os.pread(fd, half, size - half))
+
+
+def _text(output: bytes) -> str:
+    # Where the disk was full, what could not be written is a hole.
+    return output.replace(b"\0", b"").decode(errors="replace")
 
 
 def _fail(argv: Sequence[str], code: int | None, output: str) -> NoReturn:

@@ -47,6 +47,10 @@ from atoll.server.runtimes.gvisor.volume_mounts import VolumeMounts
 
 log = structlog.get_logger(__name__)
 
+_FULL = "no space left on device"
+# A machine that boots writes some kilobytes of its own beside what its programs write.
+_LEAST_ROOM = 1024 * 1024
+
 
 class Launcher:
     """Starts machines."""
@@ -84,6 +88,7 @@ class Launcher:
         rootfs = await self._templates.rootfs(spec.template_id)
         with translated(self._options):
             origin = await self._origins.read(path, spec) if path is not None else None
+        with translated(self._options), self._short_of_room(origin):
             self._check_room()
             volumes = await self._directories(spec.volumes)
             record = await self._plan(spec, origin)
@@ -135,6 +140,27 @@ class Launcher:
                 resolution="remove what is not needed, or move the home to a larger disk",
             )
 
+    @contextmanager
+    def _short_of_room(self, origin: Origin | None) -> Iterator[None]:
+        """
+        Say that the disk is full where a machine does not come up, and that is why.
+
+        runsc writes what it has to say onto the same disk, so that it may be lost.
+        """
+        try:
+            yield
+        except (RunscError, UnavailableError) as error:
+            needed = max(origin.checkpoint.size if origin else 0, _LEAST_ROOM)
+            free = shutil.disk_usage(self._places.sandboxes).free
+            if isinstance(error, RunscTimeoutError) or (free >= needed and _FULL not in str(error).lower()):
+                raise
+            raise ResourceExhaustedError(
+                "The host's disk is full",
+                details=f"{free} bytes are free at {self._places.sandboxes}, and the machine may need "
+                f"{needed}; {error}",
+                resolution="remove what is not needed, or move the home to a larger disk",
+            ) from error
+
     async def _plan(self, spec: MachineSpec, origin: Origin | None) -> Record:
         facts = await self._origins.facts()
         guestd, shm = facts.guestd, shm_bytes(spec.limits.memory_bytes, self._options)
@@ -145,7 +171,7 @@ class Launcher:
             sandbox_id=spec.sandbox_id,
             boot_id=boot_id(),
             runsc=str(origin.runsc if origin else self._places.runsc),
-            runsc_version=origin.checkpoint.runtime_version if origin else facts.runtime_version,
+            runsc_version=origin.runsc_version if origin else facts.runtime_version,
             guestd=guestd,
             memory_bytes=spec.limits.memory_bytes,
             template_id=spec.template_id,
@@ -168,7 +194,7 @@ class Launcher:
         self, spec: MachineSpec, directory: Directory, origin: Origin, address: str
     ) -> None:
         patience = self._options.start_timeout_s + origin.checkpoint.size / self._options.save_bytes_a_second
-        # The one that wrote it: no other version reads it.
+        # Memory is read by the one that wrote it only.
         beginner = Beginner(runsc=self._runsc.of(origin.runsc))
         async with asyncio.timeout(patience):
             if origin.checkpoint.kind is CheckpointKind.FILES:

@@ -1,7 +1,8 @@
 """
 Finds copies of guestd and versions of runsc that neither a sandbox nor a checkpoint needs.
 
-A sandbox needs what it was started with for as long as it runs, a checkpoint of memory what wrote it. Where
+A sandbox needs what it was started with for as long as it runs, a checkpoint of memory what wrote it, one of
+files nothing: today's programs boot it. Where
 that cannot be read of a single one, all stay.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import AtollError, FailedPreconditionError, NotFoundError
 from atoll.server.domain.storage import Collected, Kind, Leftover
 from atoll.server.host.storage import size_on_disk
@@ -120,8 +122,9 @@ def _by_checkpoints(checkpoints: Path, used: _Used) -> list[str]:
         except AtollError as error:
             problems.append(f"{error}: {error.details}")
             continue
-        used.guestds.add(checkpoint.guestd)
-        used.versions.add(checkpoint.runtime_version)
+        if checkpoint.kind is CheckpointKind.MEMORY:
+            used.guestds.add(checkpoint.guestd)
+            used.versions.add(checkpoint.runtime_version)
         used.templates.add(checkpoint.template_id)
     return problems
 

@@ -30,11 +30,12 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """A checkpoint that can be restored: where it is, what, and by which runsc."""
+    """A checkpoint that can be restored: where it is, what, and by which runsc, of which version."""
 
     path: Path
     checkpoint: Checkpoint
     runsc: Path
+    runsc_version: str
 
 
 class Origins:
@@ -80,11 +81,13 @@ class Origins:
                 details=str(path),
                 resolution="restore it where it was made, or only its files",
             )
+        # What holds files only has a format of its own, with a number, which newer versions go on reading.
+        runsc, version = self._runsc.program, (await self.facts()).runtime_version
         if checkpoint.kind is CheckpointKind.MEMORY:
             self.guestds.find(checkpoint.guestd)
-        runsc = await self._runsc_of(path, checkpoint)
+            runsc, version = await self._runsc_of(path, checkpoint), checkpoint.runtime_version
         await finish_in_thread(images.verify, path, checkpoint, small=True)
-        return Origin(path=path, checkpoint=checkpoint, runsc=runsc)
+        return Origin(path=path, checkpoint=checkpoint, runsc=runsc, runsc_version=version)
 
     async def _runsc_of(self, path: Path, checkpoint: Checkpoint) -> Path:
         version = checkpoint.runtime_version

@@ -1,8 +1,8 @@
 """
 Which versions of runsc are on this machine, side by side, and which copies of guestd.
 
-A checkpoint is restored by the version that wrote it, and by no other: what it says of itself counts, not
-what its directory is called.
+A checkpoint of memory is restored by the version that wrote it, and by no other: what it says of itself
+counts, not what its directory is called.
 """
 
 import asyncio
