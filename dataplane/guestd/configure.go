@@ -35,6 +35,8 @@ type guestService struct {
 	// trusting is what points programs to the authorities that Trust has added; nil: none were.
 	trusting map[string]string
 	launched *commands.Command // the start command, whether it still runs or not; nil: none was
+	// carried is what was carried out last, so that a claim, which somebody waits for, writes only what is new.
+	carried *guestv1.Configuration
 }
 
 // Configure checks a configuration, carries it out and publishes it: wholly, or with an error not at all
@@ -71,12 +73,20 @@ func (g *guestService) Configure(_ context.Context, req *connect.Request[guestv1
 
 func (g *guestService) carryOut(c *guestv1.Configuration) error {
 	setClock(c)
-	if err := writeIdentity(g.server.options.Root, c); err != nil {
+	var known *guestv1.Configuration
+	if c.GetClaimed() {
+		known = g.carried
+	}
+	g.carried = nil
+	if err := writeIdentity(g.server.options.Root, c, known); err != nil {
 		return connect.NewError(connect.CodeInternal, fmt.Errorf("identity: %w", err))
 	}
-	if err := g.server.options.Groups.SetMax(c.GetLimits().GetProcesses()); err != nil {
-		return connect.NewError(connect.CodeFailedPrecondition, err)
+	if most := c.GetLimits().GetProcesses(); known == nil || most != known.GetLimits().GetProcesses() {
+		if err := g.server.options.Groups.SetMax(most); err != nil {
+			return connect.NewError(connect.CodeFailedPrecondition, err)
+		}
 	}
+	g.carried = &guestv1.Configuration{Identity: c.GetIdentity(), Network: c.GetNetwork(), Limits: c.GetLimits()}
 	for _, volume := range c.GetVolumes() {
 		if err := g.mount(volume); err != nil {
 			return err

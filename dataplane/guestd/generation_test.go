@@ -3,6 +3,7 @@ package guestd_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -80,5 +81,49 @@ func TestAHookThatHangsKeepsNoSandboxFromComingBack(t *testing.T) {
 
 	if took := time.Since(begun); took > 5*time.Second {
 		t.Errorf("it took %v", took)
+	}
+}
+
+func TestAClaimWritesWhatIsNewAndNothingElse(t *testing.T) {
+	d := start(t, "127.0.0.1")
+	named := func(team, servers string, claimed bool) func(*guestv1.Configuration) {
+		return func(c *guestv1.Configuration) {
+			c.Claimed = claimed
+			c.Identity.TeamId, c.Identity.Hostname, c.Identity.MachineId = team, "i0", strings.Repeat("f0", 16)
+			c.Network = &guestv1.Network{DnsServers: []string{servers}}
+		}
+	}
+	if err := d.configure(1, named("", "10.0.0.1", false)); err != nil {
+		t.Fatal(err)
+	}
+	before := map[string]os.FileInfo{}
+	for _, name := range []string{"etc/hostname", "etc/hosts", "etc/machine-id", "run/e2b/.E2B_SANDBOX_ID"} {
+		before[name], _ = os.Stat(filepath.Join(d.root, name))
+	}
+
+	if err := d.configure(2, named("mine", "10.0.0.2", true)); err != nil {
+		t.Fatal(err)
+	}
+	for name, was := range before {
+		if is, err := os.Stat(filepath.Join(d.root, name)); err != nil || !os.SameFile(was, is) || !is.ModTime().Equal(was.ModTime()) {
+			t.Errorf("%s was written again: %v", name, err)
+		}
+	}
+	if got := content(t, filepath.Join(d.root, "run/e2b/.E2B_TEAM_ID")); got != "mine" {
+		t.Errorf("team %q", got)
+	}
+	if got := content(t, filepath.Join(d.root, "etc/resolv.conf")); got != "nameserver 10.0.0.2\n" {
+		t.Errorf("name servers %q", got)
+	}
+
+	// After a restore everything is written: whoever was root inside may have changed it.
+	if err := os.WriteFile(filepath.Join(d.root, "etc/machine-id"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.configure(3, named("mine", "10.0.0.2", false)); err != nil {
+		t.Fatal(err)
+	}
+	if got := content(t, filepath.Join(d.root, "etc/machine-id")); got != strings.Repeat("f0", 16)+"\n" {
+		t.Errorf("machine id %q", got)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -34,29 +35,36 @@ func identityEnv(id *guestv1.Identity) map[string]string {
 	return env
 }
 
-// writeIdentity gives the machine its names, in the files below root and in the kernel.
-func writeIdentity(root string, c *guestv1.Configuration) error {
-	if hostname := c.GetIdentity().GetHostname(); hostname != "" {
+// writeIdentity gives the machine its names, in the files below root and in the kernel, but for those that it has from
+// known, which may be nil.
+func writeIdentity(root string, c, known *guestv1.Configuration) error {
+	if hostname := c.GetIdentity().GetHostname(); hostname != "" && hostname != known.GetIdentity().GetHostname() {
 		if err := setHostname(root, hostname); err != nil {
 			return err
 		}
 	}
-	if id := c.GetIdentity().GetMachineId(); id != "" {
+	if id := c.GetIdentity().GetMachineId(); id != "" && id != known.GetIdentity().GetMachineId() {
 		if err := writeFile(filepath.Join(root, "etc/machine-id"), id+"\n", 0o444); err != nil {
 			return err
 		}
 	}
-	if servers := c.GetNetwork().GetDnsServers(); len(servers) > 0 {
+	if servers := c.GetNetwork().GetDnsServers(); len(servers) > 0 && !slices.Equal(servers, known.GetNetwork().GetDnsServers()) {
 		text := "nameserver " + strings.Join(servers, "\nnameserver ") + "\n"
 		if err := writeFile(filepath.Join(root, "etc/resolv.conf"), text, 0o644); err != nil {
 			return err
 		}
 	}
 	dir := filepath.Join(root, "run/e2b")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	var there map[string]string
+	if known != nil {
+		there = identityEnv(known.GetIdentity())
+	} else if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	for key, value := range identityEnv(c.GetIdentity()) {
+		if there[key] == value {
+			continue
+		}
 		if err := writeFile(filepath.Join(dir, "."+key), value, 0o644); err != nil {
 			return err
 		}

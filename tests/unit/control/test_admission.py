@@ -1,6 +1,7 @@
 """Turns are taken in order, teams in turn, and none is lost."""
 
 import asyncio
+import time
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 
@@ -192,3 +193,28 @@ async def test_a_cancelled_spare_turn_is_not_lost(moment: int) -> None:
 async def _pass(turn: AbstractAsyncContextManager[None]) -> None:
     async with turn:
         await turns(2)
+
+
+async def test_what_nobody_waits_for_begins_after_a_moment_of_calm() -> None:
+    door = Admission(
+        at_once=3, most_waiting=10, longest_wait=timedelta(seconds=20), calm=timedelta(milliseconds=50)
+    )
+    began: list[float] = []
+
+    async def refill() -> None:
+        async with door.spare():
+            began.append(time.monotonic())
+
+    with door.wanted():
+        refilling = asyncio.create_task(refill())
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(0.02)
+    # Another one comes before it was calm for long enough.
+    with door.wanted():
+        await asyncio.sleep(0.06)
+    ended = time.monotonic()
+    assert not began
+    async with asyncio.timeout(5):
+        await refilling
+
+    assert began[0] - ended >= 0.045

@@ -21,7 +21,13 @@ class Admission:
     """Hands out turns."""
 
     def __init__(
-        self, *, at_once: int, most_waiting: int, longest_wait: timedelta, spare_at_once: int = 1
+        self,
+        *,
+        at_once: int,
+        most_waiting: int,
+        longest_wait: timedelta,
+        spare_at_once: int = 1,
+        calm: timedelta = timedelta(0),
     ) -> None:
         """
         Args:
@@ -29,6 +35,8 @@ class Admission:
             most_waiting: places in the queue.
             longest_wait: in it.
             spare_at_once: spare turns held at once; they are among ``at_once``.
+            calm: how long nobody wants anything before a spare turn begins: what was wanted is still being
+                answered then, and the next of a burst may be on its way.
         """
         self._free = at_once
         self._most_waiting = most_waiting
@@ -38,6 +46,8 @@ class Admission:
         # Work that somebody waits for, with a turn or without.
         self._wanted = 0
         self._spare_free = spare_at_once
+        self._rest_s = calm.total_seconds()
+        self._calming: asyncio.TimerHandle | None = None
         self._calm = asyncio.Event()
         self._calm.set()
 
@@ -72,7 +82,7 @@ class Admission:
     def wanted(self) -> Iterator[None]:
         """Do something that needs no turn, and that nothing spare is to slow down."""
         self._wanted += 1
-        self._calm.clear()
+        self._stir()
         try:
             yield
         finally:
@@ -82,8 +92,9 @@ class Admission:
     @asynccontextmanager
     async def spare(self) -> AsyncIterator[None]:
         """Wait, however long, until nobody wants anything, and hold a turn that nobody misses."""
-        while not (self._is_calm() and self._free > 0):
+        while not (self._calm.is_set() and self._is_calm() and self._free > 0):
             self._calm.clear()
+            self._look_for_calm()
             await self._calm.wait()
         self._free -= 1
         self._spare_free -= 1
@@ -96,7 +107,22 @@ class Admission:
     def _is_calm(self) -> bool:
         return self._wanted == 0 and self._spare_free > 0
 
+    def _stir(self) -> None:
+        self._calm.clear()
+        if self._calming is not None:
+            self._calming.cancel()
+            self._calming = None
+
     def _look_for_calm(self) -> None:
+        if not self._is_calm() or self._free == 0 or self._calm.is_set() or self._calming is not None:
+            return
+        if self._rest_s == 0:
+            self._calm.set()
+        else:
+            self._calming = asyncio.get_running_loop().call_later(self._rest_s, self._be_calm)
+
+    def _be_calm(self) -> None:
+        self._calming = None
         if self._is_calm() and self._free > 0:
             self._calm.set()
 

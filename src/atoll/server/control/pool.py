@@ -62,6 +62,8 @@ class PoolLimits:
         kinds: pairs of template and size that can have a pool; beyond it goes the one asked for longest ago.
         assumed_bytes: what a machine takes before the first of its kind was looked at.
         refills_at_once: machines that are made at once when nothing else goes on.
+        calm: how long nothing else goes on before one is made: the create that took a machine is still being
+            answered, and the next of a burst may be on its way.
         look_every: how often is looked whether the pool is to shrink, or to try again what failed.
         again: how long a kind of machine that could not be made is let alone.
         claim_timeout: how long a waiting machine may take to become a sandbox, 2 ms mostly; then it is
@@ -78,6 +80,7 @@ class PoolLimits:
     kinds: int = 32
     assumed_bytes: int = 64 * MIB
     refills_at_once: int = 2
+    calm: timedelta = timedelta(milliseconds=20)
     look_every: timedelta = timedelta(seconds=5)
     again: timedelta = timedelta(seconds=30)
     claim_timeout: timedelta = timedelta(seconds=2)

@@ -140,6 +140,7 @@ class Control:
             most_waiting=limits.queued_starts,
             longest_wait=limits.start_queue_timeout,
             spare_at_once=max(pool.refills_at_once, 1),
+            calm=pool.calm,
         )
         configuring = Configuring(guest=ports.guest, limits=limits, secret=secret, dns_servers=dns_servers)
         warming = Warming(
