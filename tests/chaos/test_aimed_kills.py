@@ -16,11 +16,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from support import cgroups
 from support.deadly_home import DeadlyHome
 from support.home import LiveHome, fresh_home
 from support.parts import Part, api, kill, of_runsc, run_inside, settled
@@ -368,8 +368,7 @@ def test_refills_of_a_pool_are_met_by_kills_and_leave_no_machine(
         sys.stdout.write(f"ATOLL_CHAOS_SEED={seed} refills met {dict(met)}; usual {usual * 1e3:.0f} ms\n")
         assert met[Part.SERVER], "no refill was under way when the server was killed"
         assert home.settled_running() == {made}
-        groups = {path.name for path in Path("/sys/fs/cgroup").glob(f"**/atoll-{home.id}/i*")}
-        assert groups == {made, *waiting(client)}
+        assert cgroups.of_sandboxes(home.id) == {made, *waiting(client)}
 
 
 def waiting(client: httpx.Client) -> set[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from e2b import Sandbox
+from support import cgroups
 from support.deadly_home import DeadlyHome
 from support.home import LiveHome, fresh_home
 from support.parts import api, kill, run_inside
@@ -60,7 +61,7 @@ def restart_machine(home: LiveHome) -> None:
     run("nft", "delete", "table", "inet", f"atoll_{tag}")
     home_range = json.loads((home.path / "home.json").read_text())["range"]
     run("ip", "route", "del", "unreachable", home_range)
-    for group in sorted(Path("/sys/fs/cgroup").glob(f"**/atoll-{tag}"), reverse=True):
+    for group in reversed(cgroups.of_home(tag)):
         for inner in sorted((one for one in group.rglob("*") if one.is_dir()), reverse=True):
             inner.rmdir()
         group.rmdir()

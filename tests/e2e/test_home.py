@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support import cgroups
 from support.home import ATOLL, LiveHome, free_address
 
 from atoll import Sandbox
@@ -34,7 +35,7 @@ def left_of(home: LiveHome) -> dict[str, list[str]]:
         if Path("/run/netns").is_dir()
         else [],
         "links": [p.name for p in Path("/sys/class/net").glob(f"at{tag}-*")],
-        "cgroups": [str(p) for p in Path("/sys/fs/cgroup").glob(f"**/atoll-{tag}")],
+        "cgroups": [str(group) for group in cgroups.of_home(tag)],
         "tables": [line for line in tables.splitlines() if tag in line],
         "mounts": [
             line for line in Path("/proc/self/mounts").read_text().splitlines() if path in line or tag in line

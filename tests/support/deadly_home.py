@@ -15,6 +15,7 @@ import httpx
 from e2b import Sandbox
 
 from atoll.server.network.slots import READY
+from support import cgroups
 from support.home import LiveHome
 
 TESTS = Path(__file__).parents[1]
@@ -71,7 +72,7 @@ class DeadlyHome:
         processes = [" ".join(process.info["cmdline"]) for process in self.home.processes("runsc")]
         found: dict[str, set[str]] = {
             "directories": {path.name for path in (self.home.path / "sandboxes").glob("i*")},
-            "groups": {path.name for path in Path("/sys/fs/cgroup").glob(f"**/atoll-{tag}/i*")},
+            "groups": cgroups.of_sandboxes(tag),
         }
         wrong: dict[str, object] = {name: what ^ alive for name, what in found.items() if what != alive}
         found = {

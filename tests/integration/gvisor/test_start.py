@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support import cgroups
 from support.gvisor import MIB, Host, kill
 
 from atoll.server.domain.errors import (
@@ -224,7 +225,7 @@ async def test_nothing_of_a_home_is_left_once_it_is_taken_down(host: Host) -> No
 
     host.runtime.remove_shared()
 
-    assert list(Path("/sys/fs/cgroup").glob(f"**/atoll-{host.places.home_id}")) == []
+    assert cgroups.of_home(host.places.home_id) == []
     assert str(host.path) not in Path("/proc/self/mounts").read_text()
 
 
