@@ -30,7 +30,6 @@ type clientBody struct {
 	broken      error
 	// closed: whoever forwards it has done with it.
 	closed bool
-	answer http.Header
 }
 
 // openBody makes request and answer independent: the answer may begin and end while the client still sends.
@@ -38,7 +37,7 @@ func openBody(w http.ResponseWriter, r *http.Request, limits *Limits) *clientBod
 	control := http.NewResponseController(w)
 	// Always so in HTTP/2, where this says that it is not supported.
 	_ = control.EnableFullDuplex()
-	return &clientBody{ReadCloser: r.Body, in: r, control: control, limits: limits, ended: !hasBody(r), answer: w.Header()}
+	return &clientBody{ReadCloser: r.Body, in: r, control: control, limits: limits, ended: !hasBody(r)}
 }
 
 func hasBody(r *http.Request) bool { return r.Body != nil && r.Body != http.NoBody }
@@ -167,8 +166,8 @@ func (b *clientBody) closeAfter(w http.ResponseWriter) {
 }
 
 // leave reads what the client still sends after the answer, for a bounded time: many clients read an answer when they
-// have sent all, or are reset. net/http would read a little, too, and take what follows bytes that are no body for the
-// next request; so then the connection ends here.
+// have sent all, or are reset. What is not read to its end then ends the connection: net/http would read a little more,
+// for as long, and take what follows for the next request.
 func (b *clientBody) leave() {
 	if b.in.ProtoMajor != 1 {
 		return
@@ -180,14 +179,10 @@ func (b *clientBody) leave() {
 		// Both fail only where there is no connection any more.
 		_ = b.control.SetReadDeadline(time.Now().Add(b.limits.LeftoverTime))
 		_ = b.control.Flush()
-		if b.answer.Get("Content-Length") == "" {
-			return // The answer ends when we return, and the client waits for that.
-		}
-		// More than that makes net/http close the connection; how reading ended is noted.
-		_, _ = io.CopyN(io.Discard, readerFunc(b.read), leftoverBytes)
+		_, _ = io.CopyN(io.Discard, readerFunc(b.read), leftoverBytes) // How reading ended is noted.
 	}
 	b.mu.Lock()
-	lost := !b.ended && (b.broken != nil || b.interrupted) && !b.closing
+	lost := !b.ended && !b.closing
 	b.mu.Unlock()
 	if lost {
 		_ = b.control.Flush()
