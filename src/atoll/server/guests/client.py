@@ -16,6 +16,7 @@ any length into memory before it looks at its size, and httpx lets nobody count 
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -28,6 +29,7 @@ from typing_extensions import override
 
 from atoll._gen.atoll.guest.v1 import guest_pb
 from atoll.server.domain.errors import FailedPreconditionError, UnavailableError
+from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.logs import Line, parse_lines
 from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
 from atoll.server.domain.template import StartCommand
@@ -61,8 +63,6 @@ _LAST_HEADERS = (*_HEADERS, ("connection", "close"))
 _FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
 
 _Headers = tuple[tuple[str, str], ...]
-# Between an address and whose it is.
-_OF = "-"
 
 _Answer = TypeVar("_Answer", bound="Message[Any]")
 
@@ -117,8 +117,8 @@ class HttpGuest(Guest):
         self._pool = _pool(self._limits.connections, self._limits.answer_bytes)
         # Apart, so that no kill for memory waits behind somebody who reads a log.
         self._journal_pool = _pool(self._limits.connections, self._limits.journal_bytes)
-        kept = self._limits.kept_connections
-        self._kept_pool = _pool(self._limits.connections + kept, self._limits.answer_bytes, kept)
+        # To machines that wait, a pool of one each: one for all would look at each connection for every call.
+        self._kept: dict[SandboxId, httpcore.AsyncConnectionPool] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -132,23 +132,40 @@ class HttpGuest(Guest):
         """End calls under way."""
         await self._pool.aclose()
         await self._journal_pool.aclose()
-        await self._kept_pool.aclose()
+        while self._kept:
+            await self._kept.pop(next(iter(self._kept))).aclose()
 
     async def configure(
         self, machine: Machine, configuration: GuestConfiguration, *, waits: bool = False
     ) -> None:
         """Send a sandbox all it has to know."""
         message = guest_pb.ConfigureRequest(configuration=self._translate(configuration))
-        answer = await self._call(
+        told = partial(
+            self._call,
             machine,
             "Configure",
             message,
             guest_pb.ConfigureResponse,
             self._limits.configure_timeout_s,
-            pool=self._kept_pool if waits or configuration.claimed else self._pool,
-            headers=_HEADERS if waits else _LAST_HEADERS,
         )
+        kept = self._kept.pop(machine.sandbox_id, None)
+        try:
+            if waits:
+                pool = _pool(1, self._limits.answer_bytes, 1)
+                answer = await told(pool=pool, headers=_HEADERS)
+                await self._keep(machine, pool)
+            else:
+                answer = await told(pool=kept or self._pool)
+        finally:
+            if kept is not None:
+                await kept.aclose()
         log.debug("guest configured", sandbox_id=machine.sandbox_id, guestd=_clean(answer.version))
+
+    async def _keep(self, machine: Machine, pool: httpcore.AsyncConnectionPool) -> None:
+        self._kept[machine.sandbox_id] = pool
+        if len(self._kept) > self._limits.kept_connections:
+            # Mostly of a machine that is gone.
+            await self._kept.pop(next(iter(self._kept))).aclose()
 
     async def trust_edge(self, machine: Machine) -> None:
         """Have its programs trust what the edge shows them."""
@@ -239,9 +256,7 @@ class HttpGuest(Guest):
         pool: httpcore.AsyncConnectionPool,
         headers: _Headers = _LAST_HEADERS,
     ) -> tuple[int, bytes]:
-        # Connections are kept by this name.
-        host = f"{machine.address}{_OF}{machine.sandbox_id}"
-        url = f"http://{host}:{self._port}/{_SERVICE}/{method}"
+        url = f"http://{machine.address}:{self._port}/{_SERVICE}/{method}"
         try:
             async with asyncio.timeout(timeout_s):
                 return await _post(pool, url, request.to_binary(), headers)
@@ -296,7 +311,7 @@ async def _post(
 
 
 class _BoundedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to addresses, whoever's they are; so much is read from each connection and no more."""
+    """Connects as ever, but so much is read from each connection and no more."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -311,8 +326,7 @@ class _BoundedNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        address = host.partition(_OF)[0]
-        stream = await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
+        stream = await self._network.connect_tcp(host, port, timeout, local_address, socket_options)
         return _BoundedStream(stream, self._most)
 
 
