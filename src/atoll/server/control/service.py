@@ -539,7 +539,10 @@ class Control:
             AtollError: it was not woken, and why.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
-        await self.pausing.wake(sandbox_id)
+        try:
+            return await self._reading.route(sandbox_id)
+        except NotFoundError:
+            await self.pausing.wake(sandbox_id)
         return await self._reading.route(sandbox_id)
 
     async def suspect(self, untrusted_id: str) -> None:

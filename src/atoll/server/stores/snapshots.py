@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import RowMapping, and_, delete, func, insert, or_, select, update
+from sqlalchemy import RowMapping, and_, bindparam, delete, func, insert, or_, select, update
 from typing_extensions import override
 
 from atoll.server.domain.checkpoint import CheckpointKind
@@ -16,6 +16,14 @@ from atoll.server.stores.owning import check_team
 from atoll.server.stores.tables import snapshots
 
 _READY = snapshots.c.status == SnapshotStatus.READY.value
+
+
+# Built once: every create asks whether its template is one.
+_CALLED = select(snapshots).where(
+    snapshots.c.team_id == bindparam("team_id"),
+    or_(snapshots.c.id == bindparam("called"), snapshots.c.name == bindparam("called")),
+    _READY,
+)
 
 
 class SqliteSnapshots(SnapshotStore):
@@ -56,10 +64,8 @@ class SqliteSnapshots(SnapshotStore):
 
     @override
     async def find_snapshot(self, team_id: TeamId, key: str) -> Snapshot | None:
-        called = or_(snapshots.c.id == key, snapshots.c.name == key)
-        wanted = select(snapshots).where(snapshots.c.team_id == team_id, called, _READY)
         with self._database.transaction(writes=False) as connection:
-            row = connection.execute(wanted).mappings().first()
+            row = connection.execute(_CALLED, {"team_id": team_id, "called": key}).mappings().first()
             return _from_row(row) if row is not None else None
 
     @override
