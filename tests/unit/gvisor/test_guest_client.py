@@ -149,6 +149,24 @@ async def test_a_kept_connection_that_the_guest_closed_is_made_anew() -> None:
         await guest.configure(MACHINE, replace(CONFIGURATION, generation=4, claimed=True))
 
 
+async def test_a_machine_that_refuses_to_wait_is_hung_up_on() -> None:
+    hung_up = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno")
+        await writer.drain()
+        while await reader.read(1024):
+            pass
+        hung_up.set()
+
+    async with guest_that(handle) as guest:
+        with pytest.raises(UnavailableError):
+            await guest.configure(MACHINE, CONFIGURATION, waits=True)
+        async with asyncio.timeout(5):
+            await hung_up.wait()
+
+
 async def test_the_killed_process_is_told_with_a_name_that_drives_no_terminal() -> None:
     body = killing(guest_pb.KilledProcess(pid=9, command="\x1b[31mred\n" + "x" * 500, resident_bytes=123))
     async with guest_that(answering(body)) as guest:

@@ -152,7 +152,12 @@ class HttpGuest(Guest):
         try:
             if waits:
                 pool = _pool(1, self._limits.answer_bytes, 1)
-                answer = await told(pool=pool, headers=_HEADERS)
+                try:
+                    answer = await told(pool=pool, headers=_HEADERS)
+                except BaseException:
+                    # A refusal leaves the connection open.
+                    await pool.aclose()
+                    raise
                 await self._keep(machine, pool)
             else:
                 answer = await told(pool=kept or self._pool)
