@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from e2b import Sandbox
 from support.home import CACHE, LiveHome, fresh_home
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from atoll.server.domain.template import Template
 from atoll.server.images.library import TemplateLibrary
@@ -16,6 +18,24 @@ from atoll.server.images.library import TemplateLibrary
 def pytest_configure() -> None:
     """Have interrupts arrive where the tests run in the background, though there they begin ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class OneWorld(LoadFileScheduling):
+    """
+    Gives each process whole files, and all of a folder named ``world`` to one.
+
+    Those make addresses of the whole machine's (`support.network.world`), which two cannot do at once.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        # What xdist's own schedulers override. Its xdist_group does nothing under pytest 9.
+        folder, world, _ = nodeid.partition("/world/")
+        return folder + world if world else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneWorld:
+    """Share the files out among processes."""
+    return OneWorld(config, log)
 
 
 @pytest.fixture(scope="session")
