@@ -110,7 +110,7 @@ async def test_machines_outlive_the_object_and_the_next_one_finds_them(host: Run
 async def test_what_a_machine_may_reach_can_be_changed(host: RuntimeHost) -> None:
     async with opened(host) as runtime:
         machine = await runtime.start(spec(host))
-        for policy in (EgressPolicy(deny_out=("203.0.113.0/24",)), EgressPolicy(), EgressPolicy()):
+        for policy in (EgressPolicy(deny_out=("192.175.48.0/24",)), EgressPolicy(), EgressPolicy()):
             await runtime.set_egress(machine.sandbox_id, policy)
         with pytest.raises(NotFoundError):
             await runtime.set_egress(new_sandbox_id(), EgressPolicy())

@@ -161,7 +161,7 @@ async def test_it_says_where_a_proxy_may_be(reaching: EdgeOptions) -> None:
     edge = EdgeProcess(reaching, IMPATIENT)
     await edge.ensure()
     try:
-        for fine in ("10.1.2.3", "fd00::1", "203.0.113.1"):
+        for fine in ("10.1.2.3", "fd00::1", "192.175.48.1"):
             await edge.check_proxy(fine)
         for wrong in ("10.2.0.1", "127.0.0.1", "::1", "::ffff:10.2.0.1", "127.1", "", "a b", "x" * 300):
             with pytest.raises(InvalidArgumentError, match="egressProxy: "):
@@ -169,7 +169,7 @@ async def test_it_says_where_a_proxy_may_be(reaching: EdgeOptions) -> None:
     finally:
         await edge.stop()
         with pytest.raises(UnavailableError):
-            await edge.check_proxy("203.0.113.1")
+            await edge.check_proxy("192.175.48.1")
         await edge.close()
 
 

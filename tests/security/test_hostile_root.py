@@ -11,7 +11,7 @@ from support.home import LiveHome
 OWN_ADDRESS = """
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.connect(("203.0.113.1", 9))
+s.connect(("192.175.48.1", 9))
 print(s.getsockname()[0])
 """
 

@@ -84,7 +84,7 @@ def test_neighbours_are_not_reached(inside: Sandbox, client_options: dict[str, A
     try:
         address = other.commands.run(
             'python3 -c "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM);'
-            "s.connect(('203.0.113.1', 9)); print(s.getsockname()[0])\""
+            "s.connect(('192.175.48.1', 9)); print(s.getsockname()[0])\""
         ).stdout.strip()
         answers = [probe(inside, address, port) for port in (49983, 49982, 22)]
     finally:

@@ -1,7 +1,7 @@
 """
 A world for sandboxes to reach, or not: a namespace behind a link of its own, and homes with real slots.
 
-    slot -- host -- link (198.51.100.0/30, 2001:db8:1::/64) -- router, with the world's addresses on it
+    slot -- host -- link (192.31.196.0/30, 2001:db8:1::/64) -- router, with the world's addresses on it
 
 Needs root. What is made here has names of its own and is removed again.
 """
@@ -27,9 +27,11 @@ from atoll.server.network.names import AddressRange, Names
 from atoll.server.network.slots import SlotPool
 from atoll.server.ports.slots import Slot
 
-WORLD_LINK4, WORLD_LINK6 = "198.51.100.2", "2001:db8:1::2"
-HOST_LINK4, HOST_LINK6 = "198.51.100.1", "2001:db8:1::1"
-PUBLIC4, PUBLIC6 = "203.0.113.77", "2001:db8:77::1"
+# Public addresses of AS112, which answers questions that nobody should ask (RFC 7534, 7535): no machine needs them for
+# anything. The documentation ranges are really used by some networks, for their package mirror, say.
+WORLD_LINK4, WORLD_LINK6 = "192.31.196.2", "2001:db8:1::2"
+HOST_LINK4, HOST_LINK6 = "192.31.196.1", "2001:db8:1::1"
+PUBLIC4, PUBLIC6 = "192.175.48.77", "2001:db8:77::1"
 # Addresses that a sandbox must not reach, though the host does.
 FORBIDDEN4 = ("10.250.77.1", "172.20.77.1", "192.168.77.1", "100.64.77.1", "169.254.169.254", "198.18.77.1")
 FORBIDDEN6 = ("fd77::1", "64:ff9b::a00:1")

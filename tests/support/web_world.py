@@ -15,12 +15,12 @@ from pathlib import Path
 from atoll.server.edge.authority import make_certificate, make_egress_authority
 from support.network import WORLD_LINK4, ip, world
 
-RESOLVER = "203.0.113.53"
-PROXY = "203.0.113.80"
+RESOLVER = "192.175.48.53"
+PROXY = "192.175.48.80"
 # Reached by nobody but proxies that the operator allowed.
 INNER_PROXY = "10.250.77.80"
 USER, PASSWORD = "someone", "pa55-word"
-SERVERS = "203.0.113.77"
+SERVERS = "192.175.48.77"
 
 _PROGRAM = """
 import http.server, json, pathlib, socket, ssl, struct, sys, threading

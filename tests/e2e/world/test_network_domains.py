@@ -10,13 +10,13 @@ import pytest
 from e2b import ALL_TRAFFIC, Sandbox
 from support.network import PUBLIC4, TCP_PORT, WORLD_LINK4, ip, world
 
-RESOLVER4 = "203.0.113.53"
+RESOLVER4 = "192.175.48.53"
 
 # The world: a resolver, and a web server in the clear and over TLS that tells the Host it sees.
 PROGRAM = """
 import http.server, socket, ssl, struct, sys, threading
-NAMES = {"allowed.example": "203.0.113.77", "sub.wild.example": "203.0.113.77",
-         "other.example": "203.0.113.77",
+NAMES = {"allowed.example": "192.175.48.77", "sub.wild.example": "192.175.48.77",
+         "other.example": "192.175.48.77",
          "rebound.example": "10.250.77.1", "host.example": "169.254.1.1"}
 class Tell(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -36,7 +36,7 @@ context.load_cert_chain(sys.argv[1], sys.argv[2])
 serve(80, None)
 serve(443, context)
 resolver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-resolver.bind(("203.0.113.53", 53))
+resolver.bind(("192.175.48.53", 53))
 print("ready", flush=True)
 while True:
     question, peer = resolver.recvfrom(2048)
@@ -129,7 +129,7 @@ def test_allowed_domains_are_reached(sandbox: Sandbox, name: str, port: int) -> 
 
 def test_where_the_sandbox_says_that_a_name_leads_does_not_count(sandbox: Sandbox) -> None:
     for port in (80, 443):
-        said = ask(sandbox, "198.51.100.200", port, "allowed.example", get("allowed.example"))
+        said = ask(sandbox, "192.31.196.200", port, "allowed.example", get("allowed.example"))
         assert said == "got b'host=allowed.example'"
 
 
@@ -144,9 +144,9 @@ def test_where_the_sandbox_says_that_a_name_leads_does_not_count(sandbox: Sandbo
         (PUBLIC4, 80, "", "GET http://other.example/ HTTP/1.1\\r\\nHost: allowed.example\\r\\n\\r\\n"),
         (PUBLIC4, 80, "", "CONNECT allowed.example:443 HTTP/1.1\\r\\nHost: allowed.example:443\\r\\n\\r\\n"),
         (PUBLIC4, TCP_PORT, "", "x"),
-        ("198.51.100.200", 80, "", get("rebound.example")),
-        ("198.51.100.200", 443, "rebound.example", get("rebound.example")),
-        ("198.51.100.200", 80, "", get("host.example")),
+        ("192.31.196.200", 80, "", get("rebound.example")),
+        ("192.31.196.200", 443, "rebound.example", get("rebound.example")),
+        ("192.31.196.200", 80, "", get("host.example")),
         ("rebound.example", 80, "", get("allowed.example")),
         ("169.254.1.1", 80, "", get("allowed.example")),
     ],

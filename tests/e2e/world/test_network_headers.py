@@ -19,8 +19,8 @@ RULES = {
     "forged.example": [{"transform": {"headers": {"Authorization": "for nobody"}}}],
     "rebound.example": [{"transform": {"headers": {"Authorization": "for nobody"}}}],
 }
-# Where a sandbox says that a name leads; 198.51.100.200 is nowhere.
-ELSEWHERE = "--resolve *:443:198.51.100.200"
+# Where a sandbox says that a name leads; 192.31.196.200 is nowhere.
+ELSEWHERE = "--resolve *:443:192.31.196.200"
 NETWORK = {"dns_servers": [RESOLVER], "rules": RULES}
 
 
@@ -87,7 +87,7 @@ def test_names_below_a_star_get_theirs(sandbox: Sandbox) -> None:
 
 
 def test_in_the_clear_too_where_the_name_leads_and_not_where_the_sandbox_says(sandbox: Sandbox) -> None:
-    told = curl(sandbox, "--resolve allowed.example:80:198.51.100.200 http://allowed.example/")
+    told = curl(sandbox, "--resolve allowed.example:80:192.31.196.200 http://allowed.example/")
 
     assert sent(told, "authorization") == [TOKEN]
 

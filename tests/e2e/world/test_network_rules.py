@@ -49,7 +49,7 @@ def test_what_is_allowed_is_reached_and_nothing_else(sandbox: Sandbox) -> None:
 
 
 def test_rules_are_replaced_while_it_runs(sandbox: Sandbox) -> None:
-    sandbox.update_network({"deny_out": ["203.0.113.0/24"]})
+    sandbox.update_network({"deny_out": ["192.175.48.0/24"]})
     denied = reaches(sandbox, PUBLIC4)
     sandbox.update_network({})
     open_again = reaches(sandbox, PUBLIC4)

@@ -208,7 +208,7 @@ async def test_a_forged_source_address_goes_nowhere(home: TestHome, outside: Wor
         number = home.names.number(neighbour.name)
         assert number is not None
         forged = {
-            "public": "203.0.113.99", "neighbour": neighbour.address, "host": HOST_LINK4,
+            "public": "192.175.48.99", "neighbour": neighbour.address, "host": HOST_LINK4,
             "public6": "2001:db8:99::1", "neighbour6": str(home.addresses.address6(number)),
         }[kind]  # fmt: skip
         own_number = home.names.number(slot.name)
@@ -302,7 +302,7 @@ async def test_a_new_neighbour_of_the_host_becomes_unreachable(home: TestHome) -
         ip(f"link add {link} type veth peer name {link}p")
         try:
             ip(f"link set {link} up")
-            ip(f"addr add 203.0.113.78/30 dev {link} noprefixroute")
+            ip(f"addr add 192.175.48.78/30 dev {link} noprefixroute")
             async with asyncio.timeout(10):
                 while (await probe(slot.name, PUBLIC4)).startswith("reached"):
                     await asyncio.sleep(0.05)

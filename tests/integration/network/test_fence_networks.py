@@ -53,15 +53,15 @@ async def fenced(home: TestHome, **policy: object) -> AsyncIterator[tuple[SlotPo
 @pytest.mark.parametrize(
     ("policy", "reached4", "reached6"),
     [
-        ({"deny_out": ("203.0.113.0/24",)}, False, True),
+        ({"deny_out": ("192.175.48.0/24",)}, False, True),
         ({"deny_out": (PUBLIC6,)}, True, False),
         ({"deny_out": ("8.8.8.8",)}, True, True),
         ({"deny_out": ALL}, False, False),
         ({"deny_out": ALL, "allow_out": (PUBLIC4,)}, True, False),
         ({"deny_out": ALL, "allow_out": ("2001:db8:77::/48",)}, False, True),
         ({"deny_out": ("::/0",)}, True, False),
-        ({"internet": False, "allow_out": ("203.0.113.64/26", "8.8.8.8")}, True, False),
-        ({"deny_out": ("203.0.0.0/8",), "allow_out": ("203.0.113.0/24", "203.0.113.77/32")}, True, True),
+        ({"internet": False, "allow_out": ("192.175.48.64/26", "8.8.8.8")}, True, False),
+        ({"deny_out": ("192.0.0.0/8",), "allow_out": ("192.175.48.0/24", "192.175.48.77/32")}, True, True),
     ],
 )
 async def test_networks_are_allowed_and_denied(
