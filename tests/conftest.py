@@ -2,12 +2,12 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 from e2b import Sandbox
-from support.home import CACHE, LiveHome, fresh_home
+from support.home import CACHE, LiveHome, fresh_home, processes_in
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
@@ -18,6 +18,21 @@ from atoll.server.images.library import TemplateLibrary
 def pytest_configure() -> None:
     """Have interrupts arrive where the tests run in the background, though there they begin ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say of a test that failed what was in the logs, and what its sandbox did."""
+    report = yield
+    if report.failed:
+        for name, value in getattr(item, "funcargs", {}).items():
+            if isinstance(value, LiveHome):
+                report.sections.append((f"logs of {name}", value.log_tail()))
+            if isinstance(value, Sandbox):
+                report.sections.append((f"processes in {name}", processes_in(value)))
+    return report
 
 
 class OneWorld(LoadFileScheduling):

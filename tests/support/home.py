@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from e2b import Sandbox, SandboxState
+from e2b import CommandExitException, Sandbox, SandboxException, SandboxState
 from e2b.sandbox.sandbox_api import SandboxQuery
 
 from atoll import Pool
@@ -64,9 +64,11 @@ class LiveHome:
         assert done.returncode == 0, f"atoll down failed\n{done.stdout}\n{done.stderr}\n{self.log_tail()}"
 
     def log_tail(self) -> str:
-        """Return the end of the server's log."""
-        log = self.path / "logs" / "server.log"
-        return log.read_text()[-4000:] if log.exists() else "(no log)"
+        """Return the ends of the logs."""
+        logs = sorted((self.path / "logs").glob("*.log"))
+        return (
+            "\n".join(f"{log.name}:\n{log.read_text(errors='replace')[-4000:]}" for log in logs) or "(no log)"
+        )
 
     @property
     def id(self) -> str:
@@ -136,6 +138,16 @@ class LiveHome:
             last = running
             time.sleep(0.5)
         raise AssertionError(f"rows and directories still differ: {running ^ directories}")
+
+
+def processes_in(sandbox: Sandbox) -> str:
+    """List the processes in a sandbox, or say why that is not to be had. Needs no ps in it."""
+    line, status = r"tr '\0\n' '  ' <$of/cmdline", "grep -E '^(State|Pid|PPid)' $of/status"
+    each = f"for of in /proc/[0-9]*; do {line}; {status}; done"
+    try:
+        return sandbox.commands.run(each, user="root", timeout=10, request_timeout=10).stdout
+    except (SandboxException, CommandExitException) as error:
+        return f"(not known: {error!r})"
 
 
 def _parent(process: psutil.Process) -> int:

@@ -27,8 +27,8 @@ from atoll.server.network.names import AddressRange, Names
 from atoll.server.network.slots import SlotPool
 from atoll.server.ports.slots import Slot
 
-# Public addresses of AS112, which answers questions that nobody should ask (RFC 7534, 7535): no machine needs them for
-# anything. The documentation ranges are really used by some networks, for their package mirror, say.
+# Public addresses of AS112, which answers what nobody should ask (RFC 7534, 7535): no machine needs them.
+# The documentation ranges are really used by some networks, for their package mirror, say.
 WORLD_LINK4, WORLD_LINK6 = "192.31.196.2", "2001:db8:1::2"
 HOST_LINK4, HOST_LINK6 = "192.31.196.1", "2001:db8:1::1"
 PUBLIC4, PUBLIC6 = "192.175.48.77", "2001:db8:77::1"
