@@ -176,7 +176,7 @@ def _program(name: str) -> str | None:
 
 def _open(home: Path, listen: str | None) -> "tuple[Home, Settings]":
     from atoll.server.main import doors, logs
-    from atoll.server.main.__main__ import open_with_settings
+    from atoll.server.main.opening import open_with_settings
 
     opened, settings = open_with_settings(home, listen)
     logs.set_up(opened.server_log, settings.server)

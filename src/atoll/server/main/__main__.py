@@ -6,7 +6,6 @@ Says ``ready`` on standard output once clients are answered, and tells systemd. 
 
 import argparse
 import asyncio
-import dataclasses
 import os
 import resource
 import socket
@@ -17,21 +16,12 @@ import uvloop
 
 from atoll.server.domain.errors import AtollError
 from atoll.server.main import gvisor_host, logs, serving, stopping
+from atoll.server.main.opening import open_with_settings
 from atoll.server.settings import DEFAULT_HOME, Settings
-from atoll.server.settings.home import Home, open_home
-from atoll.server.settings.loading import load
+from atoll.server.settings.home import Home
 
 # Each sandbox takes four, and every connection one; as in the systemd unit.
 OPEN_FILES = 65536
-
-
-def open_with_settings(path: Path, listen: str | None) -> tuple[Home, Settings]:
-    """Open a home with its settings; what the command line says wins."""
-    settings = load(path / "settings.toml", os.environ)
-    if listen is not None:
-        settings = dataclasses.replace(settings, server=dataclasses.replace(settings.server, listen=listen))
-    cache = Path(settings.server.cache_dir) if settings.server.cache_dir else None
-    return open_home(path, cache=cache), settings
 
 
 def main(arguments: list[str] | None = None) -> int:
