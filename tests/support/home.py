@@ -67,7 +67,8 @@ class LiveHome:
         """Return the ends of the logs."""
         logs = sorted((self.path / "logs").glob("*.log"))
         return (
-            "\n".join(f"{log.name}:\n{log.read_text(errors='replace')[-16000:]}" for log in logs) or "(no log)"
+            "\n".join(f"{log.name}:\n{log.read_text(errors='replace')[-16000:]}" for log in logs)
+            or "(no log)"
         )
 
     @property

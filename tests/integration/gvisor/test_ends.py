@@ -66,6 +66,22 @@ async def test_a_killed_first_process_is_the_guests_end(host: Host, adopted: boo
     await asyncio.wait([killed])
 
 
+async def test_an_end_from_inside_is_told_apart_also_by_a_server_that_looks_late(host: Host) -> None:
+    machine = await host.start()
+    gofer, sentry = host.gofer(machine.sandbox_id), host.sentry(machine.sandbox_id)
+
+    killed = asyncio.ensure_future(host.command(machine, "sh", "-c", "sleep 0.2; kill -9 1"))
+    await asyncio.sleep(0.1)
+    with Pidfd.open(sentry.pid) as first, Pidfd.open(gofer.pid) as second:
+        while not (first.has_ended() and second.has_ended()):
+            time.sleep(0.005)
+
+    ended = await host.next_end(SOON_S)
+    assert (ended.sandbox_id, ended.reason) == (machine.sandbox_id, EndReason.GUEST_ENDED)
+    killed.cancel()
+    await asyncio.wait([killed])
+
+
 async def test_an_end_is_told_once_and_others_live(host: Host) -> None:
     ending, living = await host.start(), await host.start()
 

@@ -96,26 +96,17 @@ class _Watched:
             self._loop.remove_reader(self._running.gofer.fileno())
 
     def _gofer_ended(self) -> None:
+        # The kernel tells ends in their order, however late we listen: the sentry's was not told before.
         # A descriptor of an ended process stays readable.
         self._forget_gofer()
-        if self._running.sentry.has_ended():
-            return
         self._gofer_first = _age(self._running.directory.final_metrics) < _GOFER_WAITS_S
         self._late = self._loop.call_later(_SENTRY_FOLLOWS_S, self._sentry_ended)
 
     def _sentry_ended(self) -> None:
         running = self._running
         short = self._is_short_of_memory(running.record.sandbox_id)
-        gofer_first = self._gofer_first or self._gofer_went_before()
-        reason, detail = judge(running, gofer_first=gofer_first, short_of_memory=short)
+        reason, detail = judge(running, gofer_first=self._gofer_first, short_of_memory=short)
         self._tell(MachineEnded(sandbox_id=running.record.sandbox_id, reason=reason, detail=detail))
-
-    def _gofer_went_before(self) -> bool:
-        """On a busy host both may have ended when somebody looks; one that still had to wait did not wait."""
-        gofer = self._running.gofer
-        if gofer is None or not gofer.has_ended():
-            return False
-        return 0 < _age(self._running.directory.final_metrics) < _GOFER_WAITS_S
 
 
 def judge(running: Running, *, gofer_first: bool, short_of_memory: bool) -> tuple[EndReason, str]:
