@@ -20,6 +20,8 @@ from typing import NoReturn
 
 import structlog
 
+from atoll.server.host.children import Child
+
 log = structlog.get_logger(__name__)
 
 # Of a failed command's output, this much goes into the error.
@@ -144,8 +146,8 @@ class Runsc:
             *more,
             container_id,
         ]
-        process = await self._spawn(argv, stdout=options.stdout, stderr=options.stderr)
-        code = await _wait(process, timeout_s)
+        child = self._spawn(argv, stdout=options.stdout, stderr=options.stderr)
+        code = await _wait(child, timeout_s)
         if code != 0:
             _fail(argv, code, _read_all(options.stderr))
 
@@ -206,8 +208,8 @@ class Runsc:
         """
         argv = [*self._argv(), "run", f"--bundle={bundle}", container_id]
         with contextlib.closing(_Scratch()) as scratch:
-            process = await self._spawn(argv, stdout=scratch.fd, stderr=scratch.fd)
-            code = await _wait(process, timeout_s)
+            child = self._spawn(argv, stdout=scratch.fd, stderr=scratch.fd)
+            code = await _wait(child, timeout_s)
             output = _read_all(scratch.fd)
         if code is None:
             _fail(argv, code, output)
@@ -259,27 +261,19 @@ class Runsc:
 
     async def _communicate(self, argv: list[str], timeout_s: float) -> str:
         with contextlib.closing(_Scratch()) as scratch:
-            process = await self._spawn(argv, stdout=scratch.fd, stderr=scratch.fd)
-            code = await _wait(process, timeout_s)
+            child = self._spawn(argv, stdout=scratch.fd, stderr=scratch.fd)
+            code = await _wait(child, timeout_s)
             output = _read_all(scratch.fd)
         if code != 0:
             _fail(argv, code, output)
         return output
 
-    async def _spawn(self, argv: list[str], *, stdout: int, stderr: int) -> asyncio.subprocess.Process:
+    def _spawn(self, argv: list[str], *, stdout: int, stderr: int) -> Child:
         log.debug("run", command=shlex.join(argv))
+        # Nothing that the server was started with is a sandbox's business, its environment least.
+        environment = {"PATH": os.defpath, "HOME": "/root"}
         try:
-            return await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                cwd="/",
-                # Nothing that the server was started with is a sandbox's business, its environment least.
-                env={"PATH": os.defpath, "HOME": "/root"},
-                # Ctrl-C in the server's terminal is not for sandboxes.
-                start_new_session=True,
-            )
+            return Child(argv, stdout=stdout, stderr=stderr, environment=environment)
         except OSError as error:
             raise RunscError(argv, None, f"cannot be started: {error.strerror}") from error
 
@@ -294,20 +288,15 @@ class _Scratch:
         os.close(self.fd)
 
 
-async def _wait(process: asyncio.subprocess.Process, timeout_s: float) -> int | None:
+async def _wait(child: Child, timeout_s: float) -> int | None:
     """Wait for the end, and kill at the time limit (None) or when cancelled."""
     try:
         async with asyncio.timeout(timeout_s):
-            return await process.wait()
+            return await child.wait()
     except TimeoutError:
         return None
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_KILLED_PATIENCE_S):
-                    await process.wait()
+        await child.end(patience_s=_KILLED_PATIENCE_S)
 
 
 def _read_all(fd: int) -> str:
