@@ -116,6 +116,7 @@ class Pausing:
             clock=clock,
             limits=limits,
             locks=locks,
+            tasks=tasks,
             underway=self._underway,
             admission=admission,
             configuring=configuring,
