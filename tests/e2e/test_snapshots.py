@@ -63,6 +63,13 @@ def test_a_snapshot_of_files_boots_and_outlives_its_sandbox(client_options: dict
     assert Sandbox.delete_snapshot(snapshot.snapshot_id, **client_options)
 
 
+def hardware_address(sandbox: Sandbox) -> str:
+    """Ask for it as programs do."""
+    siocgifhwaddr, its_place = 0x8927, "[18:24]"
+    ask = f"fcntl.ioctl(socket.socket(), {siocgifhwaddr}, b'eth0' + bytes(28)){its_place}.hex()"
+    return sandbox.commands.run(f'python3 -c "import fcntl, socket; print({ask})"').stdout.strip()
+
+
 def test_forks_are_different_machines_that_go_on(client_options: dict[str, Any]) -> None:
     with Sandbox.create("minimal", timeout=300, metadata={"a": "b"}, **client_options) as sandbox:
         sandbox.commands.run(COUNTER)
@@ -75,8 +82,9 @@ def test_forks_are_different_machines_that_go_on(client_options: dict[str, Any])
                 assert counting(child)
                 assert child.get_info().metadata == {"a": "b"}
                 seen = "hostname; cat /etc/machine-id; head -c 16 /dev/urandom | base64"
-                told.add(tuple(child.commands.run(seen).stdout.split()))
-            assert len({word for words in told for word in words}) == 9, told
+                told.add((*child.commands.run(seen).stdout.split(), hardware_address(child)))
+            assert len({word for words in told for word in words}) == 12, told
+            assert hardware_address(sandbox) not in {words[-1] for words in told}
             assert counting(sandbox)
         finally:
             for child in children:

@@ -49,6 +49,20 @@ def test_httpbin_echoes_what_it_is_sent(service: Sandbox, client_options: dict[s
     assert teapot.status_code == 418
 
 
+def test_httpbins_from_one_checkpoint_draw_other_random_numbers(
+    httpbin_template: Template, client_options: dict[str, Any]
+) -> None:
+    with (
+        Sandbox.create("httpbin", timeout=120, **client_options) as one,
+        Sandbox.create("httpbin", timeout=120, **client_options) as other,
+    ):
+        drawn = {ask(each, client_options, "/bytes/16").content for each in (one, other)}
+        with one.fork(timeout=60)[0] as fork:
+            drawn |= {ask(each, client_options, "/bytes/16").content for each in (one, fork)}
+
+    assert len(drawn) == 4
+
+
 def test_the_start_command_is_one_of_the_commands(service: Sandbox) -> None:
     (command,) = service.commands.list()
 

@@ -76,6 +76,16 @@ def test_a_number_is_read_back_from_its_names(home_id: str, number: int) -> None
     assert home_of_priority(names.route_priority) == home_id
 
 
+@given(st.integers(0, 65535), st.integers(0, 65535))
+def test_each_slot_has_a_hardware_address_of_its_own(one: int, other: int) -> None:
+    names = Names("abc123")
+
+    assert (names.mac(one) == names.mac(other)) is (one == other)
+    # Of one machine only, and locally administered.
+    assert int(names.mac(one)[:2], 16) & 0b11 == 0b10
+    assert Names("abc124").mac(one) != names.mac(one)
+
+
 @pytest.mark.parametrize(
     "name", ["eth0", "atabc123-", "atabc123-1x", "atabc124-1", "atoll-abc124-1", "atabc123-²"]
 )

@@ -83,7 +83,7 @@ class SlotMaker:
                         shape.names.veth(number),
                         mac=fixed.GATEWAY_MAC,
                         peer=fixed.INSIDE,
-                        peer_mac=fixed.SANDBOX_MAC,
+                        peer_mac=shape.names.mac(number),
                         peer_index=fixed.INSIDE_INDEX,
                         peer_netns=fd,
                         mtu=shape.mtu,
@@ -182,7 +182,7 @@ class SlotMaker:
         for address, gateway in self._pairs(number):
             bits = _HOST_BITS[address.version]
             self._host.add_address(link, ip_interface(f"{gateway}/{bits}"), link_scope=True)
-            self._host.add_neighbour(link, address, fixed.SANDBOX_MAC)
+            self._host.add_neighbour(link, address, self._shape.names.mac(number))
             self._host.add_route(ip_network(f"{address}/{bits}"), link=link, protocol=fixed.ROUTE_PROTOCOL)
 
     def _pairs(self, number: int) -> list[tuple[Address, Address]]:

@@ -10,11 +10,10 @@ from atoll.server.domain.errors import InvalidArgumentError
 # The same in every slot: it is inside every snapshot, in resolv.conf and in the routes.
 GATEWAY = IPv4Address("169.254.1.1")
 GATEWAY6 = IPv6Address("fe80::1")
-# Both ends' hardware addresses are the same everywhere too, and known to both ends from the start: so nobody
-# needs to ask for them, and a sandbox cannot fill the host's neighbour table (1,024 entries for all) by
-# asking under thousands of names. Locally administered.
+# Both ends' hardware addresses are known to both from the start: so nobody needs to ask for them, and a
+# sandbox cannot fill the host's neighbour table (1,024 entries for all) by asking under thousands of names.
+# Locally administered. The gateway's is the same everywhere too; a sandbox has its own: Names.mac.
 GATEWAY_MAC = "02:a7:01:00:00:01"
-SANDBOX_MAC = "02:a7:01:00:00:02"
 # The interface inside a slot. A new namespace has lo as number 1.
 INSIDE = "eth0"
 INSIDE_INDEX = 2
@@ -73,6 +72,11 @@ class Names:
     def namespace(self, number: int) -> str:
         """Name a slot's namespace, which is also what the slot is called."""
         return f"{self.namespace_prefix}{number}"
+
+    def mac(self, number: int) -> str:
+        """Return the hardware address of the sandbox in a slot; no other one on this machine has it."""
+        octets = bytes((0x06,)) + bytes.fromhex(self.home_id) + number.to_bytes(2)
+        return octets.hex(":")
 
     def number(self, name: str) -> int | None:
         """Return the number of the slot that a namespace or interface belongs to, None if it is not ours."""
