@@ -216,6 +216,23 @@ async def test_a_machine_that_ends_in_its_claim_is_replaced(world: World, contro
     assert claimed not in await world.runtime.remains()
 
 
+@pytest.mark.parametrize("moment", range(1, 40))
+async def test_whenever_a_claimed_machine_ends_no_row_says_that_it_runs(
+    world: World, control: Control, moment: int
+) -> None:
+    creating = asyncio.create_task(control.create(ALICE, wish()))
+    await turns(moment)
+    for row in (await world.rows()).values():
+        if row.id in world.runtime.running():
+            world.runtime.end(row.id)
+    await asyncio.wait([creating])
+    await control.settled()
+    await turns(50)
+
+    running = {row.id for row in (await world.rows()).values() if row.status is Status.RUNNING}
+    assert running <= world.runtime.running()
+
+
 async def test_the_same_create_sent_again_takes_no_machine(world: World, control: Control) -> None:
     first = await control.create(ALICE, wish(request_key="once"))
     await filled(control)

@@ -78,7 +78,8 @@ class _Creation:
     Attributes:
         team: the limits of whose it is.
         origin: what the machine is restored from, unless it waits already; None: it boots.
-        waiting: the machine from the pool that it becomes; None: none waited, or it was of no use.
+        waiting: the machine from the pool that it becomes, until it is; None: there is none, or not any more.
+        waiting_ended: that machine ended meanwhile.
         job: what does it.
         step: how far it is.
         stopped: why it was stopped from outside, and what its caller is told; None: it was not.
@@ -87,6 +88,7 @@ class _Creation:
     team: TeamLimits
     origin: _Origin | None
     waiting: Waiting | None
+    waiting_ended: bool = False
     job: Job[Sandbox] | None = None
     step: str = "row"
     stopped: tuple[End, AtollError] | None = None
@@ -179,7 +181,8 @@ class Creating:
         """Stop a create whose machine ended; one from the pool is replaced instead. False: there is none."""
         creation = self._underway.get(sandbox_id)
         if creation is not None and creation.waiting is not None:
-            # The claim fails by itself, in its own time.
+            # The claim fails in its own time, also where the machine had answered before it ended.
+            creation.waiting_ended = True
             return True
         return self.stop(sandbox_id, end, error)
 
@@ -304,9 +307,13 @@ class Creating:
                 if row.volumes:
                     await self._runtime.attach(row.id, row.volumes)
                 await self._tell(creation, row, waiting.machine, template, claimed=True)
+            if creation.waiting_ended:
+                raise UnavailableError("It ended as soon as it was claimed")
         except (AtollError, TimeoutError) as error:
             log.warning("machine of the pool not claimed", sandbox_id=row.id, error=str(error))
         else:
+            # It is the sandbox's from here on: its end is the create's.
+            creation.waiting = None
             await self._run_again(creation, row, waiting.machine, template)
             return waiting.machine
         # Its end is not told, and its id is free for another.

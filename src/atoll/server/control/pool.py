@@ -252,7 +252,10 @@ class Pool:
         if (shelf := self._shelves.get(key)) is not None:
             return shelf
         while len(self._shelves) >= max(self._pool.kinds, 1):
-            self._close(min(self._shelves.values(), key=self._asked))
+            # What is kept ready before anybody asks goes last.
+            self._close(
+                min(self._shelves.values(), key=lambda one: (one.key in self._kept, self._asked(one)))
+            )
         demand = Demand(window=self._pool.window, memory=self._pool.remember)
         shelf = _Shelf(template=template, key=key, demand=demand, machine_bytes=self._pool.assumed_bytes)
         self._shelves[key] = shelf

@@ -48,6 +48,8 @@ log = structlog.get_logger(__name__)
 # Snapshots that are tried, the newest first: one that is damaged, or fits no longer, is passed over.
 _MOST_ORIGINS = 10
 # When its machine may end: while it runs, and while it is written down to be paused.
+# Far beyond every longest delay, and still a time.
+_MOST_DOUBLINGS = 30
 _UP = frozenset({Status.RUNNING, Status.PAUSING})
 
 
@@ -201,7 +203,7 @@ class Reviving:
             return
         if row.fall.times > 1:
             # It fell soon after it had come back: the next time need not be at once.
-            pause = self._limits.restart_delay * 2 ** (row.fall.times - 2)
+            pause = self._limits.restart_delay * 2 ** min(row.fall.times - 2, _MOST_DOUBLINGS)
             await self._sleep(min(pause, self._limits.restart_delay_most).total_seconds())
         tries = AsyncRetrying(
             sleep=self._sleep,

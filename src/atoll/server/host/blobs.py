@@ -184,13 +184,17 @@ class BlobsProgram:
             "s3": asdict(store.s3) if store.s3 else None,
         }
         line = json.dumps({**request, "store": where}) + "\n"
-        process = await asyncio.create_subprocess_exec(
-            *(_LOW if low else ()),
-            str(self._program),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(_LOW if low else ()),
+                str(self._program),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            # No memory or descriptors for it now, say.
+            raise BlobsError("unavailable", f"atoll-blobs cannot be started: {error.strerror}") from error
         try:
             async with asyncio.timeout(timeout_s):
                 answer, said = await _answer(process, line.encode())

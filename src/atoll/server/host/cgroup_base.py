@@ -10,6 +10,7 @@ Making, joining and removing one can wait for the kernel (a grace period of RCU)
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -202,8 +203,10 @@ def read_pids(file: Path) -> list[int]:
     try:
         # 0 stands for a process of another PID namespace, which we could not name.
         return [int(word) for word in file.read_text().split() if word != "0"]
-    except (FileNotFoundError, OSError):
-        return []
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):
+            return []
+        raise CgroupError(f"read {file}: {error.strerror}") from error
 
 
 def kill_member(pid: int, is_member: Callable[[int], bool]) -> None:

@@ -254,10 +254,9 @@ class SlotPool(Slots):
 
     def _take(self) -> tuple[int, bool]:
         """Return a number, and whether its slot is made."""
+        self._taken.set()
         if self._ready:
-            number = self._ready.popleft()
-            self._taken.set()
-            return number, True
+            return self._ready.popleft(), True
         return self._reserve(), False
 
     def _reserve(self) -> int:

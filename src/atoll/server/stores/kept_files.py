@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -31,11 +31,27 @@ def replace_with(file: Path, content: bytes) -> None:
 
 
 def forget_files(directory: Path, *, before: datetime, most_bytes: int) -> int:
-    """Remove files that were last written before, then the oldest until all take no more; return how many."""
+    """
+    Remove files that were last written before, then the oldest until all take no more; return how many.
+
+    Raises:
+        AtollError: the directory cannot be read, or a file not removed.
+    """
     try:
-        files = [(file, file.stat()) for file in directory.iterdir()]
+        return _forget(directory, before, most_bytes)
     except FileNotFoundError:
+        # There is no directory yet.
         return 0
+    except OSError as error:
+        raise translated(error) from error
+
+
+def _forget(directory: Path, before: datetime, most_bytes: int) -> int:
+    files = []
+    for file in directory.iterdir():
+        # One may go meanwhile: what another content is written to, say.
+        with suppress(FileNotFoundError):
+            files.append((file, file.stat()))
     files.sort(key=lambda pair: pair[1].st_mtime)
     kept = sum(status.st_size for _, status in files)
     forgotten = 0
