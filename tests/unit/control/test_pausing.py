@@ -42,6 +42,18 @@ async def until(world: World, sandbox_id: SandboxId, status: Status) -> Sandbox:
     return row
 
 
+async def test_the_next_server_seals_what_the_last_one_left(world: World) -> None:
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        world.faults.fail("seal", UnavailableError("broken"))
+        await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+        await control.settled()
+    before = world.faults.passed["seal"]
+
+    async with world.server():
+        await world.faults.reached("seal", times=before + 1)
+
+
 async def test_a_paused_sandbox_comes_back_as_it_was_with_a_new_generation(
     world: World, control: Control
 ) -> None:
@@ -435,5 +447,6 @@ async def test_a_server_that_dies_anywhere_loses_no_byte(world: World, point: in
                 assert world.guest.configurations[created].generation == row.generation
         if (killed := told.get("killed")) is not None:
             assert rows[killed].status is Status.KILLED
+        await control.settled()
         await world.assert_agreement()
         assert await world.store.count_sandboxes(SandboxFilter(statuses=frozenset({Status.FAILED}))) <= 1

@@ -7,7 +7,6 @@ that fails, too, it is tried until it does not.
 """
 
 import asyncio
-import contextlib
 from dataclasses import replace
 
 import structlog
@@ -20,16 +19,14 @@ from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.reading import not_there
-from atoll.server.control.tasks import Tasks
+from atoll.server.control.sealing import Sealing
 from atoll.server.control.underway import Underway
 from atoll.server.domain.errors import (
     AtollError,
-    FailedPreconditionError,
-    NotFoundError,
     UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.sandbox import EndReason, Pause, Sandbox, Status, Target
+from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
@@ -52,7 +49,7 @@ class Checkpointing:
         clock: Clock,
         limits: ControlLimits,
         locks: Locks,
-        tasks: Tasks,
+        sealing: Sealing,
         underway: Underway,
         admission: Admission,
         killing: Killing,
@@ -65,7 +62,7 @@ class Checkpointing:
         self._clock = clock
         self._limits = limits
         self._locks = locks
-        self._tasks = tasks
+        self._sealing = sealing
         self._underway = underway
         self._admission = admission
         self._killing = killing
@@ -99,9 +96,7 @@ class Checkpointing:
             paused = await self._underway.settle(
                 row, lambda: self.settle(row, is_there=False), lambda: self._look_again(row)
             )
-        # Not where the server stops at this very moment.
-        with contextlib.suppress(UnavailableError):
-            self._tasks.job(f"seal {row.id}", lambda: self._seal(row.id, row.pause))
+        self._sealing.begin(row.pause.checkpoint)
         return paused
 
     async def settle(self, row: Sandbox, *, is_there: bool, ended: End | None = None) -> Sandbox:
@@ -163,17 +158,6 @@ class Checkpointing:
         async with self._locks.hold(row.id):
             await check_unchanged(self._store, row)
             return await self._look(row)
-
-    async def _seal(self, sandbox_id: SandboxId, pause: Pause | None) -> None:
-        """Compute checksums of what is large, which nobody waits for."""
-        assert pause is not None
-        try:
-            await self._runtime.seal(self._checkpoints.path(pause.checkpoint))
-        except (FailedPreconditionError, NotFoundError):
-            # Resumed or killed meanwhile, for the most part; a damaged one is refused when it is resumed.
-            log.info("checkpoint not sealed", sandbox_id=sandbox_id)
-        except AtollError as error:
-            log.warning("checkpoint not sealed", sandbox_id=sandbox_id, error=str(error))
 
     async def _forget_route(self, sandbox_id: SandboxId) -> None:
         try:

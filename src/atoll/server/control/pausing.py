@@ -26,6 +26,7 @@ from atoll.server.control.locks import Locks
 from atoll.server.control.reading import Reading, not_there
 from atoll.server.control.requests import Actor
 from atoll.server.control.restoring import Restoring
+from atoll.server.control.sealing import Sealing
 from atoll.server.control.tasks import Job, Tasks
 from atoll.server.control.underway import Underway
 from atoll.server.domain.checkpoint import CheckpointKind
@@ -78,6 +79,7 @@ class Pausing:
         limits: ControlLimits,
         locks: Locks,
         tasks: Tasks,
+        sealing: Sealing,
         admission: Admission,
         configuring: Configuring,
         killing: Killing,
@@ -101,7 +103,7 @@ class Pausing:
             clock=clock,
             limits=limits,
             locks=locks,
-            tasks=tasks,
+            sealing=sealing,
             underway=self._underway,
             admission=admission,
             killing=killing,

@@ -35,6 +35,7 @@ from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPa
 from atoll.server.control.reviving import Reviving
 from atoll.server.control.room import ALIVE
 from atoll.server.control.scheduling import Scheduling
+from atoll.server.control.sealing import Sealing
 from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.tasks import Tasks
 from atoll.server.control.volumes import Volumes
@@ -182,6 +183,7 @@ class Control:
             warming=warming,
         )
         self._reading = Reading(store=ports.store, limits=limits)
+        self._sealing = Sealing(runtime=ports.runtime, checkpoints=ports.checkpoints, tasks=self._tasks)
         self.pausing = Pausing(
             store=ports.store,
             api_keys=ports.api_keys,
@@ -193,6 +195,7 @@ class Control:
             limits=limits,
             locks=locks,
             tasks=self._tasks,
+            sealing=self._sealing,
             admission=admission,
             configuring=configuring,
             killing=self._killing,
@@ -210,6 +213,7 @@ class Control:
             limits=limits,
             locks=locks,
             tasks=self._tasks,
+            sealing=self._sealing,
             admission=admission,
             reading=self._reading,
             create=self.create,
@@ -297,6 +301,7 @@ class Control:
             self._tasks.run("schedule", self._scheduling.run)
             self._tasks.run("idle", self._idling.run)
             self._tasks.run("forget", self._forgetting.run)
+            self._tasks.run("seal", self._sealing.run)
             self.pool.start(self._tasks)
             self._open = True
         except BaseException:

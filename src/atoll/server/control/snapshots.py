@@ -20,6 +20,7 @@ from atoll.server.control.locks import Locks
 from atoll.server.control.reading import Reading, not_there
 from atoll.server.control.requests import Actor, CreateSandbox, MountWish
 from atoll.server.control.retrying import tried
+from atoll.server.control.sealing import Sealing
 from atoll.server.control.tasks import Job, Tasks
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
@@ -72,6 +73,7 @@ class Snapshots:
         limits: ControlLimits,
         locks: Locks,
         tasks: Tasks,
+        sealing: Sealing,
         admission: Admission,
         reading: Reading,
         create: Create,
@@ -85,6 +87,7 @@ class Snapshots:
         self._limits = limits
         self._locks = locks
         self._tasks = tasks
+        self._sealing = sealing
         self._admission = admission
         self._reading = reading
         self._create = create
@@ -265,8 +268,7 @@ class Snapshots:
             # The caller went away, and nobody else knows of it.
             job.cancel()
             raise
-        with contextlib.suppress(UnavailableError):
-            self._tasks.job(f"seal {ready.id}", lambda: self._seal(ready.id))
+        self._sealing.begin(ready.id)
         return ready
 
     async def _write(self, row: Sandbox, making: Snapshot, name: str | None) -> Snapshot:
@@ -308,11 +310,3 @@ class Snapshots:
         what = f"remove {snapshot_id}"
         with contextlib.suppress(UnavailableError):
             self._tasks.job(what, lambda: tried(self._clock, what, lambda: self._drop(snapshot_id)))
-
-    async def _seal(self, snapshot_id: SnapshotId) -> None:
-        """Compute checksums of what is large, which nobody waits for."""
-        try:
-            await self._runtime.seal(self._checkpoints.path(snapshot_id))
-        except AtollError as error:
-            # Deleted meanwhile, for the most part; a damaged one is refused when it is restored.
-            log.info("checkpoint not sealed", snapshot_id=snapshot_id, error=str(error))

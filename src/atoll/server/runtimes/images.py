@@ -141,9 +141,11 @@ def seal(directory: Path) -> Checkpoint:
         NotFoundError: there is no such checkpoint.
         FailedPreconditionError: it is damaged.
     """
-    checkpoint = read(directory)
+    checkpoint = read_manifest(directory)
     if all(file.sha256 is not None for file in checkpoint.files):
+        # So is what is only packed, and has no images here.
         return checkpoint
+    checkpoint = read(directory)
     try:
         files = tuple(
             file if file.sha256 is not None else replace(file, sha256=_sum(directory / file.name))
