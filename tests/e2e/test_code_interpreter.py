@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from e2b_code_interpreter import AsyncSandbox, Sandbox
 from e2b_code_interpreter.charts import LineChart
-from support import javascript
+from support import javascript, matrix
 from support.home import CACHE
 
 from atoll.server.domain.template import Template
@@ -216,18 +216,9 @@ async def test_the_async_client_is_content(interpreter: Sandbox, client_options:
 
 @pytest.mark.heavy
 def test_the_javascript_client_is_content(
-    interpreter_template: Template, client_options: dict[str, Any]
+    interpreter_template: Template, client_options: dict[str, Any], recorder: matrix.Recorder
 ) -> None:
-    node = javascript.node()
-    javascript.install()
-    done = subprocess.run(
-        [node, "--test", "--test-reporter=tap", "--test-timeout=120000", "code-interpreter.spec.mjs"],
-        cwd=javascript.FOLDER,
-        env=javascript.environment(client_options),
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+    done = javascript.examine("code-interpreter.spec.mjs", client_options, recorder)
 
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "# pass 7" in done.stdout
