@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-SIGNS = {"works": "✓", "refused": "refused", "untried": "-"}
+# From the best.
+SIGNS = {"works": "✓", "refused": "refused", "failed": "✗", "untried": "-"}
 HEAD = """# Which calls of E2B's clients work
 
 Written by `scripts/matrix.py` from what the tests in tests/e2e saw: every public method of PyPI
-`e2b` {version}, sync and async, then of the JavaScript client and the command line, against a real server.
+`e2b` {versions[e2b]} and `e2b-code-interpreter` {versions[e2b-code-interpreter]}, sync and async, then of the
+JavaScript clients and the command line, against a real server. What the code interpreter's clients inherit
+from `e2b` is listed there.
 
 - ✓: a test that passed made the call, and it returned.
 - refused: the server answers that it does not have this yet, with status 501.
+- ✗: tests make the call, but it returned in none that passed: it is to fail there, or it does not work.
 - -: no test makes the call yet; it may work or not.
 """
 
@@ -30,20 +34,24 @@ def main() -> int:
     if not found:
         print(f"{directory} is empty: run the tests in tests/e2e first", file=sys.stderr)
         return 1
-    seen = merged(found)
+    (ROOT / "docs" / "compatibility.md").write_text(page(merged(found)))
+    return 0
+
+
+def page(seen: dict[str, Any]) -> str:
+    """Write the page's text from what was seen."""
     nouns: dict[str, list[str]] = defaultdict(list)
     for call, clients in seen["calls"].items():
         noun, _, name = call.rpartition(".")
         cells = [SIGNS[clients[client]] if client in clients else "" for client in ("sync", "async")]
         nouns[noun].append(f"| `{name}` | {cells[0]} | {cells[1]} |")
-    text = HEAD.format(version=seen["e2b"])
+    text = HEAD.format(versions=seen["versions"])
     for noun, rows in nouns.items():
         text += "\n".join([f"\n## {noun}\n", "| call | sync | async |", "|---|---|---|", *rows, ""])
     for client, calls in seen["others"].items():
         text += f"\n# {client}\n\n| call | |\n|---|---|\n"
         text += "".join(f"| `{call}` | {SIGNS[verdict]} |\n" for call, verdict in calls.items())
-    (ROOT / "docs" / "compatibility.md").write_text(text)
-    return 0
+    return text
 
 
 def merged(found: list[dict[str, Any]]) -> dict[str, Any]:

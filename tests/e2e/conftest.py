@@ -1,4 +1,4 @@
-"""Every test here also tells docs/compatibility.md which calls of E2B's client work."""
+"""Every test here also tells docs/compatibility.md which calls of E2B's clients work."""
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ RESULTS = ROOT / "build" / "compatibility"
 
 @pytest.fixture(scope="session", autouse=True)
 def recorder(worker_id: str) -> Iterator[matrix.Recorder]:
-    """Watch the client's calls; what they showed is in build/compatibility/ afterwards, a file a process."""
+    """Watch the clients' calls; what they showed is in build/compatibility/ afterwards, a file a process."""
     for recording in matrix.recorded():
         yield recording
         recording.save(RESULTS / f"{worker_id}.json")
@@ -24,6 +24,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     recording = getattr(item, "funcargs", {}).get("recorder")
-    if recording is not None and report.when == "call":
+    # A test whose fixtures fail is not called; what they did is not the next test's.
+    if recording is not None and (report.when == "call" or (report.when == "setup" and not report.passed)):
         recording.test_ended(passed=report.passed)
     return report

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from e2b_code_interpreter import AsyncSandbox, Sandbox
 from e2b_code_interpreter.charts import LineChart
-from support import javascript
+from support import javascript, matrix
 from support.home import CACHE
 
 from atoll.server.domain.template import Template
@@ -67,6 +67,20 @@ def test_variables_of_the_sandbox_are_there_and_those_of_one_cell_only_in_it(int
     assert interpreter.run_code(show).text == "['by create', None]"
 
 
+def test_a_fresh_sandbox_has_contexts_for_python_and_javascript(
+    interpreter_template: Template, client_options: dict[str, Any]
+) -> None:
+    with Sandbox.create(timeout=300, **client_options) as live:
+        fresh = live.list_code_contexts()
+        found = [(one.language, one.cwd) for one in fresh]
+        answers = [live.run_code("6 * 7", context=one).text for one in fresh]
+        after = live.list_code_contexts()
+
+    assert found == [("python", "/home/user"), ("javascript", "/home/user")]
+    assert answers == ["42", "42"]
+    assert [one.id for one in after] == [one.id for one in fresh]
+
+
 def test_contexts_are_apart(interpreter: Sandbox) -> None:
     interpreter.commands.run("mkdir -p /tmp/elsewhere")
     context = interpreter.create_code_context(cwd="/tmp/elsewhere")
@@ -102,6 +116,19 @@ def test_a_plot_is_a_picture_and_data(interpreter: Sandbox) -> None:
     assert (result.chart.title, result.chart.x_label) == ("T", "X (s)")
     (line,) = result.chart.elements
     assert [tuple(point) for point in line.points] == [(1, 4), (2, 5), (3, 6)]
+
+
+def test_a_picture_that_is_saved_to_a_path_is_displayed(interpreter: Sandbox) -> None:
+    execution = interpreter.run_code(
+        "import io\nfrom PIL import Image\npicture = Image.new('RGB', (4, 4), 'red')\n"
+        "picture.save('/tmp/a.jpg')\npicture.save(io.BytesIO(), 'PNG')"
+    )
+
+    (result,) = execution.results
+    assert result.png is not None
+    assert result.png.startswith("iVBOR")
+    assert not result.is_main_result
+    assert interpreter.files.read("/tmp/a.jpg", format="bytes")[:2] == b"\xff\xd8"
 
 
 def test_a_data_frame_is_data(interpreter: Sandbox) -> None:
@@ -195,10 +222,14 @@ def test_javascript_and_typescript_are_spoken(interpreter: Sandbox) -> None:
 def test_r_and_java_are_spoken(interpreter: Sandbox) -> None:
     r = interpreter.run_code("cat(6 * 7, Sys.getenv('MINE'))", language="r", envs={"MINE": "r"})
     java = interpreter.run_code("int n = 6; n * 7", language="java")
+    show = 'System.getenv("GIVEN") + System.getenv("MINE")'
+    with_mine = interpreter.run_code(show, language="java", envs={"GIVEN": "else", "MINE": "a 'q' \"r\"\n"})
+    after = interpreter.run_code(show, language="java")
     wrong = interpreter.run_code("stop('no')", language="r").error
 
     assert "".join(r.logs.stdout) == "42 r"
     assert java.text == "42"
+    assert (with_mine.text, after.text) == ("elsea 'q' \"r\"\n", "by createnull")
     assert wrong is not None
 
 
@@ -216,18 +247,9 @@ async def test_the_async_client_is_content(interpreter: Sandbox, client_options:
 
 @pytest.mark.heavy
 def test_the_javascript_client_is_content(
-    interpreter_template: Template, client_options: dict[str, Any]
+    interpreter_template: Template, client_options: dict[str, Any], recorder: matrix.Recorder
 ) -> None:
-    node = javascript.node()
-    javascript.install()
-    done = subprocess.run(
-        [node, "--test", "--test-reporter=tap", "--test-timeout=120000", "code-interpreter.spec.mjs"],
-        cwd=javascript.FOLDER,
-        env=javascript.environment(client_options),
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+    done = javascript.examine("code-interpreter.spec.mjs", client_options, recorder)
 
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "# pass 7" in done.stdout

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +11,16 @@ from support import javascript, matrix
 TESTS = sorted(javascript.FOLDER.glob("*.test.mjs"))
 
 
-@pytest.fixture(scope="module")
-def node() -> str:
-    program = javascript.node()
-    javascript.install()
-    return program
-
-
 @pytest.mark.parametrize("file", TESTS, ids=lambda path: path.name)
 def test_the_javascript_client_is_content(
-    node: str, file: Path, client_options: dict[str, Any], tmp_path: Path, recorder: matrix.Recorder
+    file: Path, client_options: dict[str, Any], recorder: matrix.Recorder
 ) -> None:
-    watching = {
-        "NODE_OPTIONS": f"--import={javascript.FOLDER / 'record.mjs'}",
-        "ATOLL_CALLS": str(tmp_path / "calls"),
-    }
-    done = subprocess.run(
-        [node, "--test", "--test-reporter=tap", "--test-timeout=120000", file],
-        cwd=javascript.FOLDER,
-        env=javascript.environment(client_options) | watching,
-        capture_output=True,
-        text=True,
-        timeout=290,
-    )
+    done = javascript.examine(file.name, client_options, recorder)
 
     counts = {name: int(number) for name, number in re.findall(r"^# (\w+) (\d+)$", done.stdout, re.M)}
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert counts["pass"] == counts["tests"] >= 8
     assert counts["skipped"] == 0
-    client = f"npm e2b {javascript.version('e2b')}"
-    for told in tmp_path.glob("calls.*"):
-        calls = json.loads(told.read_text())
-        recorder.knows(client, calls["all"])
-        for call, outcome in calls["seen"].items():
-            recorder.saw(client, call, outcome)
 
 
 def test_every_test_file_is_tried() -> None:

@@ -34,6 +34,8 @@ class E2bCli:
             self._recorder.saw(self._client, named, matrix.WORKS)
         elif "501" in told and "not available" in told:
             self._recorder.saw(self._client, named, matrix.REFUSED)
+        else:
+            self._recorder.saw(self._client, named, matrix.FAILED)
 
     def _verbs(self) -> Iterator[str]:
         """Read what there is from the help of each group."""

@@ -6,14 +6,20 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support import matrix
+
 FOLDER = Path(__file__).parents[1] / "clients" / "js"
 # What the clients ask for.
 OLDEST_NODE = (20, 18, 1)
+# What a file of tests may take.
+MOST_S = 280
 
 
 def environment(client_options: dict[str, Any]) -> dict[str, str]:
@@ -58,3 +64,46 @@ def version(package: str) -> str:
     """Read which version of a client is installed."""
     found: str = json.loads((FOLDER / "node_modules" / package / "package.json").read_text())["version"]
     return found
+
+
+def examine(
+    file: str,
+    client_options: dict[str, Any],
+    recorder: matrix.Recorder,
+    extra: Mapping[str, str] | None = None,
+) -> "subprocess.CompletedProcess[str]":
+    """
+    Run a file of tests of the clients, and tell docs/compatibility.md which calls it made.
+
+    Args:
+        file: its name in *FOLDER*.
+        client_options: the home's, as the Python clients take them.
+        recorder: learns how the calls ended.
+        extra: what else the file finds in its environment.
+    """
+    program = node()
+    install()
+    with tempfile.TemporaryDirectory() as folder:
+        watching = {
+            "NODE_OPTIONS": f"--import={FOLDER / 'record.mjs'}",
+            "ATOLL_CALLS": str(Path(folder) / "calls"),
+        }
+        done = subprocess.run(
+            [program, "--test", "--test-reporter=tap", "--test-timeout=120000", file],
+            cwd=FOLDER,
+            env=environment(client_options) | watching | (extra or {}),
+            capture_output=True,
+            text=True,
+            timeout=MOST_S,
+        )
+        for told in Path(folder).iterdir():
+            _tell(recorder, json.loads(told.read_text()))
+    return done
+
+
+def _tell(recorder: matrix.Recorder, packages: dict[str, Any]) -> None:
+    for package, calls in packages.items():
+        client = f"npm {package} {version(package)}"
+        recorder.knows(client, calls["all"])
+        for call, outcome in calls["seen"].items():
+            recorder.saw(client, call, outcome)

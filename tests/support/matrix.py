@@ -1,8 +1,9 @@
 """
 Watches which calls of the released clients the tests make, and how they end, for docs/compatibility.md.
 
-Every public method of the client's classes is wrapped for the time of the tests. A call counts as working
-when it returned in a test that passed, and as refused when it was only ever answered with "not available".
+Every public method of the clients' classes is wrapped for the time of the tests. A call counts as working
+when it returned in a test that passed, as refused when it was only ever answered with "not available", and
+as failed when tests made it and it did neither.
 """
 
 import functools
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import e2b
+import e2b_code_interpreter
 
 # What users hold; "Sandbox" and "AsyncSandbox" are one row, in two columns.
 SYNC: dict[str, type[Any]] = {
@@ -30,6 +32,7 @@ SYNC: dict[str, type[Any]] = {
     "Template": e2b.Template,
     "Volume": e2b.Volume,
     "Secret": e2b.Secret,
+    "e2b_code_interpreter.Sandbox": e2b_code_interpreter.Sandbox,
 }
 ASYNC: dict[str, type[Any]] = {
     "Sandbox": e2b.AsyncSandbox,
@@ -44,15 +47,21 @@ ASYNC: dict[str, type[Any]] = {
     "Template": e2b.AsyncTemplate,
     "Volume": e2b.AsyncVolume,
     "Secret": e2b.AsyncSecret,
+    "e2b_code_interpreter.Sandbox": e2b_code_interpreter.AsyncSandbox,
 }
 CLIENTS = {"sync": SYNC, "async": ASYNC}
-WORKS, REFUSED, UNTRIED = "works", "refused", "untried"
+PACKAGES = ("e2b", "e2b-code-interpreter")
+WORKS, REFUSED, FAILED, UNTRIED = "works", "refused", "failed", "untried"
 
 
 def calls(owner: type[Any]) -> list[str]:
-    """List the public methods of a client's class, its own and inherited ones."""
+    """List the public methods of a client's class; not those inherited from another that has rows."""
+    listed = {id(one) for classes in CLIENTS.values() for one in classes.values()}
+    above = [base for base in owner.__mro__[1:] if id(base) in listed]
     names = []
     for name in dir(owner):
+        if name not in vars(owner) and any(hasattr(base, name) for base in above):
+            continue
         found = inspect.getattr_static(owner, name)
         if not name.startswith("_") and not isinstance(found, property) and callable(getattr(owner, name)):
             names.append(name)
@@ -88,10 +97,9 @@ class Recorder:
                 delattr(owner, name)
 
     def test_ended(self, *, passed: bool) -> None:
-        """Keep what a test called, if it passed."""
-        if passed:
-            for call, outcomes in self._now.items():
-                self._seen[call] |= outcomes
+        """Keep what a test called; what returned in a test that failed has not been shown to work."""
+        for call, outcomes in self._now.items():
+            self._seen[call] |= outcomes if passed else {FAILED}
         self._now.clear()
 
     def knows(self, client: str, calls: Iterable[str]) -> None:
@@ -107,6 +115,8 @@ class Recorder:
             self._now[client, call].add(WORKS)
         elif "501" in str(error) and "not available" in str(error):
             self._now[client, call].add(REFUSED)
+        else:
+            self._now[client, call].add(FAILED)
 
     def save(self, path: Path) -> None:
         """Write what was seen, and what there is."""
@@ -123,14 +133,14 @@ class Recorder:
             client: {call: _verdict(self._seen.get((client, call), set())) for call in sorted(calls)}
             for client, calls in sorted(self._others.items())
         }
+        versions = {package: version(package) for package in PACKAGES}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"e2b": version("e2b"), "calls": rows, "others": others}))
+        path.write_text(json.dumps({"versions": versions, "calls": rows, "others": others}))
 
 
 def _verdict(outcomes: set[str]) -> str:
-    if WORKS in outcomes:
-        return WORKS
-    return REFUSED if REFUSED in outcomes else UNTRIED
+    """Take the best of how a call ended."""
+    return next((outcome for outcome in (WORKS, REFUSED, FAILED) if outcome in outcomes), UNTRIED)
 
 
 class _Watched:

@@ -1,25 +1,29 @@
-// Watches which calls of the client the tests make, for docs/compatibility.md: loaded before them.
+// Watches which calls of the clients the tests make, for docs/compatibility.md: loaded before them.
 //
-// Writes $ATOLL_CALLS.<pid>: what there is, and what returned or was refused as not available.
+// Writes $ATOLL_CALLS.<pid>: for each package what there is, and what returned, was refused as not available, or failed.
 
 import { writeFileSync } from 'node:fs'
 
+import * as interpreter from '@e2b/code-interpreter'
 import * as e2b from 'e2b'
 
 // Their own, which their types hide from users.
-const INTERNAL = /^_|^constructor$|^resolve|^(create|connect|fork)Sandbox$|^fileUrl$/
-const all = new Set()
-const seen = {}
+const INTERNAL =
+  /^_|^constructor$|^resolve|^(create|connect|fork)Sandbox$|^fileUrl$|^getJupyterRequestUrl$|^handleRequestError$/
+// From the best.
+const ENDS = ['works', 'refused', 'failed']
+const E2B = { all: new Set(), seen: {} }
+const INTERPRETER = { all: new Set(), seen: {} }
 
-function ended(call, error) {
-  if (!error) seen[call] = 'works'
-  else if (/501.*not available/.test(String(error))) seen[call] ??= 'refused'
+function ended({ seen }, call, failed, error) {
+  const end = !failed ? 'works' : /501.*not available/.test(String(error)) ? 'refused' : 'failed'
+  if (!(call in seen) || ENDS.indexOf(end) < ENDS.indexOf(seen[call])) seen[call] = end
 }
 
-function watch(owner, name, call) {
+function watch(client, owner, name, call) {
   const found = Object.getOwnPropertyDescriptor(owner, name)
   if (typeof found?.value !== 'function' || INTERNAL.test(name)) return
-  all.add(call)
+  client.all.add(call)
   const inner = found.value
   Object.defineProperty(owner, name, {
     ...found,
@@ -28,20 +32,20 @@ function watch(owner, name, call) {
       try {
         result = inner.apply(this, given)
       } catch (error) {
-        ended(call, error)
+        ended(client, call, true, error)
         throw error
       }
       if (typeof result?.then !== 'function') {
-        ended(call)
+        ended(client, call, false)
         meet(result)
         return result
       }
       result.then(
         (value) => {
-          ended(call)
+          ended(client, call, false)
           meet(value)
         },
-        (error) => ended(call, error),
+        (error) => ended(client, call, true, error),
       )
       return result
     },
@@ -54,11 +58,16 @@ const met = new Set()
 function watchClass(noun, owner) {
   if (met.has(owner)) return
   met.add(owner)
-  for (let level = owner; level && level !== Function.prototype; level = Object.getPrototypeOf(level)) {
-    const own = Object.getOwnPropertyNames(level).filter((name) => !['length', 'name', 'prototype'].includes(name))
-    for (const name of own) watch(level, name, `${noun}.${name}`)
-    for (const name of Object.getOwnPropertyNames(level.prototype ?? {})) watch(level.prototype, name, `${noun}.${name}`)
-  }
+  for (let level = owner; level && level !== Function.prototype; level = Object.getPrototypeOf(level))
+    watchOwn(E2B, noun, level)
+}
+
+/** Watch what a class has of its own. */
+function watchOwn(client, noun, owner) {
+  const own = Object.getOwnPropertyNames(owner).filter((name) => !['length', 'name', 'prototype'].includes(name))
+  for (const name of own) watch(client, owner, name, `${noun}.${name}`)
+  const methods = Object.getOwnPropertyNames(owner.prototype ?? {})
+  for (const name of methods) watch(client, owner.prototype, name, `${noun}.${name}`)
 }
 
 /** Watch what a call returned, if it is of a class that users hold and cannot name. */
@@ -72,8 +81,12 @@ function meet(value) {
 
 for (const noun of ['Sandbox', 'Volume', 'Secret', 'SandboxPaginator'])
   if (e2b[noun]) watchClass(noun, e2b[noun])
+// The rest of it is inherited: e2b's.
+watchOwn(INTERPRETER, 'Sandbox', interpreter.Sandbox)
 
 process.on('exit', () => {
-  if (process.env.ATOLL_CALLS)
-    writeFileSync(`${process.env.ATOLL_CALLS}.${process.pid}`, JSON.stringify({ all: [...all], seen }))
+  if (!process.env.ATOLL_CALLS) return
+  const told = ({ all, seen }) => ({ all: [...all], seen })
+  const packages = { e2b: told(E2B), '@e2b/code-interpreter': told(INTERPRETER) }
+  writeFileSync(`${process.env.ATOLL_CALLS}.${process.pid}`, JSON.stringify(packages))
 })

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from e2b import AsyncSecret, Sandbox, Secret
 from e2b.exceptions import RateLimitException, SecretException, SecretNotFoundException
-from support import javascript
+from support import javascript, matrix
 from support.home import ATOLL, LiveHome, fresh_home
 from support.web_world import PASSWORD, PROXY, RESOLVER, SERVERS, USER, WebWorld, web_world
 
@@ -195,18 +195,9 @@ def test_names_of_any_kind_are_found_again_through_the_edge(home: LiveHome, name
             verb(name, **options)
 
 
-def test_the_javascript_client_does_the_same(home: LiveHome) -> None:
-    node = javascript.node()
-    javascript.install()
+def test_the_javascript_client_does_the_same(home: LiveHome, recorder: matrix.Recorder) -> None:
     world = {"SERVER": SERVERS, "PROXY": PROXY, "PROXY_USER": USER, "PROXY_PASSWORD": PASSWORD}
-    done = subprocess.run(
-        [node, "--test", "--test-reporter=tap", "--test-timeout=120000", "network.mjs"],
-        cwd=javascript.FOLDER,
-        env=javascript.environment(home.client_options) | world,
-        capture_output=True,
-        text=True,
-        timeout=290,
-    )
+    done = javascript.examine("network.mjs", home.client_options, recorder, world)
 
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "# pass 3" in done.stdout

@@ -1,7 +1,6 @@
 """The released clients give sandboxes tokens that prove to others who calls; the sandbox never sees them."""
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ import jwt
 import pytest
 from e2b import AsyncSandbox, Sandbox, Secret
 from e2b.exceptions import InvalidArgumentException, SandboxException
-from support import javascript
+from support import javascript, matrix
 from support.home import LiveHome, fresh_home
 from support.web_world import RESOLVER, WebWorld, web_world
 
@@ -144,17 +143,8 @@ def test_wrong_identities_are_refused(options: dict[str, Any]) -> None:
         Sandbox.create("base", network=NETWORK, **options)
 
 
-def test_the_javascript_client_does_the_same(home: LiveHome) -> None:
-    node = javascript.node()
-    javascript.install()
-    done = subprocess.run(
-        [node, "--test", "--test-reporter=tap", "--test-timeout=120000", "identity.mjs"],
-        cwd=javascript.FOLDER,
-        env=javascript.environment(home.client_options),
-        capture_output=True,
-        text=True,
-        timeout=290,
-    )
+def test_the_javascript_client_does_the_same(home: LiveHome, recorder: matrix.Recorder) -> None:
+    done = javascript.examine("identity.mjs", home.client_options, recorder)
 
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "# pass 2" in done.stdout

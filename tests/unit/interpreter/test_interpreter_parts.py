@@ -139,6 +139,18 @@ def test_a_value_reaches_bash_and_python_as_it_is() -> None:
     assert json.loads(by_bash.stdout) == json.loads(by_python.stdout) == [NASTY, False]
 
 
+def test_java_s_environment_is_changed_where_it_is_kept_and_its_kernel_lets_it() -> None:
+    changes = part("languages").find("java").environment({"A": NASTY, "B": None}).split("\n")
+    opened = json.loads((SOURCE / "kernels/java/kernel.json").read_text())["argv"]
+
+    assert [change[0] + change[-1] for change in changes] == ["{}", "{}"]
+    assert f'.put("A", {json.dumps(NASTY)}); System.setProperty("A", {json.dumps(NASTY)});' in changes[0]
+    assert '.remove("B"); System.clearProperty("B");' in changes[1]
+    for package in ("java.lang", "java.util"):
+        assert f'forName("{package}.' in changes[0]
+        assert f"java.base/{package}=ALL-UNNAMED" in opened
+
+
 def test_languages_are_found_by_what_people_call_them() -> None:
     languages = part("languages")
 

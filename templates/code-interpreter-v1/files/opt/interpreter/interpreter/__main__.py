@@ -6,7 +6,7 @@ from typing import Any
 
 import uvicorn
 
-from interpreter import languages, limits
+from interpreter import limits
 from interpreter.app import make_app
 from interpreter.contexts import Contexts
 
@@ -33,9 +33,7 @@ async def main() -> None:
     # Ctrl+C for the kernels is none for their server.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     contexts = Contexts()
-    python = languages.find("python")
-    assert python is not None
-    await contexts.own(python)
+    await contexts.prepare()
     config = uvicorn.Config(
         make_app(contexts),
         host="0.0.0.0",  # noqa: S104  the doors of a sandbox are the host's

@@ -19,7 +19,9 @@ class Context:
         self.id = str(uuid.uuid4())
         self.language = language
         self.cwd = cwd
+        # None until the first cell, or `start`.
         self._kernel: Kernel | None = None
+        self._tried = False
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._removed = False
@@ -60,6 +62,7 @@ class Context:
         if self._kernel is not None:
             await self._kernel.kill()
         self._kernel = None
+        self._tried = True
         kernel = Kernel(self.language, self.cwd)
         await kernel.start()
         self._kernel = kernel
@@ -106,7 +109,8 @@ class Context:
         """Return a kernel that runs, and tell the client if it is another one than last time."""
         kernel = self._kernel
         if kernel is None or kernel.ended.is_set():
-            self._untold = kernel.how if kernel is not None else "it did not start"
+            if self._tried:
+                self._untold = kernel.how if kernel is not None else "it did not start"
             kernel = await self._renew()
         if self._untold:
             told = (

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from interpreter import limits
+from interpreter import languages, limits
 from interpreter.context import Context
 from interpreter.languages import Language
 
@@ -18,7 +18,7 @@ class Contexts:
 
     def __init__(self) -> None:
         self._all: dict[str, Context] = {}
-        # The one that code runs in which names a language only; made when somebody asks for it.
+        # The one that code runs in which names a language only; most are made when somebody asks for it.
         self._own: dict[str, Context] = {}
         self._making = asyncio.Lock()
 
@@ -29,6 +29,20 @@ class Contexts:
     def get(self, context_id: str) -> Context | None:
         """Find a context by its id."""
         return self._all.get(context_id)
+
+    async def prepare(self) -> None:
+        """
+        Make what every sandbox has from its beginning: contexts for Python and JavaScript.
+
+        Python's kernel runs. JavaScript's starts with its first cell: most sandboxes would pay for it, and
+        never use it.
+
+        Raises:
+            KernelEndedError: Python's kernel does not start.
+        """
+        await self.own(_named("python"))
+        javascript = Context(_named("javascript"), HOME)
+        self._all[javascript.id] = self._own[javascript.language.name] = javascript
 
     async def create(self, language: Language, cwd: str = HOME) -> Context:
         """
@@ -67,3 +81,9 @@ class Contexts:
         """End all contexts."""
         for context in self.list():
             await self.remove(context)
+
+
+def _named(name: str) -> Language:
+    language = languages.find(name)
+    assert language is not None
+    return language

@@ -50,6 +50,21 @@ def _deno(name: str) -> Language:
     )
 
 
+def _java(change: str, also: str) -> str:
+    """
+    Write a block that changes the map behind System.getenv, and a property, and leaves no name.
+
+    A Java program has no call for the first: kernel.json opens the two packages whose fields these are.
+    """
+    return (
+        '{ var shown = Class.forName("java.lang.ProcessEnvironment")'
+        '.getDeclaredField("theUnmodifiableEnvironment");'
+        ' var inner = Class.forName("java.util.Collections$UnmodifiableMap").getDeclaredField("m");'
+        " shown.setAccessible(true); inner.setAccessible(true);"
+        f" ((java.util.Map<String, String>) inner.get(shown.get(null))).{change}; System.{also}; }}"
+    )
+
+
 # Only what is there: loading a module would cost every kernel. The generators that a program made for itself,
 # numpy's default_rng() say, are its own affair.
 _PYTHON_RESEED = """
@@ -88,12 +103,13 @@ _LANGUAGES = {
             lambda key: f"invisible(Sys.unsetenv({_quoted(key)}))",
             "set.seed(NULL)",
         ),
-        # A Java program cannot change its environment; properties are what it has instead.
         Language(
             "java",
             "java",
-            lambda key, value: f"System.setProperty({_quoted(key)}, {_quoted(value)});",
-            lambda key: f"System.clearProperty({_quoted(key)});",
+            lambda key, value: _java(
+                f"put({_quoted(key)}, {_quoted(value)})", f"setProperty({_quoted(key)}, {_quoted(value)})"
+            ),
+            lambda key: _java(f"remove({_quoted(key)})", f"clearProperty({_quoted(key)})"),
         ),
     )
 }

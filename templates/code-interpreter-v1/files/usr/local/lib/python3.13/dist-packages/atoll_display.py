@@ -1,14 +1,15 @@
 """
-What the Python kernel does beside IPython's own: it shows the data of charts and of DataFrames, and sends
-what is printed in pieces.
+What the Python kernel does beside IPython's own: it shows the data of charts and of DataFrames, and pictures
+that are saved, and sends what is printed in pieces.
 
 An extension of IPython, loaded when the kernel starts. It imports nothing that code may not need: it waits
-until somebody imports pandas or matplotlib.
+until somebody imports pandas, matplotlib or Pillow.
 """
 
 import json
 import sys
 
+import atoll_pictures
 from ipykernel.iostream import OutStream
 from IPython.core.formatters import BaseFormatter
 from traitlets import ObjectName, Unicode
@@ -82,10 +83,11 @@ def _sent_in_pieces(stream):
 
 
 def load_ipython_extension(shell):
-    """Add the formatters, and bound what is printed at once."""
+    """Add the formatters, show what is saved, and bound what is printed at once."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, OutStream):
             _sent_in_pieces(stream)
+    atoll_pictures.watch(shell)
     formatters = shell.display_formatter.formatters
     formatters["e2b/data"] = DataFormatter(parent=shell.display_formatter)
     formatters["e2b/chart"] = ChartFormatter(parent=shell.display_formatter)

@@ -1,0 +1,140 @@
+"""The interpreter's contexts, with kernels that are played: Jupyter is in the template only."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SOURCE = Path(__file__).parents[3] / "templates/code-interpreter-v1/files/opt/interpreter"
+
+
+class KernelEndedError(Exception):
+    """As the real one's."""
+
+
+class Done:
+    """A request that is over."""
+
+    def __init__(self) -> None:
+        self.flooded = asyncio.Event()
+        self.abandoned = False
+
+
+class FakeKernel:
+    """Says what it was asked to run."""
+
+    started: list[str]
+    broken: set[str]
+
+    def __init__(self, language: Any, cwd: str) -> None:
+        self._language = language
+        self.cwd = cwd
+        self.ended = asyncio.Event()
+        self.how = ""
+
+    async def start(self) -> None:
+        if self._language.name in self.broken:
+            raise KernelEndedError("exit code 1")
+        self.started.append(self._language.name)
+
+    def execute(self, code: str, put: Any, *, silent: bool = False) -> Done:
+        put({"type": "stdout", "text": code})
+        return Done()
+
+    async def done(self, request: Done) -> None:
+        pass
+
+    async def kill(self) -> None:
+        self.ended.set()
+
+
+@pytest.fixture(autouse=True)
+def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeKernel]]:
+    """Have the parts import a kernel that needs no Jupyter; they are imported anew, and forgotten."""
+    others = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "interpreter"}
+    for name in others:
+        del sys.modules[name]
+    module: Any = ModuleType("interpreter.kernel")
+    module.Kernel, module.KernelEndedError, module.Request = FakeKernel, KernelEndedError, Done
+    monkeypatch.syspath_prepend(str(SOURCE))
+    sys.modules["interpreter.kernel"] = module
+    FakeKernel.started, FakeKernel.broken = [], set()
+    yield FakeKernel
+    for name in [name for name in sys.modules if name.split(".")[0] == "interpreter"]:
+        del sys.modules[name]
+    sys.modules.update(others)
+
+
+def part(name: str) -> Any:
+    return import_module(f"interpreter.{name}")
+
+
+def language(name: str) -> Any:
+    return part("languages").find(name)
+
+
+async def told(context: Any, code: str) -> list[tuple[str, str]]:
+    """Run code, and return kind and text of what its client is told before the end."""
+    items = [item async for batch in context.run(code, {}) for item in batch]
+    return [(item["type"], item.get("text", item.get("name"))) for item in items[:-1]]
+
+
+async def test_a_fresh_sandbox_has_contexts_for_python_and_javascript_and_one_kernel(
+    kernels: type[FakeKernel],
+) -> None:
+    contexts = part("contexts").Contexts()
+    await contexts.prepare()
+
+    shown = [context.describe() for context in contexts.list()]
+    assert [(one["language"], one["cwd"]) for one in shown] == [
+        ("python", "/home/user"),
+        ("javascript", "/home/user"),
+    ]
+    assert kernels.started == ["python"]
+
+
+async def test_a_listed_context_gets_its_kernel_with_its_first_cell_and_says_nothing_of_it(
+    kernels: type[FakeKernel],
+) -> None:
+    contexts = part("contexts").Contexts()
+    await contexts.prepare()
+    _, listed = contexts.list()
+
+    assert await contexts.own(language("js")) is listed
+    assert await told(listed, "1") == [("stdout", "1")]
+    assert await told(listed, "2") == [("stdout", "2")]
+    assert kernels.started == ["python", "javascript"]
+    assert len(contexts.list()) == 2
+
+
+async def test_a_listed_context_is_restarted_and_removed_like_any_other(kernels: type[FakeKernel]) -> None:
+    contexts = part("contexts").Contexts()
+    await contexts.prepare()
+    _, listed = contexts.list()
+    await listed.restart()
+    assert kernels.started == ["python", "javascript"]
+
+    await contexts.remove(listed)
+    assert [context.language.name for context in contexts.list()] == ["python"]
+    another = await contexts.own(language("js"))
+    assert another.id != listed.id
+    assert kernels.started == ["python", "javascript", "javascript"]
+
+
+async def test_a_kernel_that_did_not_start_is_told_of_when_it_does(kernels: type[FakeKernel]) -> None:
+    contexts = part("contexts").Contexts()
+    await contexts.prepare()
+    _, listed = contexts.list()
+    kernels.broken = {"javascript"}
+
+    assert await told(listed, "1") == [("error", "KernelNotStarted")]
+    kernels.broken = set()
+    (kind, text), answer = await told(listed, "2")
+    assert (kind, answer) == ("stderr", ("stdout", "2"))
+    assert "it did not start" in text
+    assert await told(listed, "3") == [("stdout", "3")]
