@@ -87,6 +87,20 @@ func serverAwayFor(id string) *problem {
 	}
 }
 
+// refusedBy says in the server's words why a sandbox was not woken. To clients 409 means that it is in transition, or
+// that a directory exists already; what a sandbox's state forbids is a resume that is denied.
+func refusedBy(refused *serverRefusal, id string) *problem {
+	told := &problem{SandboxID: id, Message: refused.message, Code: refused.status, definite: true}
+	switch {
+	case refused.status == http.StatusConflict:
+		told.Code = http.StatusForbidden
+	case refused.mayPass():
+		// Not 502, which tells clients that there is no such sandbox.
+		told.Code, told.retryAfter, told.definite = http.StatusServiceUnavailable, 1, false
+	}
+	return told
+}
+
 var page = template.Must(template.New("problem").Parse(`<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{.Message}}</title></head>
 <body style="font-family: sans-serif; margin: 4em auto; max-width: 40em">

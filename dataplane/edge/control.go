@@ -25,6 +25,21 @@ var (
 	errServerAway = errors.New("the server does not answer")
 )
 
+// serverRefusal is an answer of the server that is none of those that were asked for: it does not wake a sandbox, say.
+type serverRefusal struct {
+	status  int
+	message string
+}
+
+func (r *serverRefusal) Error() string {
+	return fmt.Sprintf("the server answered %d: %s", r.status, r.message)
+}
+
+// mayPass: it is what a server says that is starting or ending, or that could not do it now.
+func (r *serverRefusal) mayPass() bool {
+	return r.status == http.StatusBadGateway || r.status == http.StatusServiceUnavailable
+}
+
 // mostAnswer is the length of the longest answer: ten rules of twenty headers of 2 KB, or as many secrets of 64 KB.
 const mostAnswer = 32 << 20
 
@@ -160,18 +175,25 @@ func (c *control) volume(ctx context.Context, id, token string) (string, error) 
 	return directory, err
 }
 
-// patiently asks again while the server does not answer, for a bounded time: questions change nothing, so they may be
-// asked twice.
+// patiently asks again while the server does not answer, or could not do it now, for a bounded time: questions change
+// nothing, so they may be asked twice. What it refuses otherwise, it would refuse again. An error that is errServerAway
+// may be a refusal, too: the last one.
 func patiently[T any](ctx context.Context, limits *Limits, ask func() (T, error)) (found T, err error) {
 	patience := time.Now().Add(limits.ServerAway)
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
-		if found, err = ask(); err == nil || errors.Is(err, errNotFound) {
+		if found, err = ask(); err == nil || isSettled(err) {
 			return found, err
 		}
 		if ctx.Err() != nil || time.Now().Add(pause).After(patience) || wait(ctx, pause) != nil {
 			return found, fmt.Errorf("%w: %w", errServerAway, err)
 		}
 	}
+}
+
+// isSettled: the same question would get the same answer.
+func isSettled(err error) bool {
+	var refused *serverRefusal
+	return errors.Is(err, errNotFound) || (errors.As(err, &refused) && !refused.mayPass())
 }
 
 func (c *control) ask(ctx context.Context, method, path string, question []byte) ([]byte, error) {
@@ -200,8 +222,18 @@ func (c *control) ask(ctx context.Context, method, path string, question []byte)
 		// The form of ids was checked here; one that the server finds malformed names nothing either.
 		return nil, errNotFound
 	default:
-		return nil, fmt.Errorf("the server answered %s", response.Status)
+		return nil, parseRefusal(response.StatusCode, body)
 	}
+}
+
+func parseRefusal(status int, body []byte) *serverRefusal {
+	var fields struct {
+		Message string `json:"message"`
+	}
+	if err := json.Unmarshal(body, &fields); err != nil || fields.Message == "" {
+		fields.Message = http.StatusText(status)
+	}
+	return &serverRefusal{status: status, message: fields.Message}
 }
 
 func parseID(body []byte) (string, error) {

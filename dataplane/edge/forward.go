@@ -203,11 +203,14 @@ func (f *forwarder) judge(ctx context.Context, under *exchange) error {
 }
 
 func (f *forwarder) explain(err error, to target) *problem {
+	var refused *serverRefusal
 	switch {
 	case errors.Is(err, errNotFound), errors.Is(err, errForgotten), errors.Is(err, errOutOfRange):
 		return notFound(to.id)
 	case errors.Is(err, errInTransition):
 		return inTransition(to.id)
+	case errors.As(err, &refused):
+		return refusedBy(refused, to.id)
 	case errors.Is(err, errServerAway):
 		return serverAwayFor(to.id)
 	case errors.Is(err, errBusy):

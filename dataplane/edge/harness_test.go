@@ -44,9 +44,11 @@ func (h *home) startControl() { h.stopControl = serveUnix(h.t, h.config.Control,
 type fakeControl struct {
 	mu     sync.Mutex
 	routes map[string]string // id to answer
-	proofs map[string]string // what is shown, as JSON, to id
-	silent map[string]int    // id to complaints
-	asked  atomic.Int64
+	// refused: those whose route is refused, with which status.
+	refused map[string]int
+	proofs  map[string]string // what is shown, as JSON, to id
+	silent  map[string]int    // id to complaints
+	asked   atomic.Int64
 	// suspected counts the sandboxes that the edge could not reach.
 	suspected atomic.Int64
 	// hold, when set, delays every answer until it is closed.
@@ -60,12 +62,21 @@ func (c *fakeControl) set(id, address, status string) {
 	defer c.mu.Unlock()
 	body, _ := json.Marshal(map[string]string{"sandbox_id": id, "address": address, "status": status})
 	c.routes[id] = string(body)
+	delete(c.refused, id)
 }
 
 func (c *fakeControl) remove(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.routes, id)
+	delete(c.refused, id)
+}
+
+// refuse answers questions about a sandbox as the server does where it is not woken.
+func (c *fakeControl) refuse(id string, status int, body string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.routes[id], c.refused[id] = body, status
 }
 
 func (c *fakeControl) setHold(hold chan struct{}) {
@@ -95,6 +106,7 @@ func (c *fakeControl) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		id = c.proofs[string(shown)]
 	}
 	body, found := c.routes[id]
+	refused := c.refused[id]
 	hold := c.hold
 	c.mu.Unlock()
 	select {
@@ -107,6 +119,9 @@ func (c *fakeControl) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		}
+	}
+	if refused != 0 {
+		w.WriteHeader(refused)
 	}
 	if !found {
 		w.WriteHeader(http.StatusNotFound)
@@ -127,7 +142,7 @@ func testLimits() Limits {
 func newHome(t testing.TB, change ...func(*Config)) *home {
 	t.Helper()
 	dir := t.TempDir()
-	h := &home{t: t, control: &fakeControl{routes: map[string]string{}, silent: map[string]int{}, proofs: map[string]string{}, arrived: make(chan struct{}, 1)}}
+	h := &home{t: t, control: &fakeControl{routes: map[string]string{}, refused: map[string]int{}, silent: map[string]int{}, proofs: map[string]string{}, arrived: make(chan struct{}, 1)}}
 	h.config = Config{
 		Version: "test",
 		Listen:  []string{"127.0.0.1:0"},

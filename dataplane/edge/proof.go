@@ -85,7 +85,10 @@ func (p *prover) identify(ctx context.Context, shown *proof) (string, error) {
 
 // refuse answers as guestd does: clients match its words.
 func (p *proof) refuse(w http.ResponseWriter, err error) {
+	var refused *serverRefusal
 	switch {
+	case errors.As(err, &refused) && !refused.mayPass():
+		writeAPIError(w, refused.status, refused.message)
 	case !errors.Is(err, errNotFound):
 		w.Header().Set("Retry-After", "1")
 		writeAPIError(w, http.StatusServiceUnavailable, serverAwayMessage)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -128,7 +129,8 @@ func (t *routes) question(ctx context.Context, id string) (answer, error) {
 	}
 	found, err := t.ask(ctx, id)
 	switch {
-	case errors.Is(err, errNotFound):
+	case isSettled(err):
+		// The server has it in its log.
 		return answer{}, err
 	case err != nil:
 		if ctx.Err() != context.Canceled {
@@ -167,13 +169,19 @@ func (t *routes) check(ctx context.Context, old *lease) (*lease, error) {
 	case err == nil:
 		t.drop(old)
 		return t.get(ctx, old.id)
-	case errors.Is(err, errServerAway) || ctx.Err() != nil:
+	case errors.Is(err, errServerAway) || isFault(err) || ctx.Err() != nil:
 		// Nobody says that the route is wrong.
 		return old, nil
 	default:
 		t.drop(old)
 		return nil, err
 	}
+}
+
+// isFault: the server answered, but not the question. One that it does not wake does not run, and has no route.
+func isFault(err error) bool {
+	var refused *serverRefusal
+	return errors.As(err, &refused) && refused.status == http.StatusInternalServerError
 }
 
 // drop ends a lease, but not a younger one of the same sandbox.

@@ -2,9 +2,12 @@ package edge
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -246,6 +249,123 @@ func TestAnUnknownRouteWaitsNotForEver(t *testing.T) {
 	response.Body.Close()
 	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") != "1" {
 		t.Errorf("%s %v", response.Status, response.Header)
+	}
+}
+
+func TestARefusalToWakeIsAnsweredAtOnce(t *testing.T) {
+	h := newHome(t)
+	s := h.newSandbox()
+	for _, one := range []struct {
+		said, status int
+		code         string
+	}{
+		{http.StatusTooManyRequests, http.StatusTooManyRequests, "resource_exhausted"},
+		{http.StatusForbidden, http.StatusForbidden, "permission_denied"},
+		// To clients 409 says that it is in transition, or that a directory exists.
+		{http.StatusConflict, http.StatusForbidden, "failed_precondition"},
+		{http.StatusInsufficientStorage, http.StatusInsufficientStorage, "resource_exhausted"},
+		{http.StatusGatewayTimeout, http.StatusGatewayTimeout, "deadline_exceeded"},
+		{http.StatusInternalServerError, http.StatusInternalServerError, "internal"},
+	} {
+		h.control.refuse(s.id, one.said, `{"code":"`+one.code+`","message":"not <now>"}`)
+		asked := h.control.asked.Load()
+
+		response, err := h.client.Do(s.request(http.MethodGet, "/", 3000, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(response.Body)
+		response.Body.Close()
+
+		var told problem
+		if err := json.Unmarshal(body, &told); err != nil {
+			t.Fatal(err)
+		}
+		if response.StatusCode != one.status || told.Code != one.status || told.SandboxID != s.id || told.Message != "not <now>" {
+			t.Errorf("%d: %s %s", one.said, response.Status, body)
+		}
+		if hint := response.Header.Get("Should-Retry"); hint != "false" {
+			t.Errorf("%d: Should-Retry %q", one.said, hint)
+		}
+		if questions := h.control.asked.Load() - asked; questions != 1 {
+			t.Errorf("%d: asked %d times", one.said, questions)
+		}
+	}
+}
+
+func TestARefusalIsNotRemembered(t *testing.T) {
+	h := newHome(t)
+	s := h.newSandbox()
+	s.serve(3000, func(w http.ResponseWriter, _ *http.Request) {})
+	h.control.refuse(s.id, http.StatusTooManyRequests, `{"message":"too many"}`)
+	if status, body := s.get("/", 3000); status != http.StatusTooManyRequests {
+		t.Errorf("%d %s", status, body)
+	}
+
+	h.control.set(s.id, s.address, "running")
+
+	if status, body := s.get("/", 3000); status != http.StatusOK {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
+func TestWhatTheServerCannotDoNowIsTriedAgain(t *testing.T) {
+	h := newHome(t)
+	s := h.newSandbox()
+	s.serve(3000, func(w http.ResponseWriter, _ *http.Request) {})
+	h.control.refuse(s.id, http.StatusServiceUnavailable, `{"code":"unavailable","message":"the server is starting"}`)
+	answered := make(chan int, 1)
+	go func() {
+		status, _ := s.get("/", 3000)
+		answered <- status
+	}()
+	eventually(t, "the server is asked again", func() bool { return h.control.asked.Load() > 1 })
+
+	h.control.set(s.id, s.address, "running")
+
+	if status := within(t, "an answer", answered); status != http.StatusOK {
+		t.Error(status)
+	}
+}
+
+func TestWhyTheServerCannotIsToldInItsWords(t *testing.T) {
+	h := newHome(t, func(c *Config) { c.Limits.ServerAway = 50 * time.Millisecond })
+	s := h.newSandbox()
+	h.control.refuse(s.id, http.StatusServiceUnavailable, `{"code":"unavailable","message":"its machine ended"}`)
+
+	response, err := h.client.Do(s.request(http.MethodGet, "/", 3000, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(response.Body)
+	response.Body.Close()
+
+	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") != "1" ||
+		response.Header.Get("Should-Retry") != "" || !strings.Contains(string(body), `"message":"its machine ended"`) {
+		t.Errorf("%s %v %s", response.Status, response.Header, body)
+	}
+}
+
+func TestARouteStaysWhereTheServerFailsWhenAskedAgain(t *testing.T) {
+	h := newHome(t, func(c *Config) { c.Limits.RouteCheck = 0 })
+	s := h.newSandbox()
+	stop := s.serve(daemonPort, func(w http.ResponseWriter, _ *http.Request) {})
+	s.get("/health", daemonPort)
+	stop()
+
+	h.control.refuse(s.id, http.StatusInternalServerError, `{"code":"internal","message":"our fault"}`)
+	if status, body := s.get("/health", daemonPort); status != http.StatusBadGateway || !strings.Contains(body, "port is not open") {
+		t.Errorf("%d %s", status, body)
+	}
+	if count := h.edge.routes.count(); count != 1 {
+		t.Errorf("%d routes", count)
+	}
+	h.control.refuse(s.id, http.StatusTooManyRequests, `{"code":"resource_exhausted","message":"too many"}`)
+	if status, body := s.get("/health", daemonPort); status != http.StatusTooManyRequests {
+		t.Errorf("%d %s", status, body)
+	}
+	if count := h.edge.routes.count(); count != 0 {
+		t.Errorf("%d routes", count)
 	}
 }
 

@@ -10,7 +10,7 @@ from contract.test_secret_store import made as secret
 from contract.test_snapshot_store import making
 from contract.test_store import make as sandbox
 from contract.test_volume_store import volume
-from fakes.events import sandboxes_in, webhooks_in
+from fakes.events import sandboxes_in, snapshots_in, webhooks_in
 from fakes.teams import add_teams
 
 from atoll.server.control.requests import Actor
@@ -36,7 +36,6 @@ from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database
 from atoll.server.stores.secrets import SqliteSecrets
-from atoll.server.stores.snapshots import SqliteSnapshots
 from atoll.server.stores.volumes import SqliteVolumes
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -202,7 +201,7 @@ class Owned:
         self.keys = SqliteApiKeys(database)
         self.sandboxes = sandboxes_in(database)
         self.volumes = SqliteVolumes(database)
-        self.snapshots = SqliteSnapshots(database)
+        self.snapshots = snapshots_in(database)
         self.secrets = SqliteSecrets(database, secret=b"k" * 32)
         self.webhooks = webhooks_in(database)
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from contract.test_snapshot_store import making
 from contract.test_store import TEAM, make
-from fakes.events import events_in, sandboxes_in
+from fakes.events import events_in, sandboxes_in, snapshots_in
 from fakes.teams import add_teams
 
 from atoll.server.control.events import EventLimits
@@ -16,6 +17,7 @@ from atoll.server.domain.events import EventType
 from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.ports.events import EventQuery
+from atoll.server.ports.snapshots import SnapshotStore
 from atoll.server.ports.store import Store
 from atoll.server.runtimes.fake.clock import FakeClock
 from atoll.server.stores.database import Database
@@ -31,6 +33,7 @@ class Kept:
         self.database = database
         self.clock = FakeClock()
         self.rows: Store = sandboxes_in(database, self.clock)
+        self.snapshots: SnapshotStore = snapshots_in(database, self.clock)
         self.events = SqliteEvents(database)
 
     async def life(self, *, team_id: TeamId = TEAM, updates: int = 0, killed: bool = True) -> SandboxId:
@@ -53,6 +56,13 @@ class Kept:
     async def types(self, **query: object) -> list[str]:
         found = await self.events.list_events(EventQuery(team_id=TEAM, **query))  # type: ignore[arg-type]
         return [event.type.name for event in found]
+
+
+def refuse_events(database: Database) -> None:
+    with database.transaction(writes=True) as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
 
 
 @pytest.fixture
@@ -106,15 +116,49 @@ async def test_a_change_that_is_refused_tells_nothing(kept: Kept) -> None:
 async def test_an_event_that_cannot_be_written_takes_the_change_with_it(kept: Kept) -> None:
     row = make(status=Status.CREATING)
     await kept.rows.add_sandbox(row)
-    with kept.database.transaction(writes=True) as connection:
-        connection.exec_driver_sql(
-            "CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no room'); END"
-        )
+    refuse_events(kept.database)
 
     with pytest.raises(Exception, match="The database failed"):
         await kept.change(row, status=Status.RUNNING)
 
     assert (await kept.rows.get_sandbox(row.id)).status is Status.CREATING
+
+
+async def test_a_snapshot_is_told_when_it_is_ready(kept: Kept) -> None:
+    row = make(team_id=TEAM, status=Status.RUNNING, metadata={"a": "b"})
+    await kept.rows.add_sandbox(row)
+    taken = making(team_id=TEAM, sandbox_id=row.id)
+    await kept.snapshots.add_snapshot(taken, most=9)
+    kept.clock.advance(HOUR)
+    assert await kept.types() == []
+
+    await kept.snapshots.finish_snapshot(taken.id, None, 1)
+
+    (event,) = await kept.events.list_events(EventQuery(team_id=TEAM))
+    assert (event.type, event.sandbox_id) == (EventType.CHECKPOINTED, row.id)
+    assert event.data == {"sandbox_metadata": {"a": "b"}, "snapshot_id": taken.id}
+    assert event.at == kept.clock.now()
+
+
+async def test_a_snapshot_that_outlived_its_sandbox_is_told(kept: Kept) -> None:
+    taken = making(team_id=TEAM)
+    await kept.snapshots.add_snapshot(taken, most=9)
+
+    await kept.snapshots.finish_snapshot(taken.id, None, 1)
+
+    (event,) = await kept.events.list_events(EventQuery(team_id=TEAM))
+    assert event.data == {"snapshot_id": taken.id}
+
+
+async def test_a_snapshot_whose_event_cannot_be_written_is_not_ready(kept: Kept) -> None:
+    taken = making(team_id=TEAM)
+    await kept.snapshots.add_snapshot(taken, most=9)
+    refuse_events(kept.database)
+
+    with pytest.raises(Exception, match="The database failed"):
+        await kept.snapshots.finish_snapshot(taken.id, None, 1)
+
+    assert await kept.snapshots.find_snapshot(TEAM, taken.id) is None
 
 
 async def test_what_is_old_is_forgotten_a_few_at_a_time(kept: Kept) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from fakes.events import snapshots_in
 from fakes.teams import add_teams
 
 from atoll.server.domain.checkpoint import CheckpointKind
@@ -15,7 +16,6 @@ from atoll.server.domain.limits import Limits
 from atoll.server.domain.snapshot import Snapshot, SnapshotStatus, new_snapshot_id
 from atoll.server.ports.snapshots import SnapshotQuery, SnapshotStore
 from atoll.server.stores.database import Database
-from atoll.server.stores.snapshots import SqliteSnapshots
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TEAM, OTHER = TeamId("team"), TeamId("other")
@@ -25,7 +25,7 @@ TEAM, OTHER = TeamId("team"), TeamId("other")
 async def store() -> AsyncIterator[SnapshotStore]:
     async with Database(None) as database:
         await add_teams(database, TEAM, OTHER)
-        yield SqliteSnapshots(database)
+        yield snapshots_in(database)
 
 
 def making(**changes: Any) -> Snapshot:

@@ -14,7 +14,9 @@ from support.home import LiveHome, fresh_home
 from support.receiver import Received, Receiver, receiver
 
 SECRET = "s3cret"
-CREATED, UPDATED, KILLED = (f"sandbox.lifecycle.{word}" for word in ("created", "updated", "killed"))
+CREATED, UPDATED, CHECKPOINTED, KILLED = (
+    f"sandbox.lifecycle.{word}" for word in ("created", "updated", "checkpointed", "killed")
+)
 SETTINGS = '[webhooks]\nnetworks = "127.0.0.0/8"\nretry_delay = "200ms"\n'
 
 
@@ -85,6 +87,30 @@ def test_a_life_is_listed_and_delivered(api: httpx.Client, options: dict[str, An
     assert 0 < execution["execution_time"] < 120_000
     assert events[2]["eventData"]["reason"] == "killed"
     assert api.delete(f"/events/webhooks/{webhook_id}").status_code == 200
+
+
+def test_a_snapshot_and_a_fork_are_told(api: httpx.Client, options: dict[str, Any], there: Receiver) -> None:
+    webhook_id = hook(api, there.url("/snapshots"), CHECKPOINTED)
+    sandbox = Sandbox.create("minimal", timeout=120, metadata={"for": "tests"}, **options)
+    snapshot = sandbox.create_snapshot()
+    [fork] = sandbox.fork(count=1, timeout=60)
+    assert isinstance(fork, Sandbox)
+
+    got = told_about(there, "/snapshots", sandbox.sandbox_id, 2)
+    fork.kill()
+    sandbox.kill()
+    Sandbox.delete_snapshot(snapshot.snapshot_id, **options)
+
+    assert [event["type"] for event in of(api, sandbox.sandbox_id)] == [
+        CREATED,
+        CHECKPOINTED,
+        CHECKPOINTED,
+        KILLED,
+    ]
+    taken = got[0].event["eventData"]
+    assert taken["sandbox_metadata"] == {"for": "tests"}
+    assert snapshot.snapshot_id.removesuffix(":default") == taken["snapshot_id"]
+    api.delete(f"/events/webhooks/{webhook_id}")
 
 
 def sandbox_memory(api: httpx.Client) -> int:

@@ -9,6 +9,7 @@ from atoll.server.control import checking
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.pausing import Pausing
 from atoll.server.control.pool import Pool, check_sees
+from atoll.server.control.reading import ROUTED
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
 from atoll.server.control.service import Control
 from atoll.server.control.snapshots import Snapshots
@@ -305,7 +306,7 @@ class FakeControl(Control):
     async def route(self, untrusted_id: str) -> Route:
         self._fail()
         sandbox = self.rows.get(parse_sandbox_id(untrusted_id))
-        if sandbox is None or sandbox.status is not Status.RUNNING or sandbox.address is None:
+        if sandbox is None or sandbox.status not in ROUTED:
             raise NotFoundError("no such running sandbox")
         return Route(
             sandbox_id=sandbox.id, address=sandbox.address, status=sandbox.status, ingress=sandbox.ingress

@@ -11,6 +11,7 @@ from atoll.server.stores.database import Database
 from atoll.server.stores.deliveries import SqliteDeliveries
 from atoll.server.stores.events import SqliteEvents
 from atoll.server.stores.sandboxes import SqliteSandboxes
+from atoll.server.stores.snapshots import SqliteSnapshots
 from atoll.server.stores.telling import Telling
 from atoll.server.stores.webhooks import SqliteWebhooks
 
@@ -26,6 +27,19 @@ def sandboxes_in(
 ) -> SqliteSandboxes:
     """Keep sandboxes in a database."""
     return SqliteSandboxes(
+        database, Telling(clock or SystemClock(), most_waiting=most_waiting, called=called)
+    )
+
+
+def snapshots_in(
+    database: Database,
+    clock: Clock | None = None,
+    *,
+    most_waiting: int = 1000,
+    called: Callable[[], None] = lambda: None,
+) -> SqliteSnapshots:
+    """Keep snapshots in a database."""
+    return SqliteSnapshots(
         database, Telling(clock or SystemClock(), most_waiting=most_waiting, called=called)
     )
 

@@ -42,8 +42,9 @@ def verbs_over(control: FakeControl) -> Verbs:
     """Put them together."""
     api_keys = SqliteApiKeys(Database(None))
     keys = Keys(keys=api_keys, clock=SystemClock(), limits=ControlLimits())
-    snapshots = SqliteSnapshots(Database(None))
-    store = SqliteSandboxes(Database(None), Telling(SystemClock(), most_waiting=1))
+    telling = Telling(SystemClock(), most_waiting=1)
+    snapshots = SqliteSnapshots(Database(None), telling)
+    store = SqliteSandboxes(Database(None), telling)
     # The database is not open: none are kept.
     webhooks, secrets = webhooks_in(Database(None)), no_secrets()
     belongings = Belongings(

@@ -46,9 +46,8 @@ from atoll.server.stores.database import Database
 from atoll.server.stores.events import SqliteEvents
 from atoll.server.stores.lines import FileLines
 from atoll.server.stores.samples import FileSamples
-from atoll.server.stores.snapshots import SqliteSnapshots
 from atoll.server.stores.volumes import SqliteVolumes
-from fakes.events import events_in, sandboxes_in, webhooks_in
+from fakes.events import events_in, sandboxes_in, snapshots_in, webhooks_in
 from fakes.secrets import identity_in, secrets_in
 
 ALICE = Actor(team_id=DEFAULT_TEAM, key_id="alice", key_name="alice")
@@ -90,7 +89,7 @@ class World:
         self.database = Database(self.directory / "atoll.db")
         self.store: Store = sandboxes_in(self.database, self.clock)
         self.api_keys: ApiKeys = SqliteApiKeys(self.database)
-        self.snapshots: SnapshotStore = SqliteSnapshots(self.database)
+        self.snapshots: SnapshotStore = snapshots_in(self.database, self.clock)
         self.samples = FileSamples(self.directory / "metrics", kept=1000)
         self.lines = FileLines(self.directory / "logs", most_bytes=1024 * 1024)
         self.runtime = FakeRuntime(self.directory / "machines", faults=faults)

@@ -5,11 +5,20 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from contract.test_snapshot_store import making
 from contract.test_store import make
 
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError
-from atoll.server.domain.events import Event, EventType, new_event_id, parse_type, plain, told_by
+from atoll.server.domain.events import (
+    Event,
+    EventType,
+    new_event_id,
+    parse_type,
+    plain,
+    told_by,
+    told_of_snapshot,
+)
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status
 
@@ -38,6 +47,23 @@ def test_a_sandbox_is_created_when_it_runs() -> None:
         RUNNING.template_id,
         NOON,
     )
+
+
+def test_a_snapshot_of_a_running_sandbox_is_told() -> None:
+    snapshot = making(team_id=RUNNING.team_id, sandbox_id=RUNNING.id, generation=3)
+
+    event = told_of_snapshot(snapshot, {"a": "b"}, NOON)
+
+    assert event.type is EventType.CHECKPOINTED
+    assert event.data == {"sandbox_metadata": {"a": "b"}, "snapshot_id": snapshot.id}
+    assert (event.sandbox_id, event.team_id, event.template_id, event.generation, event.at) == (
+        RUNNING.id,
+        RUNNING.team_id,
+        snapshot.template_id,
+        3,
+        NOON,
+    )
+    assert told_of_snapshot(snapshot, {}, NOON).data == {"snapshot_id": snapshot.id}
 
 
 @pytest.mark.parametrize("status", [Status.KILLING, Status.KILLED, Status.FAILED])

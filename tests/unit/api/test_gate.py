@@ -4,6 +4,8 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -21,7 +23,16 @@ from atoll.server.api.app import PublicAddress, build_private, build_public
 from atoll.server.api.e2b.form import render
 from atoll.server.api.gate import Dialect, Gate
 from atoll.server.api.limits import ApiLimits
+from atoll.server.control.requests import CreateSandbox
+from atoll.server.domain.errors import (
+    AtollError,
+    FailedPreconditionError,
+    Reason,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from atoll.server.domain.ids import new_sandbox_id
+from atoll.server.domain.sandbox import Status
 
 ADDRESS = PublicAddress(domain="localhost:4000")
 # All that anybody may see without a key.
@@ -332,6 +343,52 @@ async def test_the_edge_is_told_where_a_sandbox_is_without_a_key() -> None:
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
     assert (bad.status_code, bad.json()["code"]) == (400, "invalid_argument")
     assert other.status_code == 404
+
+
+@pytest.mark.parametrize("status", [Status.CREATING, Status.PAUSING, Status.RESUMING])
+async def test_the_edge_is_told_of_one_in_transition(status: Status) -> None:
+    control = FakeControl()
+    sandbox = await control.create(
+        control.keys[KEY], CreateSandbox(template="base", timeout=timedelta(minutes=5))
+    )
+    control.rows[sandbox.id] = replace(sandbox, status=status, address=None)
+
+    async with caller(build_private(control, no_secrets(), no_identity(), ApiLimits())) as edge:
+        found = await edge.get(f"/v1/routes/{sandbox.id}")
+
+    assert found.status_code == 200
+    assert (found.json()["status"], found.json()["address"]) == (status.value, None)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "message"),
+    [
+        (
+            ResourceExhaustedError("The host's disk is full", details="/x", reason=Reason.DISK_FULL),
+            507,
+            "The host's disk is full",
+        ),
+        (
+            ResourceExhaustedError(
+                "you have reached the maximum number of concurrent sandboxes (1) of your team",
+                reason=Reason.LIMIT_OF_SANDBOXES,
+            ),
+            429,
+            "you have reached the maximum number of concurrent E2B sandboxes (1) of your team",
+        ),
+        (FailedPreconditionError("Checkpoint 'x' is damaged"), 409, "Checkpoint 'x' is damaged"),
+        (UnavailableError("the server stops"), 503, "the server stops"),
+    ],
+)
+async def test_the_edge_is_told_why_a_sandbox_is_not_woken(
+    refusal: AtollError, status: int, message: str
+) -> None:
+    control = FakeControl(failure=refusal)
+
+    async with caller(build_private(control, no_secrets(), no_identity(), ApiLimits())) as edge:
+        refused = await edge.get(f"/v1/routes/{new_sandbox_id()}")
+
+    assert (refused.status_code, refused.json()["message"]) == (status, message)
 
 
 async def test_the_private_routes_are_not_on_the_public_side() -> None:

@@ -58,6 +58,18 @@ async def test_a_created_sandbox_runs_until_its_deadline(world: World, control: 
     await world.assert_agreement()
 
 
+async def test_the_edge_is_told_of_one_that_is_being_created(world: World, control: Control) -> None:
+    world.faults.hang("configure")
+    creating = asyncio.create_task(control.create(ALICE, wish()))
+    await world.faults.reached("configure")
+    row = await only_row(world)
+
+    route = await control.route(row.id)
+
+    assert (route.sandbox_id, route.status, route.address) == (row.id, Status.CREATING, None)
+    creating.cancel()
+
+
 async def test_the_guest_is_told_all_it_has_to_know(world: World, control: Control) -> None:
     first = await control.create(ALICE, wish(env={"LANG": "de", "X": "1"}))
     second = await control.create(ALICE, wish(secured=False))

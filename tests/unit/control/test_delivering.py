@@ -7,8 +7,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from contract.test_snapshot_store import making
 from contract.test_store import make
-from fakes.events import SECRET, sandboxes_in, webhooks_in
+from fakes.events import SECRET, sandboxes_in, snapshots_in, webhooks_in
 from fakes.teams import add_teams
 from typing_extensions import override
 
@@ -68,11 +69,12 @@ class Office:
         self.worker = Delivering(store=self.store, courier=self.courier, clock=self.clock, limits=limits)
         self.hooks = webhooks_in(database, self.clock, WebhookLimits(most=1000))
         self.rows = sandboxes_in(database, self.clock, called=self.worker.call)
+        self.snapshots = snapshots_in(database, self.clock, called=self.worker.call)
 
-    async def hook(self, name: str, team_id: TeamId = TEAM) -> Webhook:
-        wish = NewWebhook(
-            name=name, url=f"https://{name}.example/", events=[EventType.CREATED.value], secret="s"
-        )
+    async def hook(
+        self, name: str, team_id: TeamId = TEAM, *, wants: EventType = EventType.CREATED
+    ) -> Webhook:
+        wish = NewWebhook(name=name, url=f"https://{name}.example/", events=[wants.value], secret="s")
         return await self.hooks.create(replace(ACTOR, team_id=team_id), wish)
 
     async def create(self, number: int = 1, team_id: TeamId = TEAM) -> None:
@@ -123,6 +125,22 @@ async def test_pauses_double_to_a_bound_and_then_it_is_given_up(database: Databa
     # Half a pause of chance on each, none beyond the longest.
     for pause, least in zip(pauses, (10, 20, 40, 60, 60), strict=True):
         assert least <= pause <= min(least + 5, 60)
+
+
+async def test_who_wants_snapshots_is_told_of_each(database: Database) -> None:
+    office = Office(database, LIMITS)
+    hook = await office.hook("snapshots", wants=EventType.CHECKPOINTED)
+    await office.hook("creates")
+    taken = making(team_id=TEAM)
+    await office.snapshots.add_snapshot(taken, most=9)
+
+    async with asyncio.TaskGroup() as group:
+        worker = group.create_task(office.worker.run())
+        await office.snapshots.finish_snapshot(taken.id, None, 1)
+        await office.courier.posts(hook.url, 1)
+        worker.cancel()
+
+    assert office.courier.posted == [hook.url]
 
 
 async def test_webhooks_that_are_always_behind_do_not_take_all_the_turns(database: Database) -> None:

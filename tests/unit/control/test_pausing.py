@@ -261,6 +261,59 @@ async def test_traffic_wakes_those_that_want_it_once(world: World, control: Cont
     assert (row.generation, row.deadline) == (2, world.clock.now() + world.limits.wake_timeout)
 
 
+async def test_the_edge_is_told_of_one_that_is_being_paused(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("checkpoint:2")
+    pausing = asyncio.create_task(outcome(control.pausing.pause(ALICE, sandbox.id, MEMORY)))
+    await world.faults.reached("checkpoint:2")
+
+    route = await control.route(sandbox.id)
+
+    assert (route.status, route.address) == (Status.PAUSING, None)
+    control.pausing.stop(sandbox.id)
+    await pausing
+
+
+async def test_the_edge_is_told_of_one_that_is_being_resumed(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    # Paused, it is none that a client may wait for.
+    with pytest.raises(NotFoundError):
+        await control.route(sandbox.id)
+    world.faults.hang("restore:1")
+    resuming = asyncio.create_task(outcome(control.pausing.connect(ALICE, sandbox.id, MINUTE)))
+    await world.faults.reached("restore:1")
+
+    route = await control.route(sandbox.id)
+
+    assert (route.status, route.address) == (Status.RESUMING, None)
+    control.pausing.stop(sandbox.id)
+    await resuming
+
+
+async def test_traffic_waits_for_the_pause_that_it_ends(world: World, control: Control) -> None:
+    sandbox = await started(world, control, timeout=MINUTE, on_deadline=OnDeadline.PAUSE, auto_resume=True)
+    pausing = asyncio.create_task(control.pausing.pause(ALICE, sandbox.id, MEMORY))
+    await until(world, sandbox.id, Status.PAUSING)
+
+    route = await control.route(sandbox.id)
+
+    assert (route.status, route.address) == (Status.RUNNING, sandbox.address)
+    await pausing
+    assert (await control.get(ALICE, sandbox.id)).generation == 2
+
+
+async def test_why_traffic_wakes_nobody_is_said(world: World, control: Control) -> None:
+    sandbox = await started(world, control, timeout=MINUTE, on_deadline=OnDeadline.PAUSE, auto_resume=True)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    world.faults.fail("restore:1", FailedPreconditionError("Checkpoint 'x' is damaged"))
+
+    with pytest.raises(FailedPreconditionError, match="is damaged"):
+        await control.route(sandbox.id)
+
+    assert (await control.get(ALICE, sandbox.id)).status is Status.PAUSED
+
+
 async def test_calls_at_the_same_time_share_the_work(world: World, control: Control) -> None:
     sandbox = await started(world, control)
     pauses = await asyncio.gather(

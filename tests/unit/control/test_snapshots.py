@@ -18,11 +18,14 @@ from atoll.server.domain.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from atoll.server.domain.events import EventType
 from atoll.server.domain.ids import TeamId
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.domain.snapshot import Snapshot
+from atoll.server.ports.events import EventQuery
 from atoll.server.ports.snapshots import SnapshotQuery
 from atoll.server.runtimes.fake.faults import Faults
+from atoll.server.stores.events import SqliteEvents
 
 BOB = Actor(team_id=TeamId("others"), key_id="bob", key_name="bob")
 MINUTE = timedelta(minutes=1)
@@ -158,6 +161,26 @@ async def test_forks_go_on_where_the_first_one_is(world: World, control: Control
     await control.settled()
     assert await world.snapshots.all_snapshots() == []
     await world.assert_agreement()
+
+
+async def test_each_snapshot_is_told_that_of_a_fork_too(world: World, control: Control) -> None:
+    sandbox = await started(world, control, metadata={"a": "b"})
+
+    snapshot = await control.snapshots.take(ALICE, sandbox.id, None, MEMORY)
+    world.faults.fail("checkpoint:1", ResourceExhaustedError("The host's disk is full"))
+    with pytest.raises(ResourceExhaustedError):
+        await control.snapshots.take(ALICE, sandbox.id, None, MEMORY)
+    await control.snapshots.fork(ALICE, sandbox.id, 2, MINUTE)
+
+    query = EventQuery(team_id=ALICE.team_id, sandbox_id=sandbox.id, limit=10, oldest_first=True)
+    created, taken, forked = await SqliteEvents(world.database).list_events(query)
+    assert [event.type for event in (created, taken, forked)] == [
+        EventType.CREATED,
+        EventType.CHECKPOINTED,
+        EventType.CHECKPOINTED,
+    ]
+    assert taken.data == {"sandbox_metadata": {"a": "b"}, "snapshot_id": snapshot.id}
+    assert taken.generation == sandbox.generation
 
 
 async def test_each_fork_fails_alone(world: World) -> None:

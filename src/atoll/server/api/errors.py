@@ -128,5 +128,12 @@ def _advice_for(reason: Reason) -> Mapping[str, str]:
     match reason:
         case Reason.REQUEST_IN_PROGRESS:
             return {"Should-Retry": "true", "Retry-After": "1"}
-        case Reason.REQUEST_MISMATCH | Reason.LIMIT_OF_SECRETS | Reason.LIMIT_OF_SANDBOXES:
+        case Reason.REQUEST_MISMATCH | Reason.LIMIT_OF_SECRETS | Reason.LIMIT_OF_SANDBOXES | Reason.DISK_FULL:
             return {"Should-Retry": "false"}
+
+
+def in_e2bs_words(answer: Answer) -> str:
+    """Return the message with the words that programs written for E2B look for."""
+    if answer.reason is Reason.LIMIT_OF_SANDBOXES:
+        return answer.message.replace("concurrent sandboxes", "concurrent E2B sandboxes")
+    return answer.message

@@ -13,6 +13,8 @@ from atoll.server.ports.store import Page, SandboxFilter, Store
 
 # What callers see when they do not ask for more: what exists, or is about to.
 PRESENT = frozenset({Status.CREATING, Status.RUNNING}) | SLEEPING
+# What requests reach, or may when they are sent again: it runs, or something is under way with it.
+ROUTED = PRESENT - {Status.PAUSED}
 
 
 class Reading:
@@ -66,9 +68,10 @@ class Reading:
             row = await self._store.get_sandbox(sandbox_id)
         except NotFoundError as error:
             raise not_there(sandbox_id) from error
-        if row.status is not Status.RUNNING or row.address is None:
+        if row.status not in ROUTED:
             raise not_there(sandbox_id)
-        return Route(sandbox_id=row.id, address=row.address, status=row.status, ingress=row.ingress)
+        address = row.address if row.status is Status.RUNNING else None
+        return Route(sandbox_id=row.id, address=address, status=row.status, ingress=row.ingress)
 
     async def at_address(self, address: str) -> Sandbox:
         """Do what ``Control.egress_at`` promises."""

@@ -117,9 +117,9 @@ class SandboxPage:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """Where the edge finds a sandbox, and whom it lets there."""
+    """Where the edge finds a sandbox, None while it does not run yet or again, and whom it lets there."""
 
     sandbox_id: SandboxId
-    address: str
+    address: str | None
     status: Status
     ingress: IngressPolicy = field(default_factory=IngressPolicy)

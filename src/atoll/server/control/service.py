@@ -7,6 +7,7 @@ The verbs themselves live beside this file, one concern each; nothing here decid
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -538,16 +539,19 @@ class Control:
         """
         Tell the edge where a running sandbox is, or one that traffic wakes, once it runs.
 
+        One that is being created, paused or resumed otherwise is nowhere yet, or again; its status says so.
+
         Raises:
             InvalidArgumentError: the id has another form.
-            NotFoundError: no such running sandbox.
+            NotFoundError: there is none, it has ended, or it is paused.
             AtollError: it was not woken, and why.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
-        try:
-            return await self._reading.route(sandbox_id)
-        except NotFoundError:
-            await self.pausing.wake(sandbox_id)
+        with suppress(NotFoundError):
+            found = await self._reading.route(sandbox_id)
+            if found.status is Status.RUNNING:
+                return found
+        await self.pausing.wake(sandbox_id)
         return await self._reading.route(sandbox_id)
 
     async def suspect(self, untrusted_id: str) -> None:

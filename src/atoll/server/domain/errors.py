@@ -51,6 +51,8 @@ class Reason(StrEnum):
     LIMIT_OF_SECRETS = "limit_of_secrets"
     # The team has as many sandboxes as it may.
     LIMIT_OF_SANDBOXES = "limit_of_sandboxes"
+    # There is no room on the host's disk.
+    DISK_FULL = "disk_full"
 
 
 class AtollError(Exception):

@@ -1,6 +1,8 @@
 """
 What happened in the lives of sandboxes, as facts for their owners, and which change of a row tells which.
 
+A snapshot is told when it is ready, whoever wanted it: a caller, a schedule or a fork.
+
 An event outlives its sandbox. Its plain form is E2B's: lists and webhooks show the same.
 """
 
@@ -15,6 +17,7 @@ from typing import Any
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.sandbox import SLEEPING, Sandbox, Status
+from atoll.server.domain.snapshot import Snapshot
 
 # Of the form that E2B documents.
 VERSION = "v1"
@@ -95,13 +98,31 @@ def told_by(old: Sandbox, new: Sandbox, at: datetime) -> Event | None:
     )
 
 
+def told_of_snapshot(snapshot: Snapshot, metadata: Mapping[str, str], at: datetime) -> Event:
+    """Return what is told when a snapshot is ready; ``metadata`` is that of its sandbox."""
+    return Event(
+        id=new_event_id(at),
+        type=EventType.CHECKPOINTED,
+        team_id=snapshot.team_id,
+        sandbox_id=snapshot.sandbox_id,
+        template_id=snapshot.template_id,
+        generation=snapshot.generation,
+        at=at,
+        data={**_words(metadata), "snapshot_id": snapshot.id},
+    )
+
+
 def _found(old: Sandbox, new: Sandbox, at: datetime) -> tuple[EventType, dict[str, Any]] | None:
     match old.status in _LIVES, new.status in _LIVES:
         case False, True:
-            return EventType.CREATED, _words(new)
+            return EventType.CREATED, _words(new.metadata)
         # One that never ran was never created for its owner, and is not killed.
         case True, False:
-            return EventType.KILLED, {**_words(new), "execution": _execution(old, at), **_reason(new)}
+            return EventType.KILLED, {
+                **_words(new.metadata),
+                "execution": _execution(old, at),
+                **_reason(new),
+            }
         case True, True if old.status is not new.status:
             return _turned(old, new)
         case True, True if changes := _changes(old, new):
@@ -113,11 +134,11 @@ def _found(old: Sandbox, new: Sandbox, at: datetime) -> tuple[EventType, dict[st
 def _turned(old: Sandbox, new: Sandbox) -> tuple[EventType, dict[str, Any]] | None:
     if new.is_falling and not old.is_falling and new.fall is not None:
         # Its machine ended, and nobody had asked for that.
-        return EventType.PAUSED, {**_words(new), "reason": new.fall.reason}
+        return EventType.PAUSED, {**_words(new.metadata), "reason": new.fall.reason}
     if new.status is Status.PAUSED and old.status is Status.PAUSING and not old.is_falling:
-        return EventType.PAUSED, _words(new)
+        return EventType.PAUSED, _words(new.metadata)
     if new.status is Status.RUNNING and old.status is Status.RESUMING:
-        return EventType.RESUMED, {**_words(new), **_restarted(old, new)}
+        return EventType.RESUMED, {**_words(new.metadata), **_restarted(old, new)}
     # It did not succeed.
     return None
 
@@ -128,8 +149,8 @@ def _restarted(old: Sandbox, new: Sandbox) -> dict[str, Any]:
     return {"reason": new.fall.reason, "snapshot_id": new.fall.origin}
 
 
-def _words(row: Sandbox) -> dict[str, Any]:
-    return {"sandbox_metadata": dict(row.metadata)} if row.metadata else {}
+def _words(metadata: Mapping[str, str]) -> dict[str, Any]:
+    return {"sandbox_metadata": dict(metadata)} if metadata else {}
 
 
 def _reason(row: Sandbox) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from atoll.server.control.killing import Parting
 from atoll.server.control.service import Control, Ports
 from atoll.server.control.volumes import Volumes
 from atoll.server.main.parts import HostParts
+from atoll.server.ports.snapshots import SnapshotStore
 from atoll.server.ports.store import Store
 from atoll.server.settings import Settings
 from atoll.server.settings.home import Home
 from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database
-from atoll.server.stores.snapshots import SqliteSnapshots
 from atoll.server.stores.telling import Telling
 from atoll.server.stores.volumes import SqliteVolumes
 
@@ -33,6 +33,7 @@ def make_control(
     parts: HostParts,
     *,
     store: Store,
+    snapshots: SnapshotStore,
     parting: Parting | None = None,
 ) -> Control:
     """Put control together; not open yet."""
@@ -54,7 +55,7 @@ def make_control(
         volumes=volumes,
         clock=clock,
         checkpoints=parts.checkpoints,
-        snapshots=SqliteSnapshots(database),
+        snapshots=snapshots,
         free_memory=parts.free_memory,
         parting=parting,
     )

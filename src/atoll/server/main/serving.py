@@ -38,6 +38,7 @@ from atoll.server.main import doors, issuing, resolving
 from atoll.server.main.controlling import make_control, make_telling
 from atoll.server.main.hosts_names import HostsNames, NamedSandboxes
 from atoll.server.main.parts import HostFactory, HostParts, Purpose
+from atoll.server.ports.snapshots import SnapshotStore
 from atoll.server.ports.store import Store
 from atoll.server.ports.webhooks import Courier
 from atoll.server.settings import Settings
@@ -86,7 +87,8 @@ async def serve(home: Home, settings: Settings, host: HostFactory, *, ready: Cal
                 telling = make_telling(settings, delivering.call)
                 naming = make_naming(home, settings, database, telling)
                 store = NamedSandboxes(database, telling, naming.changed)
-                verbs = make_verbs(home, settings, database, parts, store=store)
+                snapshots = SqliteSnapshots(database, telling)
+                verbs = make_verbs(home, settings, database, parts, store=store, snapshots=snapshots)
                 async with verbs.control:
                     await verbs.control.volumes.open()
                     behind = {
@@ -110,6 +112,7 @@ def make_verbs(
     parts: HostParts,
     *,
     store: Store,
+    snapshots: SnapshotStore,
 ) -> Verbs:
     """Put everything together; control is not open yet."""
     clock = SystemClock()
@@ -122,7 +125,9 @@ def make_verbs(
         limits=settings.sandboxes,
         logs=settings.logs,
     )
-    control = make_control(home, settings, database, parts, store=store, parting=logbook.part)
+    control = make_control(
+        home, settings, database, parts, store=store, snapshots=snapshots, parting=logbook.part
+    )
     observing = Observing(
         store=store,
         runtime=parts.runtime,
@@ -148,7 +153,7 @@ def make_verbs(
         store=store,
         kill=control.kill,
         snapshots=control.snapshots,
-        snapshot_rows=SqliteSnapshots(database),
+        snapshot_rows=snapshots,
         volumes=control.volumes,
         secrets=secrets,
         webhooks=webhooks,
@@ -172,7 +177,7 @@ def make_verbs(
         signing_in=SigningIn(keys=keys, store=api_keys, authenticate=control.authenticate),
         storing=Storing(
             store=store,
-            snapshots=SqliteSnapshots(database),
+            snapshots=snapshots,
             packing=parts.packing,
             collectors=parts.collectors,
             clock=clock,

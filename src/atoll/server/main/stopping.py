@@ -25,6 +25,7 @@ from atoll.server.settings import Settings
 from atoll.server.settings.home import Home
 from atoll.server.stores.database import Database
 from atoll.server.stores.sandboxes import SqliteSandboxes
+from atoll.server.stores.snapshots import SqliteSnapshots
 
 log = structlog.get_logger(__name__)
 
@@ -133,12 +134,14 @@ class _Kept(Checkpoints):
 
 
 async def _kill_rows(home: Home, settings: Settings, parts: HostParts, database: Database) -> None:
+    telling = make_telling(settings)
     async with make_control(
         home,
         # Nothing new is made to wait.
         replace(settings, pool=PoolLimits(memory_bytes=0)),
         database,
         parts,
-        store=SqliteSandboxes(database, make_telling(settings)),
+        store=SqliteSandboxes(database, telling),
+        snapshots=SqliteSnapshots(database, telling),
     ) as control:
         await control.kill_all("the home was taken down")

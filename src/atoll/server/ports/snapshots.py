@@ -46,7 +46,7 @@ class SnapshotStore(Protocol):
 
     async def finish_snapshot(self, snapshot_id: SnapshotId, name: str | None, size_bytes: int) -> Snapshot:
         """
-        Write that a snapshot is ready; an older one of this name loses it.
+        Write that a snapshot is ready, and tell its owner; an older one of this name loses it.
 
         Raises:
             NotFoundError: there is no such row.

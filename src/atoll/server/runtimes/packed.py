@@ -17,6 +17,7 @@ from atoll.server.domain.errors import (
     DeadlineExceededError,
     FailedPreconditionError,
     NotFoundError,
+    Reason,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -97,6 +98,7 @@ def translate(error: BlobsError, name: str) -> AtollError:
                 "The host's disk is full",
                 details=str(error),
                 resolution="remove what is not needed, or see storage.reserve_bytes",
+                reason=Reason.DISK_FULL,
             )
         case "timeout":
             return DeadlineExceededError(

@@ -22,6 +22,7 @@ from sqlalchemy.pool import StaticPool
 from atoll.server.domain.errors import (
     AtollError,
     InternalError,
+    Reason,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -163,7 +164,10 @@ class Database:
         details = f"{self._path}: {name}: {error.orig}"
         if name.startswith("SQLITE_FULL"):
             return ResourceExhaustedError(
-                "The server's disk is full", details=details, resolution="Make room, then try again."
+                "The server's disk is full",
+                details=details,
+                resolution="Make room, then try again.",
+                reason=Reason.DISK_FULL,
             )
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return UnavailableError(

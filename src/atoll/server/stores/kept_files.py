@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from atoll.server.domain.errors import AtollError, InternalError, ResourceExhaustedError
+from atoll.server.domain.errors import AtollError, InternalError, Reason, ResourceExhaustedError
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -67,5 +67,7 @@ def _forget(directory: Path, before: datetime, most_bytes: int) -> int:
 def translated(error: OSError) -> AtollError:
     """Say what is wrong with a file of this kind."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhaustedError("The server's disk is full", details=str(error))
+        return ResourceExhaustedError(
+            "The server's disk is full", details=str(error), reason=Reason.DISK_FULL
+        )
     return InternalError("What is kept about a sandbox cannot be written or read", details=str(error))

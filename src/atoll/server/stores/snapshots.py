@@ -14,6 +14,7 @@ from atoll.server.ports.snapshots import SnapshotQuery, SnapshotStore
 from atoll.server.stores.database import Database
 from atoll.server.stores.owning import check_team
 from atoll.server.stores.tables import snapshots
+from atoll.server.stores.telling import Telling
 
 _READY = snapshots.c.status == SnapshotStatus.READY.value
 
@@ -29,12 +30,14 @@ _CALLED = select(snapshots).where(
 class SqliteSnapshots(SnapshotStore):
     """Snapshots in the database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, telling: Telling) -> None:
         """
         Args:
             database: opened and closed by whoever made it.
+            telling: what owners hear of it.
         """
         self._database = database
+        self._telling = telling
 
     @override
     async def add_snapshot(self, snapshot: Snapshot, *, most: int) -> None:
@@ -60,7 +63,9 @@ class SqliteSnapshots(SnapshotStore):
                 connection.execute(update(snapshots).where(older).values(name=None))
             ready = {"name": name, "size_bytes": size_bytes, "status": SnapshotStatus.READY.value}
             connection.execute(update(snapshots).where(this).values(**ready))
-            return _from_row(connection.execute(select(snapshots).where(this)).mappings().one())
+            finished = _from_row(connection.execute(select(snapshots).where(this)).mappings().one())
+            self._telling.tell_of_snapshot(connection, finished)
+            return finished
 
     @override
     async def find_snapshot(self, team_id: TeamId, key: str) -> Snapshot | None:

@@ -1,5 +1,6 @@
 """
-Tells what a change of a sandbox's row means: the event, and its deliveries, in the same transaction.
+Tells what a change of a sandbox's or a snapshot's row means: the event, and its deliveries, in the same
+transaction.
 
 So no event is lost and none is made up, whenever the server dies.
 """
@@ -10,12 +11,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, literal, select
 
-from atoll.server.domain.events import Event, told_by
+from atoll.server.domain.events import Event, told_by, told_of_snapshot
 from atoll.server.domain.sandbox import Sandbox
+from atoll.server.domain.snapshot import Snapshot
 from atoll.server.domain.webhooks import DeliveryStatus
 from atoll.server.ports.clock import Clock
 from atoll.server.stores.events import add_event
-from atoll.server.stores.tables import deliveries, webhooks
+from atoll.server.stores.tables import deliveries, sandboxes, webhooks
+
+# Of the sandbox that a snapshot was taken of, whose row may be gone.
+_METADATA = select(sandboxes.c.metadata).where(sandboxes.c.id == bindparam("id"))
 
 
 class Telling:
@@ -39,8 +44,15 @@ class Telling:
     def tell(self, connection: Connection, old: Sandbox, new: Sandbox) -> None:
         """Write what the change of a row tells, if anything."""
         event = told_by(old, new, self._clock.now())
-        if event is None:
-            return
+        if event is not None:
+            self._write(connection, event)
+
+    def tell_of_snapshot(self, connection: Connection, snapshot: Snapshot) -> None:
+        """Write that a snapshot is ready."""
+        metadata = connection.execute(_METADATA, {"id": snapshot.sandbox_id}).scalar() or {}
+        self._write(connection, told_of_snapshot(snapshot, metadata, self._clock.now()))
+
+    def _write(self, connection: Connection, event: Event) -> None:
         number = add_event(connection, event)
         rows = [self._row(wanted, number, event) for wanted in self._wanted(connection, event)]
         if rows:

@@ -20,6 +20,7 @@ from typing_extensions import override
 from atoll.server.domain.errors import (
     InvalidArgumentError,
     NotFoundError,
+    Reason,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -148,5 +149,7 @@ def _translated(volume_id: VolumeId) -> Iterator[None]:
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceExhaustedError("The host's disk is full", details=str(error)) from error
+            raise ResourceExhaustedError(
+                "The host's disk is full", details=str(error), reason=Reason.DISK_FULL
+            ) from error
         raise UnavailableError("The host cannot give the volume", details=f"{volume_id}: {error}") from error

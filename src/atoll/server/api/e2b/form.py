@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 
-from atoll.server.api.errors import Answer
+from atoll.server.api.errors import Answer, in_e2bs_words
 from atoll.server.domain.errors import Code, Reason
 
 # What E2B calls a reason, and with which status, where that is not the code's.
@@ -19,11 +19,7 @@ def render(answer: Answer) -> JSONResponse:
     """Write ``{"code": <HTTP status>, "message": ..., "error_code"?: ...}``."""
     name, status = _NAMES.get(answer.reason, (None, None)) if answer.reason else (None, None)
     status = status or answer.status
-    message = answer.message
-    if answer.reason is Reason.LIMIT_OF_SANDBOXES:
-        # The words that programs written for E2B look for.
-        message = message.replace("concurrent sandboxes", "concurrent E2B sandboxes")
     if answer.code is Code.INTERNAL:
         name = "internal_server_error"
-    body = {"code": status, "message": message, **({"error_code": name} if name else {})}
+    body = {"code": status, "message": in_e2bs_words(answer), **({"error_code": name} if name else {})}
     return JSONResponse(body, status_code=status, headers=dict(answer.headers))

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from atoll.server.api.dialect import add_error_forms, route_class
-from atoll.server.api.errors import Answer
+from atoll.server.api.errors import Answer, in_e2bs_words
 from atoll.server.api.gate import Dialect
 from atoll.server.control.finding import SignedFile
 from atoll.server.control.identity import Identity
@@ -22,14 +22,15 @@ from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
 from atoll.server.domain.egress import fingerprint
 from atoll.server.domain.egress_rules import SECRETS, TOKENS
+from atoll.server.domain.errors import Reason
 from atoll.server.domain.sandbox import Sandbox
 
 
 class Route(BaseModel):
-    """Where a running sandbox is, what its clients must show, and how its programs are asked."""
+    """Where a sandbox is, if it runs, what its clients must show, and how its programs are asked."""
 
     sandbox_id: str
-    address: str
+    address: str | None
     status: str
     traffic_token: str | None = None
     mask_host: str = ""
@@ -126,9 +127,11 @@ class Signed(BaseModel):
 
 
 def render(answer: Answer) -> JSONResponse:
-    """Write ``{"code": <word>, "message": ...}``."""
-    body = {"code": answer.code.value, "message": answer.message}
-    return JSONResponse(body, status_code=answer.status, headers=dict(answer.headers))
+    """Write ``{"code": <word>, "message": ...}``; the edge passes the message on to clients of sandboxes."""
+    body = {"code": answer.code.value, "message": in_e2bs_words(answer)}
+    # Clients take 429 for too many requests.
+    status = 507 if answer.reason is Reason.DISK_FULL else answer.status
+    return JSONResponse(body, status_code=status, headers=dict(answer.headers))
 
 
 def told_egress(sandbox: Sandbox) -> Egress:

@@ -19,6 +19,7 @@ from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
 from atoll.server.domain.errors import (
     DeadlineExceededError,
     FailedPreconditionError,
+    Reason,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -164,6 +165,7 @@ class Saver:
                 details=f"{free} bytes are free at {parent}, and a checkpoint needs "
                 f"least_free_disk_bytes = {self._options.least_free_disk_bytes}",
                 resolution="remove what is not needed, or move the home to a larger disk",
+                reason=Reason.DISK_FULL,
             )
 
 
@@ -179,5 +181,6 @@ def _translate(error: Exception, sandbox_id: SandboxId) -> Exception:
             "The host's disk is full",
             details=str(error),
             resolution="remove what is not needed; the sandbox runs on",
+            reason=Reason.DISK_FULL,
         )
     return UnavailableError(f"Sandbox {sandbox_id} could not be written down", details=str(error))
