@@ -12,9 +12,10 @@ from atoll.server.control.keys import Keys
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.logbook import Logbook, LogLimits
 from atoll.server.control.observing import MetricsLimits, Observing
+from atoll.server.control.parts import Ports
 from atoll.server.control.pool import PoolLimits
 from atoll.server.control.requests import Actor, CreateSandbox
-from atoll.server.control.service import Control, Ports
+from atoll.server.control.service import Control
 from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.storage_limits import StorageLimits
 from atoll.server.control.storing import Storing

@@ -95,7 +95,7 @@ async def test_one_whose_caller_went_away_as_it_came_up_is_no_answer(world: Worl
 
     assert second.id != first.id
     assert (await control.create(ALICE, wish(request_key="x"))).id == second.id
-    control._killing.remove(first.id)
+    control._parts.killing.remove(first.id)
     await control.settled()
 
 

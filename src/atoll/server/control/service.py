@@ -6,9 +6,8 @@ The verbs themselves live beside this file, one concern each; nothing here decid
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -16,46 +15,23 @@ from typing import Self
 import structlog
 
 from atoll.server.control import access
-from atoll.server.control.admission import Admission
-from atoll.server.control.configuring import Configuring
-from atoll.server.control.creating import Creating, killed_while_created
-from atoll.server.control.deadlines import Deadlines
-from atoll.server.control.finding import Finding, SignedFile
-from atoll.server.control.forgetting import Forgetting
-from atoll.server.control.idling import Idling
-from atoll.server.control.killing import End, Killing, Parting
+from atoll.server.control.creating import killed_while_created
+from atoll.server.control.finding import SignedFile
+from atoll.server.control.killing import End
 from atoll.server.control.limits import ControlLimits
-from atoll.server.control.locks import Locks
-from atoll.server.control.networking import Networking
-from atoll.server.control.pausing import Pausing
-from atoll.server.control.pool import Pool, PoolLimits
-from atoll.server.control.probing import Probing
-from atoll.server.control.reading import PRESENT, Reading, not_there
-from atoll.server.control.reconciling import Reconciling
+from atoll.server.control.parts import Ports, assemble
+from atoll.server.control.pool import PoolLimits
+from atoll.server.control.reading import PRESENT, not_there
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
-from atoll.server.control.reviving import Reviving
 from atoll.server.control.room import ALIVE
-from atoll.server.control.scheduling import Scheduling
-from atoll.server.control.sealing import Sealing
-from atoll.server.control.snapshots import Snapshots
-from atoll.server.control.tasks import Tasks
 from atoll.server.control.volumes import Volumes
-from atoll.server.control.warming import Warming
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
 from atoll.server.domain.machine import ProcessKilledForMemory, Usage
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status
 from atoll.server.domain.template import Template
-from atoll.server.ports.api_keys import ApiKeys
-from atoll.server.ports.checkpoints import Checkpoints
-from atoll.server.ports.clock import Clock
-from atoll.server.ports.edge import Edge
-from atoll.server.ports.guest import Guest
-from atoll.server.ports.runtime import Runtime
-from atoll.server.ports.snapshots import SnapshotStore
-from atoll.server.ports.store import Page, SandboxFilter, Store
-from atoll.server.ports.templates import Templates
+from atoll.server.ports.store import Page, SandboxFilter
 
 log = structlog.get_logger(__name__)
 
@@ -63,33 +39,6 @@ ANY = frozenset(Status)
 RUNNING = frozenset({Status.RUNNING})
 # Longer names name nothing; they would only make the error long.
 MOST_TEMPLATE_NAME = 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ports:
-    """
-    What control works with.
-
-    Attributes:
-        store: over a database that whoever made it opens and closes; so ``api_keys``.
-        checkpoints: what paused sandboxes come back from, and snapshots.
-        free_memory: bytes that the host has available now.
-        parting: done with a sandbox before it is removed.
-        runtime: opened and closed by control.
-    """
-
-    store: Store
-    api_keys: ApiKeys
-    runtime: Runtime
-    guest: Guest
-    edge: Edge
-    templates: Templates
-    volumes: Volumes
-    clock: Clock
-    checkpoints: Checkpoints
-    snapshots: SnapshotStore
-    free_memory: Callable[[], int]
-    parting: Parting | None = None
 
 
 class Control:
@@ -120,163 +69,14 @@ class Control:
         self._ports = ports
         self._secret = secret
         self._limits = limits
-        self._tasks = Tasks()
         self._open = False
-        locks = Locks()
-        self._killing = Killing(
-            store=ports.store,
-            runtime=ports.runtime,
-            edge=ports.edge,
-            clock=ports.clock,
-            limits=limits,
-            locks=locks,
-            tasks=self._tasks,
-            checkpoints=ports.checkpoints,
-            parting=ports.parting,
+        self._parts = assemble(
+            ports, secret=secret, dns_servers=dns_servers, limits=limits, pool=pool, create=self.create
         )
-        self._deadlines = Deadlines(
-            store=ports.store, clock=ports.clock, limits=limits, killing=self._killing
-        )
-        admission = Admission(
-            at_once=limits.concurrent_starts,
-            most_waiting=limits.queued_starts,
-            longest_wait=limits.start_queue_timeout,
-            spare_at_once=max(pool.refills_at_once, 1),
-            calm=pool.calm,
-        )
-        configuring = Configuring(guest=ports.guest, limits=limits, secret=secret, dns_servers=dns_servers)
-        warming = Warming(
-            runtime=ports.runtime,
-            checkpoints=ports.checkpoints,
-            templates=ports.templates,
-            configuring=configuring,
-            killing=self._killing,
-            limits=limits,
-        )
-        self.pool = Pool(
-            runtime=ports.runtime,
-            checkpoints=ports.checkpoints,
-            templates=ports.templates,
-            warming=warming,
-            configuring=configuring,
-            killing=self._killing,
-            admission=admission,
-            clock=ports.clock,
-            limits=limits,
-            pool=pool,
-            free_memory=ports.free_memory,
-        )
-        self._creating = Creating(
-            store=ports.store,
-            runtime=ports.runtime,
-            configuring=configuring,
-            edge=ports.edge,
-            volumes=ports.volumes,
-            clock=ports.clock,
-            limits=limits,
-            locks=locks,
-            tasks=self._tasks,
-            killing=self._killing,
-            deadlines=self._deadlines,
-            admission=admission,
-            checkpoints=ports.checkpoints,
-            pool=self.pool,
-            warming=warming,
-        )
-        self._reading = Reading(store=ports.store, limits=limits)
-        self._sealing = Sealing(runtime=ports.runtime, checkpoints=ports.checkpoints, tasks=self._tasks)
-        self.pausing = Pausing(
-            store=ports.store,
-            api_keys=ports.api_keys,
-            runtime=ports.runtime,
-            edge=ports.edge,
-            checkpoints=ports.checkpoints,
-            templates=ports.templates,
-            clock=ports.clock,
-            limits=limits,
-            locks=locks,
-            tasks=self._tasks,
-            sealing=self._sealing,
-            admission=admission,
-            configuring=configuring,
-            killing=self._killing,
-            deadlines=self._deadlines,
-            reading=self._reading,
-        )
-        self._deadlines.pause = self.pausing.expire
-        self.snapshots = Snapshots(
-            snapshots=ports.snapshots,
-            store=ports.store,
-            runtime=ports.runtime,
-            checkpoints=ports.checkpoints,
-            templates=ports.templates,
-            clock=ports.clock,
-            limits=limits,
-            locks=locks,
-            tasks=self._tasks,
-            sealing=self._sealing,
-            admission=admission,
-            reading=self._reading,
-            create=self.create,
-        )
-        self._reviving = Reviving(
-            store=ports.store,
-            runtime=ports.runtime,
-            edge=ports.edge,
-            checkpoints=ports.checkpoints,
-            snapshots=ports.snapshots,
-            clock=ports.clock,
-            limits=limits,
-            locks=locks,
-            tasks=self._tasks,
-            restoring=self.pausing.restoring,
-        )
-        self._killing.revive = self._reviving.begin
-        self._scheduling = Scheduling(
-            store=ports.store,
-            snapshots=self.snapshots,
-            clock=ports.clock,
-            limits=limits,
-            admission=admission,
-        )
-        self._idling = Idling(
-            store=ports.store,
-            edge=ports.edge,
-            clock=ports.clock,
-            killing=self._killing,
-            pausing=self.pausing,
-        )
-        self._deadlines.others += [self._scheduling.appeared, self._idling.appeared]
-        self._networking = Networking(
-            store=ports.store,
-            runtime=ports.runtime,
-            guest=ports.guest,
-            edge=ports.edge,
-            clock=ports.clock,
-            limits=limits,
-            locks=locks,
-            tasks=self._tasks,
-        )
-        self._reconciling = Reconciling(
-            store=ports.store,
-            runtime=ports.runtime,
-            clock=ports.clock,
-            limits=limits,
-            tasks=self._tasks,
-            creating=self._creating,
-            pausing=self.pausing,
-            snapshots=self.snapshots,
-            killing=self._killing,
-            networking=self._networking,
-            pool=self.pool,
-            warming=warming,
-            reviving=self._reviving,
-        )
-        self._forgetting = Forgetting(store=ports.store, clock=ports.clock, limits=limits)
-        self._probing = Probing(
-            store=ports.store, guest=ports.guest, locks=locks, tasks=self._tasks, killing=self._killing
-        )
-        self._finding = Finding(store=ports.store, reading=self._reading, secret=secret)
+        self._tasks = self._parts.tasks
+        self.pool = self._parts.pool
+        self.pausing = self._parts.pausing
+        self.snapshots = self._parts.snapshots
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -296,13 +96,13 @@ class Control:
         """
         await self._tasks.open()
         try:
-            await self._reconciling.reconcile()
-            self._tasks.run("follow the runtime", self._reconciling.follow)
-            self._tasks.run("reap", self._deadlines.reap)
-            self._tasks.run("schedule", self._scheduling.run)
-            self._tasks.run("idle", self._idling.run)
-            self._tasks.run("forget", self._forgetting.run)
-            self._tasks.run("seal", self._sealing.run)
+            await self._parts.reconciling.reconcile()
+            self._tasks.run("follow the runtime", self._parts.reconciling.follow)
+            self._tasks.run("reap", self._parts.deadlines.reap)
+            self._tasks.run("schedule", self._parts.scheduling.run)
+            self._tasks.run("idle", self._parts.idling.run)
+            self._tasks.run("forget", self._parts.forgetting.run)
+            self._tasks.run("seal", self._parts.sealing.run)
             self.pool.start(self._tasks)
             self._open = True
         except BaseException:
@@ -315,8 +115,8 @@ class Control:
         when they do not finish in their time, left to the next start.
         """
         self._open = False
-        self._creating.stop_all()
-        self._reviving.stop_all()
+        self._parts.creating.stop_all()
+        self._parts.reviving.stop_all()
         try:
             async with asyncio.timeout(self._limits.close_timeout.total_seconds()):
                 await self.settled()
@@ -343,12 +143,12 @@ class Control:
             UnavailableError: something would not go in ``close_timeout``.
         """
         self._open = False
-        self._creating.stop_all()
-        self._reviving.stop_all()
+        self._parts.creating.stop_all()
+        self._parts.reviving.stop_all()
         await self.pausing.stop_all()
         await self.snapshots.stop_all()
-        await self._reconciling.park_all()
-        await self._reconciling.end_all(End(reason=EndReason.KILLED, detail=detail))
+        await self._parts.reconciling.park_all()
+        await self._parts.reconciling.end_all(End(reason=EndReason.KILLED, detail=detail))
         try:
             async with asyncio.timeout(self._limits.close_timeout.total_seconds()):
                 await self.settled()
@@ -390,7 +190,7 @@ class Control:
             raise UnavailableError("The server is stopping")
         origin = await self.snapshots.find(actor, wish.template)
         template = await self.template(actor, origin.template_id if origin else wish.template)
-        return await self._creating.create(actor, wish, template, origin)
+        return await self._parts.creating.create(actor, wish, template, origin)
 
     async def get(self, actor: Actor, untrusted_id: str, *, ended: bool = False) -> Sandbox:
         """
@@ -406,7 +206,7 @@ class Control:
             NotFoundError: ``Sandbox "<id>" doesn't exist or you don't have access to it``.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
-        return await self._reading.get(actor, sandbox_id, statuses=ANY if ended else PRESENT)
+        return await self._parts.reading.get(actor, sandbox_id, statuses=ANY if ended else PRESENT)
 
     async def list(self, actor: Actor, filter: SandboxFilter, page: Page) -> SandboxPage:
         """
@@ -417,11 +217,11 @@ class Control:
         Raises:
             InvalidArgumentError: the page's limit is not 1 to 1000.
         """
-        return await self._reading.list(actor, filter, page)
+        return await self._parts.reading.list(actor, filter, page)
 
     async def count(self, actor: Actor, filter: SandboxFilter) -> int:
         """Count the actor's sandboxes, as ``list`` would give them."""
-        return await self._reading.count(actor, filter)
+        return await self._parts.reading.count(actor, filter)
 
     async def kill(self, actor: Actor, untrusted_id: str) -> Sandbox:
         """
@@ -435,14 +235,14 @@ class Control:
             UnavailableError: something would not go; it is tried again behind this call.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
-        await self._reading.get(actor, sandbox_id, statuses=ALIVE)
+        await self._parts.reading.get(actor, sandbox_id, statuses=ALIVE)
         end = End(reason=EndReason.KILLED, detail=f"by key {actor.key_name!r}")
-        if not await self._killing.begin(sandbox_id, end):
+        if not await self._parts.killing.begin(sandbox_id, end):
             raise not_there(sandbox_id)
-        self._creating.stop(sandbox_id, end, killed_while_created())
+        self._parts.creating.stop(sandbox_id, end, killed_while_created())
         self.pausing.stop(sandbox_id)
         self.snapshots.stop(sandbox_id)
-        await self._killing.removed(sandbox_id)
+        await self._parts.killing.removed(sandbox_id)
         return await self._ports.store.get_sandbox(sandbox_id)
 
     async def set_timeout(self, actor: Actor, untrusted_id: str, from_now: timedelta) -> Sandbox:
@@ -454,8 +254,10 @@ class Control:
             NotFoundError: no such running sandbox.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
-        await self._reading.get(actor, sandbox_id, statuses=RUNNING)
-        return await self._deadlines.set_timeout(sandbox_id, from_now, self._reading.check(actor, RUNNING))
+        await self._parts.reading.get(actor, sandbox_id, statuses=RUNNING)
+        return await self._parts.deadlines.set_timeout(
+            sandbox_id, from_now, self._parts.reading.check(actor, RUNNING)
+        )
 
     async def refresh(self, actor: Actor, untrusted_id: str, from_now: timedelta) -> Sandbox:
         """
@@ -466,8 +268,10 @@ class Control:
             NotFoundError: no such running sandbox.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
-        await self._reading.get(actor, sandbox_id, statuses=RUNNING)
-        return await self._deadlines.refresh(sandbox_id, from_now, self._reading.check(actor, RUNNING))
+        await self._parts.reading.get(actor, sandbox_id, statuses=RUNNING)
+        return await self._parts.deadlines.refresh(
+            sandbox_id, from_now, self._parts.reading.check(actor, RUNNING)
+        )
 
     async def set_egress(self, actor: Actor, untrusted_id: str, egress: EgressPolicy) -> Sandbox:
         """
@@ -479,8 +283,10 @@ class Control:
             UnavailableError: the host refused; the policy is kept, and tried again behind this call.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
-        await self._reading.get(actor, sandbox_id, statuses=RUNNING)
-        return await self._networking.set_egress(sandbox_id, egress, self._reading.check(actor, RUNNING))
+        await self._parts.reading.get(actor, sandbox_id, statuses=RUNNING)
+        return await self._parts.networking.set_egress(
+            sandbox_id, egress, self._parts.reading.check(actor, RUNNING)
+        )
 
     async def usage(self, actor: Actor, untrusted_id: str) -> Usage:
         """
@@ -491,7 +297,7 @@ class Control:
             NotFoundError: no such running sandbox.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
-        await self._reading.get(actor, sandbox_id, statuses=RUNNING)
+        await self._parts.reading.get(actor, sandbox_id, statuses=RUNNING)
         try:
             return await self._ports.runtime.usage(sandbox_id)
         except NotFoundError as error:
@@ -506,7 +312,7 @@ class Control:
             NotFoundError: no such sandbox.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
-        await self._reading.get(actor, sandbox_id, statuses=ANY)
+        await self._parts.reading.get(actor, sandbox_id, statuses=ANY)
         return await self._ports.store.memory_kills(sandbox_id)
 
     async def templates(self, actor: Actor) -> Sequence[Template]:
@@ -548,11 +354,11 @@ class Control:
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
         with suppress(NotFoundError):
-            found = await self._reading.route(sandbox_id)
+            found = await self._parts.reading.route(sandbox_id)
             if found.status is Status.RUNNING:
                 return found
         await self.pausing.wake(sandbox_id)
-        return await self._reading.route(sandbox_id)
+        return await self._parts.reading.route(sandbox_id)
 
     async def suspect(self, untrusted_id: str) -> None:
         """
@@ -562,7 +368,7 @@ class Control:
             InvalidArgumentError: the id has another form.
             NotFoundError: there never was one.
         """
-        await self._reconciling.suspect(parse_sandbox_id(untrusted_id))
+        await self._parts.reconciling.suspect(parse_sandbox_id(untrusted_id))
 
     def silent(self, untrusted_id: str) -> None:
         """
@@ -572,7 +378,7 @@ class Control:
             InvalidArgumentError: the id has another form.
             UnavailableError: the server stops.
         """
-        self._probing.suspect(untrusted_id)
+        self._parts.probing.suspect(untrusted_id)
 
     async def egress_at(self, untrusted_address: str) -> Sandbox:
         """
@@ -581,7 +387,7 @@ class Control:
         Raises:
             NotFoundError: no running sandbox has it.
         """
-        return await self._reading.at_address(untrusted_address)
+        return await self._parts.reading.at_address(untrusted_address)
 
     async def route_by_token(self, untrusted_token: str) -> Route:
         """
@@ -590,7 +396,7 @@ class Control:
         Raises:
             NotFoundError: none.
         """
-        return await self._finding.by_token(untrusted_token)
+        return await self._parts.finding.by_token(untrusted_token)
 
     async def route_by_signature(self, untrusted: SignedFile) -> Route:
         """
@@ -599,4 +405,4 @@ class Control:
         Raises:
             NotFoundError: none.
         """
-        return await self._finding.by_signature(untrusted)
+        return await self._parts.finding.by_signature(untrusted)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from atoll.server.control.clock import SystemClock
 from atoll.server.control.killing import Parting
-from atoll.server.control.service import Control, Ports
+from atoll.server.control.parts import Ports
+from atoll.server.control.service import Control
 from atoll.server.control.volumes import Volumes
 from atoll.server.main.parts import HostParts
 from atoll.server.ports.snapshots import SnapshotStore

@@ -1,0 +1,282 @@
+"""Puts the parts of control together: who knows whom is here, what each does beside it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from atoll.server.control.admission import Admission
+from atoll.server.control.configuring import Configuring
+from atoll.server.control.creating import Creating
+from atoll.server.control.deadlines import Deadlines
+from atoll.server.control.finding import Finding
+from atoll.server.control.forgetting import Forgetting
+from atoll.server.control.idling import Idling
+from atoll.server.control.killing import Killing, Parting
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.locks import Locks
+from atoll.server.control.networking import Networking
+from atoll.server.control.pausing import Pausing
+from atoll.server.control.pool import Pool, PoolLimits
+from atoll.server.control.probing import Probing
+from atoll.server.control.reading import Reading
+from atoll.server.control.reconciling import Reconciling
+from atoll.server.control.requests import Actor, CreateSandbox
+from atoll.server.control.reviving import Reviving
+from atoll.server.control.scheduling import Scheduling
+from atoll.server.control.sealing import Sealing
+from atoll.server.control.snapshots import Snapshots
+from atoll.server.control.tasks import Tasks
+from atoll.server.control.volumes import Volumes
+from atoll.server.control.warming import Warming
+from atoll.server.domain.sandbox import Sandbox
+from atoll.server.ports.api_keys import ApiKeys
+from atoll.server.ports.checkpoints import Checkpoints
+from atoll.server.ports.clock import Clock
+from atoll.server.ports.edge import Edge
+from atoll.server.ports.guest import Guest
+from atoll.server.ports.runtime import Runtime
+from atoll.server.ports.snapshots import SnapshotStore
+from atoll.server.ports.store import Store
+from atoll.server.ports.templates import Templates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """
+    What control works with.
+
+    Attributes:
+        store: over a database that whoever made it opens and closes; so ``api_keys``.
+        checkpoints: what paused sandboxes come back from, and snapshots.
+        free_memory: bytes that the host has available now.
+        parting: done with a sandbox before it is removed.
+        runtime: opened and closed by control.
+    """
+
+    store: Store
+    api_keys: ApiKeys
+    runtime: Runtime
+    guest: Guest
+    edge: Edge
+    templates: Templates
+    volumes: Volumes
+    clock: Clock
+    checkpoints: Checkpoints
+    snapshots: SnapshotStore
+    free_memory: Callable[[], int]
+    parting: Parting | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the verbs are made of."""
+
+    tasks: Tasks
+    killing: Killing
+    deadlines: Deadlines
+    pool: Pool
+    creating: Creating
+    reading: Reading
+    sealing: Sealing
+    pausing: Pausing
+    snapshots: Snapshots
+    reviving: Reviving
+    scheduling: Scheduling
+    idling: Idling
+    networking: Networking
+    reconciling: Reconciling
+    forgetting: Forgetting
+    probing: Probing
+    finding: Finding
+
+
+def assemble(
+    ports: Ports,
+    *,
+    secret: bytes,
+    dns_servers: tuple[str, ...],
+    limits: ControlLimits,
+    pool: PoolLimits,
+    create: Callable[[Actor, CreateSandbox], Awaitable[Sandbox]],
+) -> Parts:
+    """
+    Make the parts, which begin to work when control opens.
+
+    Args:
+        ports: everything outside.
+        secret: what access tokens derive from; 32 bytes.
+        dns_servers: name servers that sandboxes use, as seen from inside.
+        limits: how much and how long.
+        pool: how many machines wait to be claimed.
+        create: the verb, for forks.
+    """
+    tasks = Tasks()
+    locks = Locks()
+    killing = Killing(
+        store=ports.store,
+        runtime=ports.runtime,
+        edge=ports.edge,
+        clock=ports.clock,
+        limits=limits,
+        locks=locks,
+        tasks=tasks,
+        checkpoints=ports.checkpoints,
+        parting=ports.parting,
+    )
+    deadlines = Deadlines(store=ports.store, clock=ports.clock, limits=limits, killing=killing)
+    admission = Admission(
+        at_once=limits.concurrent_starts,
+        most_waiting=limits.queued_starts,
+        longest_wait=limits.start_queue_timeout,
+        spare_at_once=max(pool.refills_at_once, 1),
+        calm=pool.calm,
+    )
+    configuring = Configuring(guest=ports.guest, limits=limits, secret=secret, dns_servers=dns_servers)
+    warming = Warming(
+        runtime=ports.runtime,
+        checkpoints=ports.checkpoints,
+        templates=ports.templates,
+        configuring=configuring,
+        killing=killing,
+        limits=limits,
+    )
+    shelves = Pool(
+        runtime=ports.runtime,
+        checkpoints=ports.checkpoints,
+        templates=ports.templates,
+        warming=warming,
+        configuring=configuring,
+        killing=killing,
+        admission=admission,
+        clock=ports.clock,
+        limits=limits,
+        pool=pool,
+        free_memory=ports.free_memory,
+    )
+    creating = Creating(
+        store=ports.store,
+        runtime=ports.runtime,
+        configuring=configuring,
+        edge=ports.edge,
+        volumes=ports.volumes,
+        clock=ports.clock,
+        limits=limits,
+        locks=locks,
+        tasks=tasks,
+        killing=killing,
+        deadlines=deadlines,
+        admission=admission,
+        checkpoints=ports.checkpoints,
+        pool=shelves,
+        warming=warming,
+    )
+    reading = Reading(store=ports.store, limits=limits)
+    sealing = Sealing(runtime=ports.runtime, checkpoints=ports.checkpoints, tasks=tasks)
+    pausing = Pausing(
+        store=ports.store,
+        api_keys=ports.api_keys,
+        runtime=ports.runtime,
+        edge=ports.edge,
+        checkpoints=ports.checkpoints,
+        templates=ports.templates,
+        clock=ports.clock,
+        limits=limits,
+        locks=locks,
+        tasks=tasks,
+        sealing=sealing,
+        admission=admission,
+        configuring=configuring,
+        killing=killing,
+        deadlines=deadlines,
+        reading=reading,
+    )
+    deadlines.pause = pausing.expire
+    snapshots = Snapshots(
+        snapshots=ports.snapshots,
+        store=ports.store,
+        runtime=ports.runtime,
+        checkpoints=ports.checkpoints,
+        templates=ports.templates,
+        clock=ports.clock,
+        limits=limits,
+        locks=locks,
+        tasks=tasks,
+        sealing=sealing,
+        admission=admission,
+        reading=reading,
+        create=create,
+    )
+    reviving = Reviving(
+        store=ports.store,
+        runtime=ports.runtime,
+        edge=ports.edge,
+        checkpoints=ports.checkpoints,
+        snapshots=ports.snapshots,
+        clock=ports.clock,
+        limits=limits,
+        locks=locks,
+        tasks=tasks,
+        restoring=pausing.restoring,
+    )
+    killing.revive = reviving.begin
+    scheduling = Scheduling(
+        store=ports.store,
+        snapshots=snapshots,
+        clock=ports.clock,
+        limits=limits,
+        admission=admission,
+    )
+    idling = Idling(
+        store=ports.store,
+        edge=ports.edge,
+        clock=ports.clock,
+        killing=killing,
+        pausing=pausing,
+    )
+    deadlines.others += [scheduling.appeared, idling.appeared]
+    networking = Networking(
+        store=ports.store,
+        runtime=ports.runtime,
+        guest=ports.guest,
+        edge=ports.edge,
+        clock=ports.clock,
+        limits=limits,
+        locks=locks,
+        tasks=tasks,
+    )
+    reconciling = Reconciling(
+        store=ports.store,
+        runtime=ports.runtime,
+        clock=ports.clock,
+        limits=limits,
+        tasks=tasks,
+        creating=creating,
+        pausing=pausing,
+        snapshots=snapshots,
+        killing=killing,
+        networking=networking,
+        pool=shelves,
+        warming=warming,
+        reviving=reviving,
+    )
+    forgetting = Forgetting(store=ports.store, clock=ports.clock, limits=limits)
+    probing = Probing(store=ports.store, guest=ports.guest, locks=locks, tasks=tasks, killing=killing)
+    finding = Finding(store=ports.store, reading=reading, secret=secret)
+    return Parts(
+        tasks=tasks,
+        killing=killing,
+        deadlines=deadlines,
+        pool=shelves,
+        creating=creating,
+        reading=reading,
+        sealing=sealing,
+        pausing=pausing,
+        snapshots=snapshots,
+        reviving=reviving,
+        scheduling=scheduling,
+        idling=idling,
+        networking=networking,
+        reconciling=reconciling,
+        forgetting=forgetting,
+        probing=probing,
+        finding=finding,
+    )
