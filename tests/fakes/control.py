@@ -28,7 +28,7 @@ from atoll.server.domain.machine import ProcessKilledForMemory, Usage
 from atoll.server.domain.pool import PoolKey, PoolStatus
 from atoll.server.domain.sandbox import FINAL, EndReason, Pause, Sandbox, Status, Target
 from atoll.server.domain.snapshot import Snapshot
-from atoll.server.domain.template import Template
+from atoll.server.domain.template import Template, no_such_tag, without_tag
 from atoll.server.domain.upkeep import NEVER
 from atoll.server.ports.store import Page, SandboxFilter
 from fakes.volumes import memory_volumes
@@ -177,7 +177,7 @@ class FakeControl(Control):
             id=new_sandbox_id(),
             team_id=actor.team_id,
             template_id=template.id,
-            template_alias=wish.template,
+            template_alias=without_tag(wish.template),
             target=Target.RUNNING,
             status=Status.RUNNING,
             limits=template.limits,
@@ -207,13 +207,14 @@ class FakeControl(Control):
 
     def _matching(self, actor: Actor, filter: SandboxFilter) -> list[Sandbox]:
         statuses = filter.statuses or {Status.CREATING, Status.RUNNING}
+        template = None if filter.template is None else without_tag(filter.template)
         return [
             row
             for row in self.rows.values()
             if row.team_id == actor.team_id
             and row.status in statuses
             and set(filter.metadata) <= set(row.metadata.items())
-            and filter.template in (None, row.template_alias, row.template_id)
+            and template in (None, row.template_alias, row.template_id)
             and (filter.started_after is None or (row.started_at or row.created_at) > filter.started_after)
         ]
 
@@ -289,8 +290,11 @@ class FakeControl(Control):
         return [BASE]
 
     async def template(self, actor: Actor, name: str) -> Template:
-        if name not in (BASE.name, BASE.id):
-            raise NotFoundError(f"template '{name}' not found")
+        bare, colon, _ = without_tag(name).partition(":")
+        if bare not in (BASE.name, BASE.id):
+            raise NotFoundError(f"template '{bare}' not found")
+        if colon:
+            raise no_such_tag(name)
         return BASE
 
     def access_token(self, sandbox_id: SandboxId) -> str:

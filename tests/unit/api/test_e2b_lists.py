@@ -108,6 +108,27 @@ async def test_an_alias_is_found_or_free(client: httpx.AsyncClient) -> None:
     assert (await client.delete("/templates/base:default")).status_code == 501
 
 
+async def test_a_tag_is_read_wherever_a_template_is_named(client: httpx.AsyncClient) -> None:
+    for tag in (":latest", ":default"):
+        sandbox_id = await create(client, templateID=f"base{tag}")
+        detail = (await client.get(f"/sandboxes/{sandbox_id}")).json()
+        assert (detail["templateID"], detail["alias"]) == ("base-3f1c9a27d0b4", "base")
+        assert sandbox_id in ids(await client.get(f"/v2/sandboxes?template=base{tag}"))
+        assert sandbox_id in ids(await client.get("/v2/sandboxes?template=base"))
+        alias = await client.get(f"/templates/aliases/base{tag}")
+        assert alias.json()["templateID"] == "base-3f1c9a27d0b4"
+
+    for answer in (
+        await client.post("/v2/sandboxes", json={"templateID": "base:v2"}),
+        await client.post("/sandboxes", json={"templateID": "base:v2"}),
+        await client.get("/templates/aliases/base:v2"),
+        await client.delete("/templates/base:v2"),
+    ):
+        assert answer.status_code == 404
+        assert answer.json()["message"] == "tag 'v2' does not exist for template 'base'"
+    assert ids(await client.get("/v2/sandboxes?template=base:v2")) == []
+
+
 @pytest.mark.parametrize(("method", "path"), sorted(UNAVAILABLE))
 async def test_what_is_not_there_yet_says_so_and_is_not_sent_again(
     client: httpx.AsyncClient, method: str, path: str

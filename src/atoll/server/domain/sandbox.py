@@ -143,7 +143,7 @@ class Sandbox:
         id: never used twice.
         team_id: who owns it.
         template_id: what it started from.
-        template_alias: the name that the caller gave for it.
+        template_alias: the name that the caller gave for it, without a tag.
         target: what it should be.
         status: what it is.
         limits: its size.

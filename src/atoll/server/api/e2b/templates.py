@@ -22,18 +22,13 @@ def router(control: Control) -> APIRouter:
 
     @routes.get("/templates/aliases/{alias:path}")
     async def find_alias(actor: Caller, alias: str) -> models.TemplateAlias:
-        return models.TemplateAlias(templateID=(await control.template(actor, _without_tag(alias))).id)
+        return models.TemplateAlias(templateID=(await control.template(actor, alias)).id)
 
     @routes.delete("/templates/{template_id:path}", status_code=204, response_class=Response)
     async def delete_template(actor: Caller, template_id: str) -> None:
         if await control.snapshots.delete(actor, template_id):
             return
-        template = await control.template(actor, _without_tag(template_id))
+        template = await control.template(actor, template_id)
         raise UnimplementedError(f"template '{template.name}' belongs to the server and cannot be deleted")
 
     return routes
-
-
-def _without_tag(untrusted: str) -> str:
-    """Drop the tag that means what there is anyway."""
-    return untrusted.removesuffix(":default").removesuffix(":latest")
