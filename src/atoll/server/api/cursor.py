@@ -84,13 +84,13 @@ def decode_volume_cursor(untrusted: str) -> tuple[datetime, VolumeId]:
 
 
 def encode_name_cursor(name: str) -> str:
-    """Write a place in a list of secrets down: the name of the last that was shown."""
+    """Write a place in a list by name down: the name of the last that was shown."""
     return base64.urlsafe_b64encode(name.encode()).decode()
 
 
 def decode_name_cursor(untrusted: str) -> str:
     """
-    Read a place in a list of secrets.
+    Read a place in a list by name.
 
     Raises:
         InvalidArgumentError: not a token of ours.

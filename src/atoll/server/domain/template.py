@@ -57,7 +57,7 @@ class Template:
 
 
 def without_tag(untrusted: str) -> str:
-    """Drop a tag that means what there is anyway, "base:latest"; another one stays, and is part of no name."""
+    """Drop a tag that means what there is anyway, "base:latest"; another one stays, and no name has it."""
     name, _, tag = untrusted.partition(":")
     return name if tag in _TAGS else untrusted
 

@@ -311,6 +311,26 @@ class Template(BaseModel):
     isDefault: bool = True
 
 
+class TemplateBuild(BaseModel):
+    """A build of a template."""
+
+    buildID: str
+    status: Literal["ready"] = "ready"
+    createdAt: datetime
+    updatedAt: datetime
+    finishedAt: datetime
+    cpuCount: StrictInt
+    memoryMB: StrictInt
+    diskSizeMB: StrictInt
+    envdVersion: str
+
+
+class TemplateWithBuilds(Template):
+    """A template, and what it was built as."""
+
+    builds: list[TemplateBuild]
+
+
 class TemplateAlias(BaseModel):
     """Whom a name belongs to."""
 
