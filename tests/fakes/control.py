@@ -26,7 +26,7 @@ from atoll.server.domain.ids import SandboxId, TeamId, TemplateId, new_sandbox_i
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory, Usage
 from atoll.server.domain.pool import PoolKey, PoolStatus
-from atoll.server.domain.sandbox import FINAL, EndReason, Pause, Sandbox, Status, Target
+from atoll.server.domain.sandbox import FINAL, EndReason, Pause, Sandbox, Status, Target, pausing_at_deadline
 from atoll.server.domain.snapshot import Snapshot
 from atoll.server.domain.template import Template, no_such_tag, without_tag
 from atoll.server.domain.upkeep import NEVER
@@ -77,14 +77,22 @@ class FakePausing(Pausing):
         return row
 
     async def connect(
-        self, actor: Actor, untrusted_id: str, from_now: timedelta, *, memory: bool = True
+        self,
+        actor: Actor,
+        untrusted_id: str,
+        from_now: timedelta,
+        *,
+        memory: bool = True,
+        auto_pause: bool = False,
     ) -> tuple[Sandbox, bool]:
         sandbox = await self._control.get(actor, untrusted_id)
         if sandbox.status is Status.RUNNING:
             return await self._control.refresh(actor, untrusted_id, from_now), False
         _check_timeout(from_now)
         deadline = self._control.clock.now() + from_now
+        self._control.resumed_with_memory.append(memory)
         row = replace(sandbox, status=Status.RUNNING, target=Target.RUNNING, pause=None, deadline=deadline)
+        row = pausing_at_deadline(row) if auto_pause else row
         self._control.rows[sandbox.id] = row
         return row, True
 
@@ -138,6 +146,8 @@ class FakeControl(Control):
     # Raised by the next verb, once.
     failure: Exception | None = None
     wishes: list[CreateSandbox] = field(default_factory=list)
+    # One of each resume.
+    resumed_with_memory: list[bool] = field(default_factory=list)
 
     memory_volumes: Volumes = field(default_factory=memory_volumes)
     pool: Pool = field(default_factory=FakePool)

@@ -224,3 +224,8 @@ def set_going(row: Sandbox, now: datetime, lifetime: timedelta) -> Sandbox:
         snapshot_due=now + every if every is not None else None,
         idle_due=now + idle if idle is not None else None,
     )
+
+
+def pausing_at_deadline(row: Sandbox) -> Sandbox:
+    """Return the row of a sandbox that is paused at its deadline; one that is anyway keeps how."""
+    return replace(row, on_deadline=OnDeadline.PAUSE) if row.on_deadline is OnDeadline.KILL else row

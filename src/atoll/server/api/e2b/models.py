@@ -151,10 +151,11 @@ class Pause(BaseModel):
 
 
 class ResumeV1(BaseModel):
-    """Resumes a paused sandbox, of older clients."""
+    """Resumes a paused sandbox, of older clients. Without ``autoPause``, its deadline means what it did."""
 
     timeout: Annotated[Seconds, Field(gt=0)] | None = None
     autoPause: Flag | None = None
+    memory: Flag | None = None
 
 
 class ConnectV1(Connect):

@@ -133,9 +133,14 @@ class _Calls:
         sandbox = await _running(self._control, actor, sandbox_id)
         if sandbox.status is Status.RUNNING:
             raise FailedPreconditionError(f"Sandbox {sandbox.id} is already running")
-        asked = None if body is None else body.timeout
-        lifetime = timedelta(seconds=models.TIMEOUT_V1 if asked is None else asked)
-        resumed, _ = await self._control.pausing.connect(actor, sandbox_id, lifetime)
+        body = body or models.ResumeV1()
+        resumed, _ = await self._control.pausing.connect(
+            actor,
+            sandbox_id,
+            timedelta(seconds=models.TIMEOUT_V1 if body.timeout is None else body.timeout),
+            memory=body.memory is not False,
+            auto_pause=body.autoPause is True,
+        )
         return self._created(resumed, answer)
 
     async def _connect(
