@@ -44,6 +44,23 @@ async def test_pages_hold_every_sandbox_once_in_order(client: httpx.AsyncClient,
     assert seen == (made if order == "asc" else made[::-1])
 
 
+async def test_only_running_sandboxes_that_match_are_counted(client: httpx.AsyncClient) -> None:
+    made = [await create(client, metadata={"n": str(number % 2)}) for number in range(6)]
+    for sandbox_id in made[:3]:
+        assert (await client.post(f"/sandboxes/{sandbox_id}/pause")).status_code == 204
+
+    async def counted(query: str) -> tuple[int, str | None]:
+        answer = await client.get(f"/v2/sandboxes?{query}")
+        return len(ids(answer)), answer.headers.get("X-Total-Running")
+
+    assert await counted("") == (6, "3")
+    assert await counted("state=running,paused&limit=2") == (2, "3")
+    assert await counted("state=running") == (3, "3")
+    assert await counted("metadata=n%3D0") == (3, "1")
+    # Running ones were not asked for.
+    assert await counted("state=paused") == (3, None)
+
+
 async def test_filters_hold_together(client: httpx.AsyncClient, control: FakeControl) -> None:
     first = await create(client, metadata={"k y": "v&", "n": "1"})
     control.clock.turn(60)

@@ -10,7 +10,7 @@ from atoll.server.api.cursor import decode_cursor, encode_cursor
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b import models
 from atoll.server.api.e2b.form import render
-from atoll.server.api.e2b.queries import STATE_OF_STATUS, decode_metadata, decode_states
+from atoll.server.api.e2b.queries import RUNNING, STATE_OF_STATUS, decode_metadata, decode_states
 from atoll.server.api.e2b.translate import (
     Reach,
     from_detailed,
@@ -201,13 +201,16 @@ class _Listing:
         if startedAfter is not None and startedAfter.tzinfo is None:
             raise InvalidArgumentError("query startedAfter: must have a time zone")
         after = decode_cursor(nextToken, newest_first=newest_first) if nextToken else None
+        statuses = decode_states(state)
         wanted = SandboxFilter(
-            statuses=decode_states(state),
+            statuses=statuses,
             metadata=decode_metadata(metadata),
             template=template or None,
             started_after=startedAfter,
         )
-        response.headers["X-Total-Running"] = str(await self._control.count(actor, wanted))
+        if running := statuses & RUNNING:
+            total = await self._control.count(actor, replace(wanted, statuses=running))
+            response.headers["X-Total-Running"] = str(total)
         page = await self._control.list(
             actor, wanted, Page(limit=limit, after=after, newest_first=newest_first)
         )
