@@ -1,5 +1,6 @@
 """The E2B dialect's routes about sandboxes, request by request as clients write them."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -447,6 +448,25 @@ async def test_connect_answers_as_create_did(client: httpx.AsyncClient) -> None:
     assert (await client.post(f"{one}/connect", json={"timeout": 9})).json() == created
     assert (await client.post(f"{one}/resume", json={"timeout": 9})).status_code == 409
     assert (await client.post(f"/v2/sandboxes/{NOBODY}/connect", json={})).status_code == 404
+
+
+@pytest.mark.parametrize("timeout", [0, 9])
+@pytest.mark.parametrize(
+    ("status", "answered"), [(Status.KILLING, 409), (Status.KILLED, 404), (Status.FAILED, 404)]
+)
+async def test_connect_tells_what_is_being_killed_from_what_is_gone(
+    client: httpx.AsyncClient, control: FakeControl, status: Status, answered: int, timeout: int
+) -> None:
+    sandbox_id = SandboxId((await create(client))["sandboxID"])
+    control.rows[sandbox_id] = replace(control.rows[sandbox_id], status=status)
+
+    for path in (f"/v2/sandboxes/{sandbox_id}/connect", f"/sandboxes/{sandbox_id}/connect"):
+        answer = await client.post(path, json={"timeout": timeout})
+        stranger = await client.post(path, json={"timeout": timeout}, headers={"X-API-Key": OTHER_KEY})
+
+        assert answer.status_code == answered
+        assert sandbox_id in answer.json()["message"]
+        assert stranger.status_code == 404
 
 
 @pytest.mark.parametrize(

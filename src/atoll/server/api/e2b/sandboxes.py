@@ -146,6 +146,17 @@ class _Calls:
     async def _connect(
         self, actor: Actor, untrusted_id: str, seconds: int, body: models.Connect, answer: Response
     ) -> models.Sandbox:
+        try:
+            return await self._connected(actor, untrusted_id, seconds, body, answer)
+        except NotFoundError:
+            sandbox = await self._control.get(actor, untrusted_id, ended=True)
+            if sandbox.status is Status.KILLING:
+                raise FailedPreconditionError(f"Sandbox {sandbox.id} is being killed") from None
+            raise
+
+    async def _connected(
+        self, actor: Actor, untrusted_id: str, seconds: int, body: models.Connect, answer: Response
+    ) -> models.Sandbox:
         if seconds == 0:  # only asks how to reach it: no time to add
             sandbox = await _running(self._control, actor, untrusted_id)
             if sandbox.status is Status.RUNNING:
