@@ -1,16 +1,30 @@
 """Unmodified E2B clients against our API, for the calls that need no daemon in the sandbox."""
 
+import asyncio
 import os
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from e2b import RateLimitException, Sandbox, SandboxException, SandboxQuery
+from e2b import (
+    RateLimitException,
+    Sandbox,
+    SandboxException,
+    SandboxNotFoundException,
+    SandboxQuery,
+    Template,
+)
 from fakes.live_api import KEY, OTHER_KEY, LiveApi, live_api
 from fakes.world import small
+
+from atoll.server.control.changing import change
+from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.sandbox import EndReason, Status, Target
+from atoll.server.domain.sandbox import Sandbox as Row
 
 CALLS = Path(__file__).with_name("e2b_control_calls.py")
 # Each stands for a stretch of versions that speak alike: v1 create with a header for the sandbox, and v1
@@ -83,6 +97,34 @@ def test_what_is_not_there_yet_is_said_once_and_clearly(api: LiveApi, call: obje
         call(sandbox)
 
     assert sandbox.kill()
+
+
+def test_tags_are_read_as_clients_write_them(api: LiveApi) -> None:
+    sandbox = Sandbox.create("base:latest", metadata={"tag": "yes"})
+
+    assert sandbox.get_info().name == "base"
+    assert Template.exists("base:latest")
+    assert not Template.exists("nope:latest")
+    with pytest.raises(SandboxException, match="404: tag 'v2' does not exist for template 'base'"):
+        Sandbox.create("base:v2")
+    assert sandbox.kill()
+
+
+def test_who_connects_to_what_is_being_killed_is_told_so(api: LiveApi) -> None:
+    sandbox = Sandbox.create("base")
+
+    def killing(row: Row) -> Row:
+        return replace(row, status=Status.KILLING, target=Target.KILLED, end_reason=EndReason.KILLED)
+
+    written = change(api.world.store, SandboxId(sandbox.sandbox_id), killing)
+    asyncio.run_coroutine_threadsafe(written, api.loop).result(10)
+
+    with pytest.raises(SandboxException, match=r"409: .*being killed") as caught:
+        Sandbox.connect(sandbox.sandbox_id)
+    assert not isinstance(caught.value, SandboxNotFoundException)
+    assert sandbox.kill()
+    with pytest.raises(SandboxNotFoundException):
+        Sandbox.connect(sandbox.sandbox_id)
 
 
 def test_a_create_that_is_sent_twice_is_done_once(api: LiveApi) -> None:

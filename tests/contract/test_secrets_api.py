@@ -124,6 +124,28 @@ def test_a_wrong_body_is_refused_without_its_value(api: LiveApi, body: dict[str,
     assert VALUE not in answer.text
 
 
+@pytest.mark.parametrize(("limit", "pages"), [(1, 3), (2, 2), (3, 1), (4, 1)])
+def test_the_last_page_of_e2bs_list_has_no_token(
+    api: LiveApi, options: dict[str, str], limit: int, pages: int
+) -> None:
+    names = ["a", "b", "c"]
+    for name in names:
+        Secret.create(name, VALUE, **options)
+    found: list[list[str]] = []
+    params = {"limit": str(limit)}
+    while True:
+        answer = call(api, "GET", "/secrets", params=params)
+        found.append([one["name"] for one in answer.json()])
+        if (token := answer.headers.get("X-Next-Token")) is None:
+            break
+        params["nextToken"] = token
+
+    assert [one for page in found for one in page] == names
+    assert len(found) == pages
+    for name in names:
+        Secret.delete(name, **options)
+
+
 def test_lists_come_whole_and_in_the_order_of_names(api: LiveApi, options: dict[str, str]) -> None:
     # Names as long as there may be, of characters as long as there are: tokens name places in them.
     names = sorted(f"{number:03}" + "😀" * 125 for number in range(MOST_LISTED + 1))

@@ -1,10 +1,12 @@
 """Snapshots and forks with our own client and command line, over the real control and fake machines."""
 
+import math
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from fakes.live_api import KEY, OTHER_KEY, LiveApi, live_api
 from fakes.world import small
@@ -60,6 +62,25 @@ def test_lists_come_whole_and_to_their_owner(sandbox: Sandbox, options: dict[str
     assert Snapshot.list(**{**options, "api_key": OTHER_KEY}) == []
     for one in made:
         Snapshot.delete(one.id, **options)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+def test_the_last_page_of_e2bs_list_has_no_token(api: LiveApi, sandbox: Sandbox, limit: int) -> None:
+    made = [sandbox.snapshot() for _ in range(4)]
+    pages: list[list[str]] = []
+    params = {"limit": str(limit), "sandboxID": sandbox.id}
+    while True:
+        answer = httpx.get(f"{api.url}/snapshots", params=params, headers={"X-API-Key": KEY})
+        assert answer.status_code == 200, answer.text
+        pages.append([one["snapshotID"].removesuffix(":default") for one in answer.json()])
+        if (token := answer.headers.get("X-Next-Token")) is None:
+            break
+        params["nextToken"] = token
+
+    assert sorted(one for page in pages for one in page) == sorted(one.id for one in made)
+    assert len(pages) == math.ceil(4 / limit)
+    for one in made:
+        Snapshot.delete(one.id, api_url=api.url, api_key=KEY)
 
 
 def test_each_fork_is_a_sandbox_or_an_error(sandbox: Sandbox) -> None:

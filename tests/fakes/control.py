@@ -27,9 +27,9 @@ from atoll.server.domain.ids import SandboxId, TeamId, TemplateId, new_sandbox_i
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory, Usage
 from atoll.server.domain.pool import PoolKey, PoolStatus
-from atoll.server.domain.sandbox import FINAL, EndReason, Pause, Sandbox, Status, Target
+from atoll.server.domain.sandbox import FINAL, EndReason, Pause, Sandbox, Status, Target, pausing_at_deadline
 from atoll.server.domain.snapshot import Snapshot
-from atoll.server.domain.template import Template
+from atoll.server.domain.template import Template, no_such_tag, without_tag
 from atoll.server.domain.upkeep import NEVER
 from atoll.server.ports.store import Page, SandboxFilter
 from fakes.volumes import memory_volumes
@@ -78,14 +78,22 @@ class FakePausing(Pausing):
         return row
 
     async def connect(
-        self, actor: Actor, untrusted_id: str, from_now: timedelta, *, memory: bool = True
+        self,
+        actor: Actor,
+        untrusted_id: str,
+        from_now: timedelta,
+        *,
+        memory: bool = True,
+        auto_pause: bool = False,
     ) -> tuple[Sandbox, bool]:
         sandbox = await self._control.get(actor, untrusted_id)
         if sandbox.status is Status.RUNNING:
             return await self._control.refresh(actor, untrusted_id, from_now), False
         _check_timeout(from_now)
         deadline = self._control.clock.now() + from_now
+        self._control.resumed_with_memory.append(memory)
         row = replace(sandbox, status=Status.RUNNING, target=Target.RUNNING, pause=None, deadline=deadline)
+        row = pausing_at_deadline(row) if auto_pause else row
         self._control.rows[sandbox.id] = row
         return row, True
 
@@ -139,6 +147,8 @@ class FakeControl(Control):
     # Raised by the next verb, once.
     failure: Exception | None = None
     wishes: list[CreateSandbox] = field(default_factory=list)
+    # One of each resume.
+    resumed_with_memory: list[bool] = field(default_factory=list)
 
     memory_volumes: Volumes = field(default_factory=memory_volumes)
     pool: Pool = field(default_factory=FakePool)
@@ -178,7 +188,7 @@ class FakeControl(Control):
             id=new_sandbox_id(),
             team_id=actor.team_id,
             template_id=template.id,
-            template_alias=wish.template,
+            template_alias=without_tag(wish.template),
             target=Target.RUNNING,
             status=Status.RUNNING,
             limits=template.limits,
@@ -208,13 +218,14 @@ class FakeControl(Control):
 
     def _matching(self, actor: Actor, filter: SandboxFilter) -> list[Sandbox]:
         statuses = filter.statuses or {Status.CREATING, Status.RUNNING}
+        template = None if filter.template is None else without_tag(filter.template)
         return [
             row
             for row in self.rows.values()
             if row.team_id == actor.team_id
             and row.status in statuses
             and set(filter.metadata) <= set(row.metadata.items())
-            and filter.template in (None, row.template_alias, row.template_id)
+            and template in (None, row.template_alias, row.template_id)
             and (filter.started_after is None or (row.started_at or row.created_at) > filter.started_after)
         ]
 
@@ -290,8 +301,11 @@ class FakeControl(Control):
         return [BASE]
 
     async def template(self, actor: Actor, name: str) -> Template:
-        if name not in (BASE.name, BASE.id):
-            raise NotFoundError(f"template '{name}' not found")
+        bare, colon, _ = without_tag(name).partition(":")
+        if bare not in (BASE.name, BASE.id):
+            raise NotFoundError(f"template '{bare}' not found")
+        if colon:
+            raise no_such_tag(name)
         return BASE
 
     def access_token(self, sandbox_id: SandboxId) -> str:

@@ -1,5 +1,6 @@
 """The E2B dialect's routes about sandboxes, request by request as clients write them."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ from atoll.server.domain.errors import (
 )
 from atoll.server.domain.identity import WorkloadToken
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.sandbox import Status
+from atoll.server.domain.sandbox import OnDeadline, Status
 
 MINIMAL = {"templateID": "base", "metadata": {}, "envVars": {}}
 NOBODY = "i" + "0" * 20
@@ -447,6 +448,65 @@ async def test_connect_answers_as_create_did(client: httpx.AsyncClient) -> None:
     assert (await client.post(f"{one}/connect", json={"timeout": 9})).json() == created
     assert (await client.post(f"{one}/resume", json={"timeout": 9})).status_code == 409
     assert (await client.post(f"/v2/sandboxes/{NOBODY}/connect", json={})).status_code == 404
+
+
+@pytest.mark.parametrize("timeout", [0, 9])
+@pytest.mark.parametrize(
+    ("status", "answered"), [(Status.KILLING, 409), (Status.KILLED, 404), (Status.FAILED, 404)]
+)
+async def test_connect_tells_what_is_being_killed_from_what_is_gone(
+    client: httpx.AsyncClient, control: FakeControl, status: Status, answered: int, timeout: int
+) -> None:
+    sandbox_id = SandboxId((await create(client))["sandboxID"])
+    control.rows[sandbox_id] = replace(control.rows[sandbox_id], status=status)
+
+    for path in (f"/v2/sandboxes/{sandbox_id}/connect", f"/sandboxes/{sandbox_id}/connect"):
+        answer = await client.post(path, json={"timeout": timeout})
+        stranger = await client.post(path, json={"timeout": timeout}, headers={"X-API-Key": OTHER_KEY})
+
+        assert answer.status_code == answered
+        assert sandbox_id in answer.json()["message"]
+        assert stranger.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "memory", "on_deadline"),
+    [
+        (None, True, OnDeadline.KILL),
+        ({"timeout": 9}, True, OnDeadline.KILL),
+        ({"timeout": 9, "autoPause": False, "memory": True}, True, OnDeadline.KILL),
+        ({"autoPause": True}, True, OnDeadline.PAUSE),
+        ({"memory": False}, False, OnDeadline.KILL),
+    ],
+)
+async def test_a_resume_of_older_clients_means_all_that_it_says(
+    client: httpx.AsyncClient,
+    control: FakeControl,
+    body: dict[str, Any] | None,
+    memory: bool,
+    on_deadline: OnDeadline,
+) -> None:
+    created = await create(client)
+    one = f"/sandboxes/{created['sandboxID']}"
+    await client.post(f"{one}/pause")
+
+    answer = await client.post(f"{one}/resume", json=body)
+
+    assert (answer.status_code, answer.json()) == (201, created)
+    row = control.rows[SandboxId(created["sandboxID"])]
+    assert row.on_deadline is on_deadline
+    assert control.resumed_with_memory == [memory]
+    lifecycle = (await client.get(one)).json()["lifecycle"]
+    assert lifecycle["onTimeout"] == ("kill" if on_deadline is OnDeadline.KILL else "pause")
+
+
+@pytest.mark.parametrize("body", [{"autoPause": "yes"}, {"memory": 0}, {"timeout": 0}])
+async def test_a_wrong_resume_is_refused(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    one = f"/sandboxes/{(await create(client))['sandboxID']}"
+    await client.post(f"{one}/pause")
+
+    assert (await client.post(f"{one}/resume", json=body)).status_code == 400
+    assert (await client.get(one)).json()["state"] == "paused"
 
 
 @pytest.mark.parametrize(

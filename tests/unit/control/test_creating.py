@@ -290,7 +290,25 @@ async def test_bad_wishes_are_refused_before_anything_is_written(
     assert await world.rows() == {}
 
 
-@pytest.mark.parametrize("name", ["nope", "", "../base", "a\0b", "x" * 100_000, "\ud800"])
+@pytest.mark.parametrize("name", ["base", "base:latest", "base:default", f"{BASE.id}:latest"])
+async def test_tags_that_mean_what_there_is_change_nothing(control: Control, name: str) -> None:
+    sandbox = await control.create(ALICE, wish(template=name))
+
+    assert (sandbox.template_id, sandbox.template_alias) == (BASE.id, name.partition(":")[0])
+
+
+@pytest.mark.parametrize("tag", ["v2", "", "latest:default", "Latest", "it's"])
+async def test_another_tag_is_said_not_to_be_there(world: World, control: Control, tag: str) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        await control.create(ALICE, wish(template=f"base:{tag}"))
+
+    assert caught.value.message == f"tag '{tag}' does not exist for template 'base'"
+    with pytest.raises(NotFoundError, match="template 'nope' not found"):
+        await control.create(ALICE, wish(template=f"nope:{tag}"))
+    assert await world.rows() == {}
+
+
+@pytest.mark.parametrize("name", ["nope", "", "../base", "a\0b", "x" * 100_000, "\ud800", ":latest"])
 async def test_an_unknown_template_is_named(world: World, control: Control, name: str) -> None:
     with pytest.raises(NotFoundError, match=r"template '.*' not found") as caught:
         await control.create(ALICE, wish(template=name))

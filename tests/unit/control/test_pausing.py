@@ -112,6 +112,51 @@ async def test_a_sandbox_boots_from_its_files_though_its_memory_was_kept(
     assert await world.checkpoints.names() == frozenset()
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (OnDeadline.KILL, OnDeadline.PAUSE),
+        (OnDeadline.PAUSE, OnDeadline.PAUSE),
+        (OnDeadline.PAUSE_FILES, OnDeadline.PAUSE_FILES),
+    ],
+)
+async def test_who_resumes_it_may_have_it_paused_at_its_deadline(
+    world: World, control: Control, before: OnDeadline, after: OnDeadline
+) -> None:
+    sandbox = await started(world, control, on_deadline=before)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    plain, _ = await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+    assert plain.on_deadline is before
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+    back, resumed = await control.pausing.connect(ALICE, sandbox.id, MINUTE, auto_pause=True)
+
+    assert (resumed, back.on_deadline) == (True, after)
+    assert (await control.get(ALICE, sandbox.id)).on_deadline is after
+    world.clock.advance(2 * MINUTE)
+    row = await until(world, sandbox.id, Status.PAUSED)
+    assert row.pause is not None
+    assert row.pause.kind is (FILES if after is OnDeadline.PAUSE_FILES else MEMORY)
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_each_of_those_who_resume_it_at_once_may_have_it_paused_at_its_deadline(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+    await asyncio.gather(
+        control.pausing.connect(ALICE, sandbox.id, MINUTE),
+        control.pausing.connect(ALICE, sandbox.id, MINUTE, auto_pause=True),
+        control.pausing.connect(ALICE, sandbox.id, MINUTE),
+    )
+
+    assert (await control.get(ALICE, sandbox.id)).on_deadline is OnDeadline.PAUSE
+    await world.assert_agreement()
+
+
 @pytest.mark.parametrize("place", ["restore:3", "checkpoint:1", "abandon"])
 async def test_who_cannot_boot_from_files_keeps_the_memory(
     world: World, control: Control, place: str

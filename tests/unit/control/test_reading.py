@@ -85,6 +85,19 @@ async def test_a_list_shows_what_is_there_unless_more_is_asked_for(control: Cont
     assert await control.count(ALICE, SandboxFilter()) == 1
 
 
+async def test_a_filter_by_template_reads_tags_as_a_create_does(control: Control) -> None:
+    made = {(await control.create(ALICE, wish(template=name))).id for name in ("base", "base:latest")}
+
+    async def listed(template: str) -> set[str]:
+        found = await control.list(ALICE, SandboxFilter(template=template), Page())
+        assert len(found.sandboxes) == await control.count(ALICE, SandboxFilter(template=template))
+        return {row.id for row in found.sandboxes}
+
+    for name in ("base", "base:latest", "base:default", f"{BASE.id}:default"):
+        assert await listed(name) == made
+    assert await listed("base:v2") == set()
+
+
 async def test_pages_follow_each_other_and_the_last_one_says_so(world: World, control: Control) -> None:
     ids = []
     for _ in range(4):
@@ -183,3 +196,6 @@ async def test_templates_are_listed_and_found(control: Control) -> None:
     assert list(await control.templates(ALICE)) == [BASE]
     assert await control.template(ALICE, "base") == BASE
     assert await control.template(ALICE, BASE.id) == BASE
+    assert await control.template(ALICE, "base:latest") == BASE
+    with pytest.raises(NotFoundError, match="tag 'v2' does not exist for template 'base'"):
+        await control.template(ALICE, "base:v2")

@@ -53,7 +53,10 @@ async def test_a_snapshot_is_taken_while_the_sandbox_runs_and_is_a_template(
         child = await control.create(ALICE, wish(template=reference, env={"B": "2"}))
         assert child.id != sandbox.id
         assert child.address != sandbox.address
-        assert (child.template_id, child.template_alias) == (sandbox.template_id, reference)
+        assert (child.template_id, child.template_alias) == (
+            sandbox.template_id,
+            reference.removesuffix(":default"),
+        )
         assert child.env == {"A": "1", "B": "2"}
         assert child.limits == sandbox.limits
         told = world.guest.configurations[child.id]
@@ -61,6 +64,17 @@ async def test_a_snapshot_is_taken_while_the_sandbox_runs_and_is_a_template(
         assert world.runtime.recall(child.id) == ("kept", "kept")
     assert world.runtime.recall(sandbox.id) == ("later", "later")
     await world.assert_agreement()
+
+
+async def test_a_snapshot_has_no_tags_but_those_that_mean_itself(control: Control) -> None:
+    sandbox = await control.create(ALICE, wish())
+    await control.snapshots.take(ALICE, sandbox.id, "mine", MEMORY)
+
+    for reference in ("mine:v2", "team/mine:v2"):
+        with pytest.raises(NotFoundError, match=r"tag 'v2' does not exist for template '(team/)?mine'"):
+            await control.create(ALICE, wish(template=reference))
+        assert not await control.snapshots.delete(ALICE, reference)
+    assert await control.snapshots.delete(ALICE, "mine:latest")
 
 
 async def test_a_snapshot_outlives_its_sandbox_until_it_is_deleted(world: World, control: Control) -> None:

@@ -2,7 +2,9 @@
 
 import base64
 import binascii
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.ids import SandboxId, VolumeId, parse_sandbox_id
@@ -10,6 +12,7 @@ from atoll.server.domain.secret import MOST_NAME
 from atoll.server.domain.snapshot import Snapshot, SnapshotId
 from atoll.server.domain.volume import Volume
 
+T = TypeVar("T")
 Place = tuple[datetime, SandboxId]
 
 _MOST_CHARACTERS = 256
@@ -84,13 +87,13 @@ def decode_volume_cursor(untrusted: str) -> tuple[datetime, VolumeId]:
 
 
 def encode_name_cursor(name: str) -> str:
-    """Write a place in a list of secrets down: the name of the last that was shown."""
+    """Write a place in a list by name down: the name of the last that was shown."""
     return base64.urlsafe_b64encode(name.encode()).decode()
 
 
 def decode_name_cursor(untrusted: str) -> str:
     """
-    Read a place in a list of secrets.
+    Read a place in a list by name.
 
     Raises:
         InvalidArgumentError: not a token of ours.
@@ -101,3 +104,17 @@ def decode_name_cursor(untrusted: str) -> str:
         return base64.b64decode(untrusted, altchars=b"-_", validate=True).decode()
     except (ValueError, binascii.Error) as error:
         raise InvalidArgumentError("Invalid next token") from error
+
+
+async def last_before_more(
+    page: Sequence[T], limit: int, read_behind: Callable[[T], Awaitable[Sequence[T]]]
+) -> T | None:
+    """
+    Return the last of a page, if there is another page behind it; else None.
+
+    Args:
+        page: what was found.
+        limit: how many were asked for.
+        read_behind: reads one of what comes behind; asked only where the page is full.
+    """
+    return page[-1] if len(page) == limit and await read_behind(page[-1]) else None

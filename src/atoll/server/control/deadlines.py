@@ -19,7 +19,7 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.retrying import rest
 from atoll.server.domain.errors import AtollError, FailedPreconditionError
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status
+from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status, pausing_at_deadline
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.store import Store
 
@@ -53,15 +53,29 @@ class Deadlines:
             if row.upkeep.persistent:
                 raise FailedPreconditionError(f"Sandbox {row.id} is persistent: it has no deadline")
 
-        return await self._move(sandbox_id, refuse, lambda _: deadline)
+        return await self._move(sandbox_id, refuse, lambda row: replace(row, deadline=deadline))
 
     async def refresh(
-        self, sandbox_id: SandboxId, from_now: timedelta, check: Callable[[Sandbox], None]
+        self,
+        sandbox_id: SandboxId,
+        from_now: timedelta,
+        check: Callable[[Sandbox], None],
+        *,
+        auto_pause: bool = False,
     ) -> Sandbox:
-        """Move a deadline, but only to later, of a row that ``check`` does not refuse."""
+        """
+        Move a deadline, but only to later, of a row that ``check`` does not refuse.
+
+        With ``auto_pause``, it is paused then, if it was to be killed.
+        """
         checking.check_timeout(from_now, self._limits)
         deadline = self._clock.now() + from_now
-        return await self._move(sandbox_id, check, lambda old: max(old, deadline))
+
+        def later(row: Sandbox) -> Sandbox:
+            row = replace(row, deadline=max(row.deadline, deadline))
+            return pausing_at_deadline(row) if auto_pause else row
+
+        return await self._move(sandbox_id, check, later)
 
     def began(self, row: Sandbox) -> None:
         """Let all know of a sandbox that begins to run."""
@@ -120,11 +134,11 @@ class Deadlines:
         self,
         sandbox_id: SandboxId,
         check: Callable[[Sandbox], None],
-        to: Callable[[datetime], datetime],
+        to: Callable[[Sandbox], Sandbox],
     ) -> Sandbox:
         def moved(row: Sandbox) -> Sandbox:
             check(row)
-            return replace(row, deadline=to(row.deadline))
+            return to(row)
 
         row = await change(self._store, sandbox_id, moved)
         self.appeared(row.deadline)

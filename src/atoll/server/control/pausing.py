@@ -159,7 +159,13 @@ class Pausing:
             return
 
     async def connect(
-        self, actor: Actor, untrusted_id: str, from_now: timedelta, *, memory: bool = True
+        self,
+        actor: Actor,
+        untrusted_id: str,
+        from_now: timedelta,
+        *,
+        memory: bool = True,
+        auto_pause: bool = False,
     ) -> tuple[Sandbox, bool]:
         """
         Let a running sandbox live at least so long from now, or resume a paused one for so long.
@@ -169,6 +175,7 @@ class Pausing:
             untrusted_id: whose.
             from_now: how long.
             memory: false: boot it from its files, though its memory was kept, too.
+            auto_pause: true: pause it at its deadline from now on, if it was to be killed.
 
         Returns:
             The sandbox, and whether it was resumed.
@@ -184,8 +191,10 @@ class Pausing:
         row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)
         if row.status is Status.RUNNING:
             check = self._reading.check(actor, frozenset({Status.RUNNING}))
-            return await self._deadlines.refresh(sandbox_id, from_now, check), False
-        return await self.restoring.run(sandbox_id, from_now, memory=memory), True
+            refreshed = await self._deadlines.refresh(sandbox_id, from_now, check, auto_pause=auto_pause)
+            return refreshed, False
+        resumed = await self.restoring.run(sandbox_id, from_now, memory=memory, auto_pause=auto_pause)
+        return resumed, True
 
     async def wake(self, sandbox_id: SandboxId) -> None:
         """

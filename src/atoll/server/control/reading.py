@@ -9,6 +9,7 @@ from atoll.server.control.requests import Actor, Route, SandboxPage
 from atoll.server.domain.errors import NotFoundError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import SLEEPING, Sandbox, Status
+from atoll.server.domain.template import without_tag
 from atoll.server.ports.store import Page, SandboxFilter, Store
 
 # What callers see when they do not ask for more: what exists, or is about to.
@@ -86,7 +87,8 @@ class Reading:
             texts.append(filter.template)
         checking.check_filter(texts, self._limits)
         statuses = PRESENT if filter.statuses is None else filter.statuses
-        return replace(filter, team_id=actor.team_id, statuses=statuses)
+        template = None if filter.template is None else without_tag(filter.template)
+        return replace(filter, team_id=actor.team_id, statuses=statuses, template=template)
 
 
 def not_there(sandbox_id: SandboxId) -> NotFoundError:

@@ -69,7 +69,7 @@ class CreateSandbox:
     The wish for a sandbox.
 
     Attributes:
-        template: name or id.
+        template: name or id, of a template or snapshot.
         timeout: from the moment the sandbox runs until it is killed.
         metadata: the caller's own words about it.
         env: for every command inside, above the template's.

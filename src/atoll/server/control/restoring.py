@@ -29,7 +29,7 @@ from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import Machine
-from atoll.server.domain.sandbox import Pause, Sandbox, Status, Target, set_going
+from atoll.server.domain.sandbox import Pause, Sandbox, Status, Target, pausing_at_deadline, set_going
 from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
@@ -75,7 +75,13 @@ class Restoring:
         self._deadlines = deadlines
 
     async def run(
-        self, sandbox_id: SandboxId, lifetime: timedelta, *, urgent: bool = False, memory: bool = True
+        self,
+        sandbox_id: SandboxId,
+        lifetime: timedelta,
+        *,
+        urgent: bool = False,
+        memory: bool = True,
+        auto_pause: bool = False,
     ) -> Sandbox:
         """
         Resume, once nothing else is under way; those who want it at the same time share the work.
@@ -85,6 +91,7 @@ class Restoring:
             lifetime: how long it lives from then on.
             urgent: whether a request is held up by it.
             memory: false: it boots from its files, though its memory was kept, too.
+            auto_pause: true: it is paused at its deadline from then on, if it was to be killed.
 
         Raises:
             NotFoundError: it is neither paused nor running any more.
@@ -95,7 +102,9 @@ class Restoring:
             await asyncio.wait([job.outcome])
             row = await self._store.get_sandbox(sandbox_id)
             if row.status is Status.RUNNING:
-                return await self._deadlines.refresh(sandbox_id, lifetime, lambda _: None)
+                return await self._deadlines.refresh(
+                    sandbox_id, lifetime, lambda _: None, auto_pause=auto_pause
+                )
         team = await self._api_keys.get_team((await self._store.get_sandbox(sandbox_id)).team_id)
         await check_room(self._store, self._limits, team.id, team.limits)
 
@@ -103,6 +112,7 @@ class Restoring:
             if row.status not in (Status.PAUSED, Status.RESUMING):
                 raise not_there(sandbox_id)
             generation = row.generation + 1
+            row = pausing_at_deadline(row) if auto_pause else row
             return replace(row, target=Target.RUNNING, status=Status.RESUMING, generation=generation)
 
         row = await change(self._store, sandbox_id, resuming)
@@ -141,7 +151,11 @@ class Restoring:
             await self._underway.settle(row, lambda: self.put_back(row), lambda: self.put_back(row))
             raise
         if row.pause is not None:
+<<<<<<< HEAD
             # Nobody waits for that: it takes 80 ms for 512 MB. Where the server stops, the next one does it.
+=======
+            # Nobody waits for that, which takes 80 ms for 512 MB. If the server stops, the next one does it.
+>>>>>>> control
             with contextlib.suppress(UnavailableError):
                 self._tasks.job(f"drop {row.id}", partial(self._drop, row.id, row.pause.checkpoint))
         kind = row.pause.kind if row.pause is not None else None

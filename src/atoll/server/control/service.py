@@ -6,8 +6,13 @@ The verbs themselves live beside this file, one concern each; nothing here decid
 """
 
 import asyncio
+<<<<<<< HEAD
 from collections.abc import Sequence
 from contextlib import suppress
+=======
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+>>>>>>> control
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -30,8 +35,21 @@ from atoll.server.domain.errors import NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
 from atoll.server.domain.machine import ProcessKilledForMemory, Usage
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status
+<<<<<<< HEAD
 from atoll.server.domain.template import Template
 from atoll.server.ports.store import Page, SandboxFilter
+=======
+from atoll.server.domain.template import Template, no_such_tag, without_tag
+from atoll.server.ports.api_keys import ApiKeys
+from atoll.server.ports.checkpoints import Checkpoints
+from atoll.server.ports.clock import Clock
+from atoll.server.ports.edge import Edge
+from atoll.server.ports.guest import Guest
+from atoll.server.ports.runtime import Runtime
+from atoll.server.ports.snapshots import SnapshotStore
+from atoll.server.ports.store import Page, SandboxFilter, Store
+from atoll.server.ports.templates import Templates
+>>>>>>> control
 
 log = structlog.get_logger(__name__)
 
@@ -180,7 +198,7 @@ class Control:
 
         Raises:
             InvalidArgumentError: timeout, limits, metadata or env outside their bounds.
-            NotFoundError: ``template 'x' not found``.
+            NotFoundError: ``template 'x' not found``, ``tag 't' does not exist for template 'x'``.
             ResourceExhaustedError: the most sandboxes exist, too many creates wait, or the host is full.
             AbortedError: somebody killed it while it was being created.
             UnavailableError: it did not come up.
@@ -188,6 +206,7 @@ class Control:
         """
         if not self._open:
             raise UnavailableError("The server is stopping")
+        wish = replace(wish, template=without_tag(wish.template))
         origin = await self.snapshots.find(actor, wish.template)
         template = await self.template(actor, origin.template_id if origin else wish.template)
         return await self._parts.creating.create(actor, wish, template, origin)
@@ -212,6 +231,7 @@ class Control:
         """
         List the actor's sandboxes; the filter's team is replaced by the actor's.
 
+        A template may have a tag, as in a create; nothing is listed for one that does not exist.
         A filter without statuses means those that are not ended: creating and running.
 
         Raises:
@@ -321,14 +341,20 @@ class Control:
 
     async def template(self, actor: Actor, name: str) -> Template:
         """
-        Find a template by name or id.
+        Find a template by name or id, with or without a tag.
 
         Raises:
-            NotFoundError: ``template 'x' not found``.
+            NotFoundError: ``template 'x' not found``, ``tag 't' does not exist for template 'x'``; the
+                latter also for a snapshot.
         """
         if len(name) > MOST_TEMPLATE_NAME or not name.isprintable():
             raise NotFoundError(f"template {name[:MOST_TEMPLATE_NAME]!a} not found")
-        return await self._ports.templates.get(name)
+        bare, colon, _ = without_tag(name).partition(":")
+        if not colon:
+            return await self._ports.templates.get(bare)
+        if await self.snapshots.find(actor, bare) is None:
+            await self._ports.templates.get(bare)
+        raise no_such_tag(name)
 
     def access_token(self, sandbox_id: SandboxId) -> str:
         """Return what callers of a secured sandbox's daemon show: 64 hexadecimal digits, always the same."""

@@ -143,7 +143,7 @@ class Sandbox:
         id: never used twice.
         team_id: who owns it.
         template_id: what it started from.
-        template_alias: the name that the caller gave for it.
+        template_alias: the name that the caller gave for it, without a tag.
         target: what it should be.
         status: what it is.
         limits: its size.
@@ -224,3 +224,8 @@ def set_going(row: Sandbox, now: datetime, lifetime: timedelta) -> Sandbox:
         snapshot_due=now + every if every is not None else None,
         idle_due=now + idle if idle is not None else None,
     )
+
+
+def pausing_at_deadline(row: Sandbox) -> Sandbox:
+    """Return the row of a sandbox that is paused at its deadline; one that is anyway keeps how."""
+    return replace(row, on_deadline=OnDeadline.PAUSE) if row.on_deadline is OnDeadline.KILL else row

@@ -16,6 +16,7 @@ from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.limits import Limits
+from atoll.server.domain.template import without_tag
 
 SnapshotId = NewType("SnapshotId", str)
 
@@ -90,7 +91,7 @@ def check_name(untrusted: str) -> str:
 def bare_reference(untrusted: str) -> str:
     """Drop what E2B's clients put around a name or id: ``team/name:default``."""
     _, _, last = untrusted[:MOST_REFERENCE].rpartition("/")
-    return last.removesuffix(":default").removesuffix(":latest")
+    return without_tag(last)
 
 
 def may_be_reference(bare: str) -> bool:

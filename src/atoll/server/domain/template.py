@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from atoll.server.domain.errors import NotFoundError
 from atoll.server.domain.ids import TemplateId
 from atoll.server.domain.limits import Limits
+
+# E2B's clients may write one behind a name. There is one build of each, and all of these mean it.
+_TAGS = frozenset({"default", "latest"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +54,15 @@ class Template:
     default_workdir: str = ""
     env: tuple[tuple[str, str], ...] = ()
     start: StartCommand | None = None
+
+
+def without_tag(untrusted: str) -> str:
+    """Drop a tag that means what there is anyway, "base:latest"; another one stays, and no name has it."""
+    name, _, tag = untrusted.partition(":")
+    return name if tag in _TAGS else untrusted
+
+
+def no_such_tag(untrusted: str) -> NotFoundError:
+    """Make the answer for a name that is there and has a tag, "base:v2", that is not."""
+    name, _, tag = untrusted.partition(":")
+    return NotFoundError(f"tag '{tag}' does not exist for template '{name}'")

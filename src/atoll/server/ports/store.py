@@ -26,7 +26,7 @@ class SandboxFilter:
         team_id: the owner; None: anybody's (the server's own questions).
         statuses: one of these.
         metadata: all of these pairs.
-        template: the template's id or the name that the caller gave.
+        template: the template's id or the name that the caller gave, without a tag.
         started_after: only later starts.
     """
 

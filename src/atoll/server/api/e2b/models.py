@@ -151,10 +151,11 @@ class Pause(BaseModel):
 
 
 class ResumeV1(BaseModel):
-    """Resumes a paused sandbox, of older clients."""
+    """Resumes a paused sandbox, of older clients. Without ``autoPause``, its deadline means what it did."""
 
     timeout: Annotated[Seconds, Field(gt=0)] | None = None
     autoPause: Flag | None = None
+    memory: Flag | None = None
 
 
 class ConnectV1(Connect):
@@ -309,6 +310,26 @@ class Template(BaseModel):
     envdVersion: str
     buildStatus: Literal["ready"] = "ready"
     isDefault: bool = True
+
+
+class TemplateBuild(BaseModel):
+    """A build of a template."""
+
+    buildID: str
+    status: Literal["ready"] = "ready"
+    createdAt: datetime
+    updatedAt: datetime
+    finishedAt: datetime
+    cpuCount: StrictInt
+    memoryMB: StrictInt
+    diskSizeMB: StrictInt
+    envdVersion: str
+
+
+class TemplateWithBuilds(Template):
+    """A template, and what it was built as."""
+
+    builds: list[TemplateBuild]
 
 
 class TemplateAlias(BaseModel):

@@ -11,8 +11,9 @@ MOST_ITEMS = 100
 _MOST_METADATA_PAIRS = 64
 
 # What is neither starting nor over; one that is on its way to another state is still in the old one.
+RUNNING = frozenset({Status.RUNNING, Status.PAUSING})
 _STATUSES_OF_STATE = {
-    "running": frozenset({Status.RUNNING, Status.PAUSING}),
+    "running": RUNNING,
     "paused": frozenset({Status.PAUSED, Status.RESUMING}),
 }
 STATE_OF_STATUS = {status: state for state, of_it in _STATUSES_OF_STATE.items() for status in of_it}

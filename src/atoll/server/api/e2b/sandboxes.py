@@ -10,7 +10,7 @@ from atoll.server.api.cursor import decode_cursor, encode_cursor
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b import models
 from atoll.server.api.e2b.form import render
-from atoll.server.api.e2b.queries import STATE_OF_STATUS, decode_metadata, decode_states
+from atoll.server.api.e2b.queries import RUNNING, STATE_OF_STATUS, decode_metadata, decode_states
 from atoll.server.api.e2b.translate import (
     Reach,
     from_detailed,
@@ -133,12 +133,28 @@ class _Calls:
         sandbox = await _running(self._control, actor, sandbox_id)
         if sandbox.status is Status.RUNNING:
             raise FailedPreconditionError(f"Sandbox {sandbox.id} is already running")
-        asked = None if body is None else body.timeout
-        lifetime = timedelta(seconds=models.TIMEOUT_V1 if asked is None else asked)
-        resumed, _ = await self._control.pausing.connect(actor, sandbox_id, lifetime)
+        body = body or models.ResumeV1()
+        resumed, _ = await self._control.pausing.connect(
+            actor,
+            sandbox_id,
+            timedelta(seconds=models.TIMEOUT_V1 if body.timeout is None else body.timeout),
+            memory=body.memory is not False,
+            auto_pause=body.autoPause is True,
+        )
         return self._created(resumed, answer)
 
     async def _connect(
+        self, actor: Actor, untrusted_id: str, seconds: int, body: models.Connect, answer: Response
+    ) -> models.Sandbox:
+        try:
+            return await self._connected(actor, untrusted_id, seconds, body, answer)
+        except NotFoundError:
+            sandbox = await self._control.get(actor, untrusted_id, ended=True)
+            if sandbox.status is Status.KILLING:
+                raise FailedPreconditionError(f"Sandbox {sandbox.id} is being killed") from None
+            raise
+
+    async def _connected(
         self, actor: Actor, untrusted_id: str, seconds: int, body: models.Connect, answer: Response
     ) -> models.Sandbox:
         if seconds == 0:  # only asks how to reach it: no time to add
@@ -196,13 +212,16 @@ class _Listing:
         if startedAfter is not None and startedAfter.tzinfo is None:
             raise InvalidArgumentError("query startedAfter: must have a time zone")
         after = decode_cursor(nextToken, newest_first=newest_first) if nextToken else None
+        statuses = decode_states(state)
         wanted = SandboxFilter(
-            statuses=decode_states(state),
+            statuses=statuses,
             metadata=decode_metadata(metadata),
             template=template or None,
             started_after=startedAfter,
         )
-        response.headers["X-Total-Running"] = str(await self._control.count(actor, wanted))
+        if running := statuses & RUNNING:
+            total = await self._control.count(actor, replace(wanted, statuses=running))
+            response.headers["X-Total-Running"] = str(total)
         page = await self._control.list(
             actor, wanted, Page(limit=limit, after=after, newest_first=newest_first)
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from atoll.server.api.cursor import decode_name_cursor, encode_name_cursor
+from atoll.server.api.cursor import decode_name_cursor, encode_name_cursor, last_before_more
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b.form import render
 from atoll.server.api.fields import Texts
@@ -55,8 +55,9 @@ def router(secrets: Secrets) -> APIRouter:
     ) -> list[Secret]:
         after = decode_name_cursor(nextToken) if nextToken else ""
         found = await secrets.list(actor, after=after, limit=limit)
-        if len(found) == limit and await secrets.list(actor, after=found[-1].name, limit=1):
-            response.headers["X-Next-Token"] = encode_name_cursor(found[-1].name)
+        last = await last_before_more(found, limit, lambda one: secrets.list(actor, after=one.name, limit=1))
+        if last is not None:
+            response.headers["X-Next-Token"] = encode_name_cursor(last.name)
         return [_shown(secret) for secret in found]
 
     @routes.post("/secrets", status_code=201)

@@ -1,12 +1,13 @@
 """Routes of the E2B dialect about snapshots and forks."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
-from atoll.server.api.cursor import decode_snapshot_cursor, encode_snapshot_cursor
+from atoll.server.api.cursor import decode_snapshot_cursor, encode_snapshot_cursor, last_before_more
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b import models
 from atoll.server.api.e2b.form import render
@@ -96,8 +97,13 @@ def router(control: Control, reach: Reach) -> APIRouter:
             limit=limit,
         )
         found = await control.snapshots.list(query)
-        if len(found) == limit:
-            response.headers["X-Next-Token"] = encode_snapshot_cursor(found[-1])
+        last = await last_before_more(
+            found,
+            limit,
+            lambda one: control.snapshots.list(replace(query, after=(one.created_at, one.id), limit=1)),
+        )
+        if last is not None:
+            response.headers["X-Next-Token"] = encode_snapshot_cursor(last)
         return [_shown(snapshot) for snapshot in found]
 
     return routes

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
+from uuid import UUID, uuid5
 
 from atoll.server.api.e2b import models
 from atoll.server.api.e2b.egress import from_proxy, from_rules, to_egress
@@ -24,6 +25,8 @@ ENVD_VERSION = "0.6.13"
 # Old clients append it to the id of a sandbox. Means nothing here.
 CLIENT_ID = "00000000"
 MIB = 1024 * 1024
+# Any would do, as long as it stays.
+_BUILDS = UUID("8f1f7a52-6d0c-4b8e-9a55-1c1de2b1f0a7")
 # E2B's own text.
 PRIVATE_NEEDS_SECURE = (
     "You cannot create a sandbox without public access "
@@ -231,7 +234,7 @@ def from_template(template: Template) -> models.Template:
     """Describe a template."""
     return models.Template(
         templateID=template.id,
-        buildID=template.id,
+        buildID=_build_id(template),
         cpuCount=_whole_cores(template.limits.cpus),
         memoryMB=template.limits.memory_bytes // MIB,
         diskSizeMB=template.limits.disk_bytes // MIB,
@@ -241,6 +244,25 @@ def from_template(template: Template) -> models.Template:
         updatedAt=template.built_at,
         envdVersion=ENVD_VERSION,
     )
+
+
+def from_build(template: Template) -> models.TemplateBuild:
+    """Describe the one build that a template's id names."""
+    return models.TemplateBuild(
+        buildID=_build_id(template),
+        createdAt=template.built_at,
+        updatedAt=template.built_at,
+        finishedAt=template.built_at,
+        cpuCount=_whole_cores(template.limits.cpus),
+        memoryMB=template.limits.memory_bytes // MIB,
+        diskSizeMB=template.limits.disk_bytes // MIB,
+        envdVersion=ENVD_VERSION,
+    )
+
+
+def _build_id(template: Template) -> str:
+    """Make the UUID that clients want a build to have; always the same for one template id."""
+    return str(uuid5(_BUILDS, template.id))
 
 
 def _whole_cores(cpus: float) -> int:

@@ -22,7 +22,6 @@ UNAVAILABLE: dict[tuple[str, str], str] = {
     ("GET", f"{_TEMPLATE}/builds/{{build_id}}/status"): "building a template",
     ("GET", f"{_TEMPLATE}/builds/{{build_id}}/logs"): "building a template",
     ("GET", f"{_TEMPLATE}/files/{{digest}}"): "building a template",
-    ("GET", _TEMPLATE): "reading the builds of a template",
     ("PATCH", _TEMPLATE): "changing a template",
     ("PATCH", f"/v2{_TEMPLATE}"): "changing a template",
     ("POST", "/templates/tags"): "tagging a template",
