@@ -151,11 +151,7 @@ class Restoring:
             await self._underway.settle(row, lambda: self.put_back(row), lambda: self.put_back(row))
             raise
         if row.pause is not None:
-<<<<<<< HEAD
             # Nobody waits for that: it takes 80 ms for 512 MB. Where the server stops, the next one does it.
-=======
-            # Nobody waits for that, which takes 80 ms for 512 MB. If the server stops, the next one does it.
->>>>>>> control
             with contextlib.suppress(UnavailableError):
                 self._tasks.job(f"drop {row.id}", partial(self._drop, row.id, row.pause.checkpoint))
         kind = row.pause.kind if row.pause is not None else None

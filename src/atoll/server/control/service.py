@@ -6,13 +6,9 @@ The verbs themselves live beside this file, one concern each; nothing here decid
 """
 
 import asyncio
-<<<<<<< HEAD
 from collections.abc import Sequence
 from contextlib import suppress
-=======
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
->>>>>>> control
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -35,21 +31,8 @@ from atoll.server.domain.errors import NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
 from atoll.server.domain.machine import ProcessKilledForMemory, Usage
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status
-<<<<<<< HEAD
-from atoll.server.domain.template import Template
-from atoll.server.ports.store import Page, SandboxFilter
-=======
 from atoll.server.domain.template import Template, no_such_tag, without_tag
-from atoll.server.ports.api_keys import ApiKeys
-from atoll.server.ports.checkpoints import Checkpoints
-from atoll.server.ports.clock import Clock
-from atoll.server.ports.edge import Edge
-from atoll.server.ports.guest import Guest
-from atoll.server.ports.runtime import Runtime
-from atoll.server.ports.snapshots import SnapshotStore
-from atoll.server.ports.store import Page, SandboxFilter, Store
-from atoll.server.ports.templates import Templates
->>>>>>> control
+from atoll.server.ports.store import Page, SandboxFilter
 
 log = structlog.get_logger(__name__)
 
