@@ -142,6 +142,7 @@ async def test_each_of_those_who_resume_it_at_once_may_have_it_paused_at_its_dea
     )
 
     assert (await control.get(ALICE, sandbox.id)).on_deadline is OnDeadline.PAUSE
+    await control.settled()
     await world.assert_agreement()
 
 
