@@ -73,6 +73,7 @@ async def test_a_paused_sandbox_comes_back_as_it_was_with_a_new_generation(
         assert (back.generation, back.deadline) == (generation, world.clock.now() + 7 * MINUTE)
         assert world.guest.configurations[sandbox.id].generation == generation
         assert world.runtime.recall(sandbox.id) == ("kept", "kept")
+        await control.settled()
         await world.assert_agreement()
 
 
@@ -85,6 +86,7 @@ async def test_checksums_of_what_is_large_follow_and_nobody_waits(world: World, 
         await control.settled()
         assert world.faults.passed["seal"] == number
         await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+    await control.settled()
     await world.assert_agreement()
 
 
@@ -108,6 +110,7 @@ async def test_a_sandbox_boots_from_its_files_though_its_memory_was_kept(
     assert resumed
     assert world.runtime.recall(sandbox.id) == ("", "kept")
     assert (back.generation, back.address) == (2, sandbox.address)
+    await control.settled()
     await world.assert_agreement()
     assert await world.checkpoints.names() == frozenset()
 
@@ -154,6 +157,7 @@ async def test_each_of_those_who_resume_it_at_once_may_have_it_paused_at_its_dea
     )
 
     assert (await control.get(ALICE, sandbox.id)).on_deadline is OnDeadline.PAUSE
+    await control.settled()
     await world.assert_agreement()
 
 
@@ -171,6 +175,7 @@ async def test_who_cannot_boot_from_files_keeps_the_memory(
     assert (await control.get(ALICE, sandbox.id)).status is Status.PAUSED
     await control.pausing.connect(ALICE, sandbox.id, MINUTE)
     assert world.runtime.recall(sandbox.id) == ("kept", "kept")
+    await control.settled()
     await world.assert_agreement()
 
 
@@ -371,6 +376,7 @@ async def test_calls_at_the_same_time_share_the_work(world: World, control: Cont
     )
 
     assert {row.generation for row, _ in back} == {2}
+    await control.settled()
     await world.assert_agreement()
 
 
@@ -384,6 +390,7 @@ async def test_a_resume_waits_for_the_pause_before_it(world: World, control: Con
     assert resumed
     assert back.status is Status.RUNNING
     assert (await pausing).status is Status.PAUSED
+    await control.settled()
     await world.assert_agreement()
 
 

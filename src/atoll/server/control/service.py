@@ -327,15 +327,14 @@ class Control:
         Find a template by name or id, with or without a tag.
 
         Raises:
-            NotFoundError: ``template 'x' not found``, ``tag 't' does not exist for template 'x'``; the
-                latter also for a snapshot.
+            NotFoundError: ``template 'x' not found``, ``tag 't' does not exist for template 'x'``.
         """
         if len(name) > MOST_TEMPLATE_NAME or not name.isprintable():
             raise NotFoundError(f"template {name[:MOST_TEMPLATE_NAME]!a} not found")
         bare, colon, _ = without_tag(name).partition(":")
         if not colon:
             return await self._ports.templates.get(bare)
-        if await self.snapshots.find(actor, bare) is None:
+        if await self.snapshots.find(actor, bare) is None:  # which has no other tags either
             await self._ports.templates.get(bare)
         raise no_such_tag(name)
 
