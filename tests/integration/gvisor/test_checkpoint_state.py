@@ -1,6 +1,7 @@
 """What of a real machine comes back from a checkpoint, and what never shows that it was away."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -152,6 +153,42 @@ async def test_a_connection_loses_and_repeats_nothing_while_a_machine_is_away(
                 break
     writer.close()
     assert count == sent
+
+
+async def test_nobody_answers_for_a_machine_that_comes_back(host: Host, tmp_path: Path) -> None:
+    machine = await host.start()
+    hold = (
+        "import socket\nserver = socket.create_server(('', 8002), backlog=512)\nheld = []\n"
+        "while True: held.append(server.accept())"
+    )
+    script = f'python3 -c "{hold}" & until grep -q :1F42 /proc/net/tcp; do sleep 0.05; done'
+    assert (await host.command(machine, "sh", "-c", script)).exit_code == 0
+    peers = [socket.create_connection((machine.address, 8002), timeout=5) for _ in range(300)]
+
+    for number in range(3):
+        await save(host, machine, tmp_path / str(number))
+        for peer in peers:
+            # Sent again and again, so that one arrives at every moment of the restore.
+            peer.send(b"x")
+            await asyncio.sleep(0.001)
+        await come_back(host, machine, tmp_path / str(number))
+        await asyncio.sleep(0.5)
+
+        assert sum(was_reset(peer) for peer in peers) == 0
+    for peer in peers:
+        peer.close()
+
+
+def was_reset(peer: socket.socket) -> bool:
+    peer.setblocking(False)
+    try:
+        return peer.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+    finally:
+        peer.settimeout(5)
 
 
 async def test_connections_end_in_a_fork_and_go_on_in_the_original(host: Host, tmp_path: Path) -> None:

@@ -95,6 +95,10 @@ class Launcher:
             directory = self._places.directory(spec.sandbox_id)
             self._write_down(record, directory)
             cgroup = self._places.cgroup(spec.sandbox_id)
+            # Until its connections are there again, whoever stands in for it would answer what comes for them
+            # with a reset: its namespace's own kernel first, then gVisor's network, which has none yet.
+            has_connections = origin is not None and origin.checkpoint.kind is CheckpointKind.MEMORY
+            await self._slots.hush(spec.sandbox_id, has_connections)
             slot, mounted = await both(
                 self._slots.acquire(spec.sandbox_id, spec.egress),
                 finish_in_thread(self._prepare, spec, cgroup, volumes),
@@ -201,6 +205,7 @@ class Launcher:
                 await beginner.boot(spec, directory, image=origin.path, timeout_s=patience)
             else:
                 await beginner.restore(spec, directory, image=origin.path, timeout_s=patience)
+                await self._slots.hush(spec.sandbox_id, False)
                 await serves(address)
 
     async def attach(self, running: Running, mounts: Sequence[VolumeMount]) -> Running:
