@@ -240,24 +240,25 @@ def halves(home: LiveHome) -> list[str]:
     return sorted(str(path) for path in found)
 
 
-def test_what_is_packed_on_a_full_disk_stays_as_it_is_until_there_is_room(crowded: Crowded) -> None:
-    deadly = DeadlyHome(crowded.home)
-    paused, content = crowded.create_with_content()
-    crowded.post(f"/v1/sandboxes/{paused}/pause").raise_for_status()
-    # It is packed in five seconds.
-    crowded.filler.fill()
+def test_what_is_packed_on_a_full_disk_stays_as_it_is_until_there_is_room(disk: Path) -> None:
+    # Long enough for the disk to be full by then, however busy the machine is.
+    with crowded_home(disk, SETTINGS.replace('pack_after = "5s"', 'pack_after = "20s"')) as crowded:
+        deadly = DeadlyHome(crowded.home)
+        paused, content = crowded.create_with_content()
+        crowded.post(f"/v1/sandboxes/{paused}/pause").raise_for_status()
+        crowded.filler.fill()
 
-    log = crowded.home.path / "logs" / "server.log"
-    until(lambda: "checkpoint not packed" in log.read_text(), "a pack found room")
+        log = crowded.home.path / "logs" / "server.log"
+        until(lambda: "checkpoint not packed" in log.read_text(), "a pack found room")
 
-    assert not packed(crowded, paused)
-    crowded.filler.remove()
-    until(lambda: packed(crowded, paused), "nothing is packed though there is room")
-    deadly.sleeping = {paused}
-    deadly.settle()
-    crowded.resume(paused).raise_for_status()
-    crowded.assert_kept(paused, content)
-    until(lambda: halves(crowded.home) == [], "halves are left")
+        assert not packed(crowded, paused)
+        crowded.filler.remove()
+        until(lambda: packed(crowded, paused), "nothing is packed though there is room")
+        deadly.sleeping = {paused}
+        deadly.settle()
+        crowded.resume(paused).raise_for_status()
+        crowded.assert_kept(paused, content)
+        until(lambda: halves(crowded.home) == [], "halves are left")
 
 
 def test_a_pool_is_filled_again_when_there_is_room(disk: Path) -> None:
