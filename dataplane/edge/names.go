@@ -134,7 +134,7 @@ func (n *names) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
 		return
 	}
 	defer n.leave(from)
-	reply, err := n.answer(question, n.chosenBy(from))
+	reply, err := n.answer(context.Background(), question, n.chosenBy(from))
 	if err != nil {
 		n.log.Error("name not resolved", "sandbox_address", from, "error", err)
 		reply = new(dns.Msg).SetRcode(question, dns.RcodeServerFailure)
@@ -214,7 +214,7 @@ func (n *names) chosenBy(from netip.Addr) []string {
 // lookup returns the addresses of a name, of IPv4 where it has any.
 func (n *names) lookup(ctx context.Context, name string, chosen []string) ([]netip.Addr, error) {
 	for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		reply, err := n.answer(new(dns.Msg).SetQuestion(dns.Fqdn(name), kind), chosen)
+		reply, err := n.answer(ctx, new(dns.Msg).SetQuestion(dns.Fqdn(name), kind), chosen)
 		if err != nil || ctx.Err() != nil {
 			return nil, errors.Join(err, ctx.Err())
 		}
@@ -243,7 +243,7 @@ func addressesIn(reply *dns.Msg) []netip.Addr {
 }
 
 // answer knows, or asks resolvers, one after the other: those that the sandbox chose, or the host's.
-func (n *names) answer(question *dns.Msg, chosen []string) (*dns.Msg, error) {
+func (n *names) answer(ctx context.Context, question *dns.Msg, chosen []string) (*dns.Msg, error) {
 	if n.zone != nil && n.zone.covers(question.Question[0]) {
 		reply := n.zone.answer(question)
 		reply.RecursionAvailable = !n.zoneOnly
@@ -256,7 +256,7 @@ func (n *names) answer(question *dns.Msg, chosen []string) (*dns.Msg, error) {
 	case dns.TypeAXFR, dns.TypeIXFR:
 		return new(dns.Msg).SetRcode(question, dns.RcodeRefused), nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), n.limits.NameTotal)
+	ctx, cancel := context.WithTimeout(ctx, n.limits.NameTotal)
 	defer cancel()
 	servers, mark := make([]string, 0, len(chosen)), n.mark
 	for _, address := range chosen {

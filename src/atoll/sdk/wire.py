@@ -1,7 +1,6 @@
 """From the wire's words to the SDK's models. Pure functions; what a server or guest sent is checked here."""
 
 import re
-import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -394,15 +393,13 @@ def output(data: ps.ProcessEvent.DataEvent) -> models.Output | None:
             return models.Output(stream=models.Stream(one.field), data=one.value)
 
 
-# What Go's os.ProcessState.String() says of the signals that end commands; the daemon sends it as status.
+# What Go's os.ProcessState.String() says of the signals that end commands, which the daemon sends as status.
+# The numbers are Linux's, where the command ran: other systems have others.
 _SIGNALS = {
-    "hangup": signal.SIGHUP, "interrupt": signal.SIGINT, "quit": signal.SIGQUIT,
-    "illegal instruction": signal.SIGILL, "trace/breakpoint trap": signal.SIGTRAP, "aborted": signal.SIGABRT,
-    "bus error": signal.SIGBUS, "floating point exception": signal.SIGFPE, "killed": signal.SIGKILL,
-    "user defined signal 1": signal.SIGUSR1, "segmentation fault": signal.SIGSEGV,
-    "user defined signal 2": signal.SIGUSR2, "broken pipe": signal.SIGPIPE, "alarm clock": signal.SIGALRM,
-    "terminated": signal.SIGTERM, "cpu time limit exceeded": signal.SIGXCPU,
-    "file size limit exceeded": signal.SIGXFSZ,
+    "hangup": 1, "interrupt": 2, "quit": 3, "illegal instruction": 4, "trace/breakpoint trap": 5,
+    "aborted": 6, "bus error": 7, "floating point exception": 8, "killed": 9, "user defined signal 1": 10,
+    "segmentation fault": 11, "user defined signal 2": 12, "broken pipe": 13, "alarm clock": 14,
+    "terminated": 15, "cpu time limit exceeded": 24, "file size limit exceeded": 25,
 }  # fmt: skip
 
 
@@ -413,7 +410,7 @@ def exit_code(end: ps.ProcessEvent.EndEvent) -> int:
     name = end.status.removeprefix("signal: ").removesuffix(" (core dumped)")
     if name.startswith("signal ") and name.removeprefix("signal ").isdecimal():
         return 128 + int(name.removeprefix("signal "))
-    return 128 + int(_SIGNALS.get(name, 0))
+    return 128 + _SIGNALS.get(name, 0)
 
 
 def path_word(sandbox_id: str) -> str:

@@ -119,7 +119,7 @@ class EdgeLimits:
     Attributes:
         answer_s: for any answer on its socket, in seconds. Forgetting takes a millisecond, and seconds only
             on a host that is full.
-        resolve_s: for an answer that needs a name resolved; resolvers have 8 s for all of it.
+        resolve_s: for an answer that needs a name resolved; resolvers have 4.5 s for each kind of address.
         start_s: from its start until it listens; it takes 10 ms.
         stop_s: from being asked to end until it has; it lets requests under way go on for 2 s.
         restart_pause_s: pause before the edge is started again after it died; doubles while it dies young.
