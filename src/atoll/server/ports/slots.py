@@ -57,7 +57,8 @@ class Slots(Protocol):
         """
         Have nothing that a sandbox sends leave its slot, without an answer; or let it through again.
 
-        What is written down of a machine cannot take back what it sends after that. A no-op when it is so
+        What is written down of a machine cannot take back what it sends after that; and while one comes back,
+        nobody may answer in its place. A no-op when it is so
         already, or when it holds no slot; nobody is silent any more after a restart of the server.
 
         Raises:

@@ -246,8 +246,13 @@ class MemoryWatch:
 
     def _let_go(self, watched: _Watched) -> None:
         if watched.held_back:
+            try:
+                let_run(_commands(watched.running))
+            except CgroupError as error:
+                # Still to be let go, at the end of the next reduction.
+                log.warning("commands wait for guestd longer", **_facts(watched, None), error=str(error))
+                return
             watched.held_back = False
-            let_run(_commands(watched.running))
 
     def _tell(self, watched: _Watched, victim: KilledProcess, resident: int) -> None:
         log.info(

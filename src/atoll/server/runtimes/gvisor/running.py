@@ -35,6 +35,7 @@ def hold(record: Record, directory: Directory, cgroup: Cgroup) -> Running:
 
     Raises:
         UnavailableError: it has ended.
+        CgroupError: its processes cannot be listed.
     """
     try:
         sentry = Pidfd.open(int(directory.sentry_pid.read_text()))
@@ -43,9 +44,13 @@ def hold(record: Record, directory: Directory, cgroup: Cgroup) -> Running:
             "The machine ended while it started", details=f"{error}; {text(directory.panic_log)}"
         ) from error
     gofer = None
-    for pid in cgroup.pids():
-        if pid != sentry.identity.pid and (gofer := _hold_gofer(pid)) is not None:
-            break
+    try:
+        for pid in cgroup.pids():
+            if pid != sentry.identity.pid and (gofer := _hold_gofer(pid)) is not None:
+                break
+    except BaseException:
+        sentry.close()
+        raise
     record = replace(
         record,
         sentry=sentry.identity,
