@@ -13,6 +13,7 @@ import (
 
 	"atoll.dev/dataplane/guestd/accounts"
 	"atoll.dev/dataplane/guestd/limits"
+	"atoll.dev/dataplane/guestd/wire"
 	"atoll.dev/dataplane/internal/gen/process"
 	"atoll.dev/dataplane/internal/gen/process/processconnect"
 )
@@ -22,8 +23,6 @@ const TimeoutHeader = "Connect-Timeout-Ms"
 
 // StartTimeoutHeader is where guestd keeps it from the RPC library, which would count the time of a pause too.
 const StartTimeoutHeader = "Atoll-Start-Timeout-Ms"
-
-const keepAliveHeader = "Keepalive-Ping-Interval"
 
 // RecentHeader asks Connect for what was printed lately, before what is printed from now on: "true". E2B's clients never
 // send it, and get what E2B gives: nothing of the past.
@@ -67,7 +66,7 @@ func (s *Service) Start(ctx context.Context, req *connect.Request[process.StartR
 	send := func(event *process.ProcessEvent) error {
 		return stream.Send(&process.StartResponse{Event: event})
 	}
-	return forward(ctx, command, sub, keepAlive(req.Header()), send)
+	return forward(ctx, command, sub, wire.KeepAlive(req.Header()), send)
 }
 
 // Connect streams the events of a command from now on; before them, if the caller asks, what was printed lately.
@@ -96,7 +95,7 @@ func (s *Service) Connect(ctx context.Context, req *connect.Request[process.Conn
 	send := func(event *process.ProcessEvent) error {
 		return stream.Send(&process.ConnectResponse{Event: event})
 	}
-	return forward(ctx, nil, sub, keepAlive(req.Header()), send)
+	return forward(ctx, nil, sub, wire.KeepAlive(req.Header()), send)
 }
 
 // forward sends events until the end. owned is the command whose timeout is this stream's, nil for none.
@@ -172,15 +171,6 @@ func startTimeout(ctx context.Context, header http.Header) (time.Duration, error
 		return max(time.Until(deadline), time.Millisecond), nil
 	}
 	return 0, nil
-}
-
-// keepAlive reads the seconds of silence after which the stream says that it lives.
-func keepAlive(header http.Header) time.Duration {
-	seconds, err := strconv.ParseUint(header.Get(keepAliveHeader), 10, 31)
-	if err != nil || seconds == 0 {
-		return limits.KeepAlive
-	}
-	return max(time.Duration(seconds)*time.Second, limits.KeepAliveLeast)
 }
 
 func selector(s *process.ProcessSelector) (func(*Command) bool, error) {

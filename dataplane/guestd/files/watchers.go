@@ -5,14 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"atoll.dev/dataplane/guestd/limits"
+	"atoll.dev/dataplane/guestd/wire"
 	"atoll.dev/dataplane/internal/gen/filesystem"
 )
 
@@ -113,7 +112,7 @@ func (s *Service) WatchDir(ctx context.Context, req *connect.Request[filesystem.
 		watch.close()
 		return err
 	}
-	return streamEvents(ctx, watch, keepAlive(req.Header()), stream)
+	return streamEvents(ctx, watch, wire.KeepAlive(req.Header()), stream)
 }
 
 func streamEvents(ctx context.Context, watch *watch, silence time.Duration, stream *connect.ServerStream[filesystem.WatchDirResponse]) error {
@@ -125,15 +124,6 @@ func streamEvents(ctx context.Context, watch *watch, silence time.Duration, stre
 		return stream.Send(&filesystem.WatchDirResponse{Event: alive})
 	}
 	return watch.run(ctx, emit, silence, alive)
-}
-
-// keepAlive reads the seconds of silence after which a stream says that it lives.
-func keepAlive(header http.Header) time.Duration {
-	seconds, err := strconv.ParseUint(header.Get("Keepalive-Ping-Interval"), 10, 31)
-	if err != nil || seconds == 0 {
-		return limits.KeepAlive
-	}
-	return max(time.Duration(seconds)*time.Second, limits.KeepAliveLeast)
 }
 
 // polledWatcher keeps the latest events for a client that asks for them.

@@ -26,8 +26,6 @@ const (
 	Tunnels = 2048
 	// TunnelDial bounds connecting to a loopback port; a full backlog makes it wait.
 	TunnelDial = 5 * time.Second
-	// TunnelBuffer is the copy buffer where the kernel cannot splice.
-	TunnelBuffer = 32 << 10
 )
 
 // Configuration.

@@ -1,9 +1,14 @@
-// Package wire writes the plain HTTP answers of the daemon's port: JSON bodies with a numeric code.
+// Package wire is what the services of the daemon's port share of HTTP: plain answers, which are JSON bodies with a
+// numeric code, and the header by which callers of streams say how much silence they bear.
 package wire
 
 import (
 	"encoding/json"
 	"net/http"
+	"strconv"
+	"time"
+
+	"atoll.dev/dataplane/guestd/limits"
 )
 
 type failure struct {
@@ -29,4 +34,13 @@ func JSON(w http.ResponseWriter, code int, value any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	_, _ = w.Write(append(body, '\n')) // The client may be gone: nobody to tell.
+}
+
+// KeepAlive reads the seconds of silence after which a stream says that it lives.
+func KeepAlive(header http.Header) time.Duration {
+	seconds, err := strconv.ParseUint(header.Get("Keepalive-Ping-Interval"), 10, 31)
+	if err != nil || seconds == 0 {
+		return limits.KeepAlive
+	}
+	return max(time.Duration(seconds)*time.Second, limits.KeepAliveLeast)
 }
