@@ -32,8 +32,9 @@ type Limits struct {
 	Lifts int
 	// AnswerHeaderBytes bounds what a sandbox may send before its body, informational answers included.
 	AnswerHeaderBytes int64
-	// ConnectTime is how long a sandbox may take to accept a connection. It is on this machine: only one
-	// that hangs needs more than milliseconds, and one under load answers its SYN after 1 s at the latest.
+	// ConnectTime is how long a sandbox may take to accept a connection, and for a handshake of TLS behind that. It is
+	// on this machine: only one that hangs needs more than milliseconds, and one under load answers its SYN after 1 s
+	// at the latest.
 	ConnectTime time.Duration
 	// GuestSilence is how long guestd may owe the answer to a request that it has as a whole before the server is told,
 	// which asks it itself. The longest honest silences are longer, and cost one question; see silence.go.
@@ -44,7 +45,8 @@ type Limits struct {
 	ConnectPauses []time.Duration
 	// GreetTime bounds what is done for a new sandbox before its first request; it takes milliseconds.
 	GreetTime time.Duration
-	// IdlePerSandbox is how many unused connections are kept to one sandbox.
+	// IdlePerSandbox is how many unused connections of each kind are kept to one sandbox: to guestd, to other ports,
+	// and for gRPC.
 	IdlePerSandbox int
 	// DaemonIdle is how long an unused connection to guestd is kept; guestd keeps its end longer.
 	DaemonIdle time.Duration
@@ -56,7 +58,8 @@ type Limits struct {
 	Lookups int
 	// Proofs is how many questions may be under way that the server answers by trying every sandbox.
 	Proofs int
-	// LookupTime bounds one question; it may wake a sandbox one day, so it is longer than an answer needs.
+	// LookupTime bounds one question. The server may resume the sandbox before it answers: that takes a tenth of a
+	// second, and seconds where memory is unpacked first. It goes on when we do not wait any more.
 	LookupTime time.Duration
 	// ServerAway is how long requests wait while the server restarts, which takes 2 to 3 s.
 	ServerAway time.Duration
@@ -67,10 +70,9 @@ type Limits struct {
 	// APIBodyTime is how long a client may take to send the body of an API request: 1 MB at most.
 	APIBodyTime time.Duration
 
-	// StopTime is how long requests under way may go on after we were told to end.
+	// StopTime is how long requests under way may go on after we were told to end, and questions to a name server
+	// behind them.
 	StopTime time.Duration
-	// CutTime is how long a forgotten route waits for its connection attempts to end; they are cancelled.
-	CutTime time.Duration
 
 	// NameQuestions is how many DNS questions may be under way, and NameQuestionsPerSandbox how many of one
 	// sandbox: npm asks some 50 at once. More are dropped, as by a full queue: resolvers ask again.
@@ -88,7 +90,7 @@ type Limits struct {
 	// for each name once a minute.
 	PublicNameRate  float64
 	PublicNameBurst int
-	// NameTime is how long one resolver may take; NameTotal bounds all of them together.
+	// NameTime is how long one resolver may take, over UDP and again over TCP; NameTotal bounds all of them together.
 	// Resolvers in sandboxes give up after 5 s.
 	NameTime  time.Duration
 	NameTotal time.Duration
@@ -150,7 +152,6 @@ func DefaultLimits() Limits {
 		APIBodyTime: 60 * time.Second,
 
 		StopTime: 2 * time.Second,
-		CutTime:  2 * time.Second,
 
 		NameQuestions:           1024,
 		NameQuestionsPerSandbox: 128,

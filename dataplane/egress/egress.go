@@ -35,11 +35,13 @@ const (
 type Limits struct {
 	// HelloBytes bounds a TLS hello; those with post-quantum keys have 2 KB.
 	HelloBytes int64
-	// HelloTime is how long a sandbox may take to send its hello, or a request's headers.
+	// HelloTime is how long a sandbox may take to send its hello, or a request's headers; and how long a server is
+	// waited for that a request's body expects the consent of.
 	HelloTime time.Duration
-	// HeaderBytes bounds a request's line and headers.
+	// HeaderBytes bounds the first line and headers of a request, and of its answer.
 	HeaderBytes int
-	// ConnectTime bounds resolving a name and connecting to it.
+	// ConnectTime bounds resolving a name and connecting to it, the handshake of TLS behind that, and each question
+	// to our own server.
 	ConnectTime time.Duration
 	// Addresses is how many addresses of one name are tried.
 	Addresses int
@@ -50,16 +52,14 @@ type Limits struct {
 	ValueTime time.Duration
 	// Certificates is how many certificates for names of rules are kept.
 	Certificates int
-	// StopTime is how long requests under way may go on at the end.
-	StopTime time.Duration
 }
 
 // DefaultLimits returns what a proxy runs with.
 func DefaultLimits() Limits {
 	return Limits{
 		HelloBytes: 32 << 10, HelloTime: 10 * time.Second, HeaderBytes: 60 << 10, ConnectTime: 10 * time.Second,
-		Addresses: 8, Idle: 60 * time.Second, IdlePerSandbox: 16, StopTime: time.Second,
-		ValueTime: 5 * time.Second, Certificates: 1024,
+		Addresses: 8, Idle: 60 * time.Second, IdlePerSandbox: 16, ValueTime: 5 * time.Second,
+		Certificates: 1024,
 	}
 }
 
