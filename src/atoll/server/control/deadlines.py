@@ -1,29 +1,23 @@
 """
 Deadlines: setting them, and ending what passed its own.
 
-The reaper sleeps until the first deadline there is, and is woken when an earlier one appears;
-it asks the rows twice for each sandbox, and never just to look.
+The reaper (``alarm.py``) asks the rows twice for each sandbox, and never just to look.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-import structlog
-
 from atoll.server.control import checking
+from atoll.server.control.alarm import Alarm
 from atoll.server.control.changing import change
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
-from atoll.server.control.retrying import rest
-from atoll.server.domain.errors import AtollError, FailedPreconditionError
+from atoll.server.domain.errors import FailedPreconditionError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status, pausing_at_deadline
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.store import Store
-
-log = structlog.get_logger(__name__)
 
 
 class Deadlines:
@@ -38,8 +32,7 @@ class Deadlines:
         self.pause: Callable[[Sandbox], Awaitable[None]] | None = None
         # Who else looks after sandboxes, and is told of one that begins to run.
         self.others: list[Callable[[Sandbox], None]] = []
-        self._earlier = asyncio.Event()
-        self._sleeps_until: datetime | None = None
+        self._alarm = Alarm("deadline", clock, self._reap_one)
 
     async def set_timeout(
         self, sandbox_id: SandboxId, from_now: timedelta, check: Callable[[Sandbox], None]
@@ -79,31 +72,13 @@ class Deadlines:
 
     def began(self, row: Sandbox) -> None:
         """Let all know of a sandbox that begins to run."""
-        self.appeared(row.deadline)
+        self._alarm.appeared(row.deadline)
         for tell in self.others:
             tell(row)
 
-    def appeared(self, deadline: datetime) -> None:
-        """Let the reaper know of a new deadline."""
-        if self._sleeps_until is None or deadline < self._sleeps_until:
-            self._earlier.set()
-
     async def reap(self) -> None:
         """End what passes its deadline, for ever."""
-        while True:
-            self._earlier.clear()
-            self._sleeps_until = None
-            try:
-                until = await self._reap_one()
-            except AtollError as error:
-                log.warning("deadlines not kept", error=str(error))
-                await rest(self._clock)
-                continue
-            if until is None:
-                await self._earlier.wait()
-            elif until > self._clock.now():
-                self._sleeps_until = until
-                await self._sleep_or_hear(until)
+        await self._alarm.run()
 
     async def _reap_one(self) -> datetime | None:
         row = await self._store.next_deadline()
@@ -120,16 +95,6 @@ class Deadlines:
     def _is_due(self, row: Sandbox) -> bool:
         return row.status is Status.RUNNING and row.deadline <= self._clock.now()
 
-    async def _sleep_or_hear(self, until: datetime) -> None:
-        async with asyncio.TaskGroup() as group:
-            either = [
-                group.create_task(self._clock.sleep_until(until)),
-                group.create_task(_wait(self._earlier)),
-            ]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            for task in either:
-                task.cancel()
-
     async def _move(
         self,
         sandbox_id: SandboxId,
@@ -141,9 +106,5 @@ class Deadlines:
             return to(row)
 
         row = await change(self._store, sandbox_id, moved)
-        self.appeared(row.deadline)
+        self._alarm.appeared(row.deadline)
         return row
-
-
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()
