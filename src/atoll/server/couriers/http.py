@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from atoll.server.domain.webhooks import Address, Network, may_reach
 from atoll.server.ports.webhooks import Courier, Receipt
+from atoll.server.untrusted import BoundedStream, clean
 
 log = structlog.get_logger(__name__)
 
@@ -31,8 +32,6 @@ log = structlog.get_logger(__name__)
 MOST_ANSWER_BYTES = 16 * 1024
 # Lookups of names under way; each name is looked up once at a time; a dead name server takes 10 s.
 MOST_LOOKUPS = 64
-# Of what an error says of itself, this many characters are kept.
-_MOST_TEXT = 200
 _HTTPS = 443
 
 
@@ -95,9 +94,9 @@ class HttpCourier(Courier):
         except RefusedError as error:
             problem = str(error)
         except OSError as error:
-            problem = f"the name cannot be looked up: {_clean(error)}"
+            problem = f"the name cannot be looked up: {clean(str(error))}"
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
-            problem = f"{type(error).__name__}: {_clean(error)}"
+            problem = f"{type(error).__name__}: {clean(str(error))}"
         except Exception as error:  # a URL that httpcore does not take, say: its owner has to change it
             log.warning("delivery failed in an unknown way", exc_info=error)
             problem = type(error).__name__
@@ -180,7 +179,7 @@ class _CarefulNetwork(httpcore.AsyncNetworkBackend):
             except httpcore.NetworkError as error:
                 failure = error
             else:
-                return _BoundedStream(stream, MOST_ANSWER_BYTES)
+                return BoundedStream(stream, MOST_ANSWER_BYTES)
         assert failure is not None
         raise failure
 
@@ -189,41 +188,6 @@ class _CarefulNetwork(httpcore.AsyncNetworkBackend):
             return False
         # What listens on this host is not for them, under its public addresses too.
         return any(address in network for network in self._allowed) or not _is_this_host(address)
-
-
-class _BoundedStream(httpcore.AsyncNetworkStream):
-    """Reads so much and no more: informational answers would go on for ever."""
-
-    def __init__(self, stream: httpcore.AsyncNetworkStream, most: int) -> None:
-        self._stream = stream
-        self._most = most
-        self._left = most
-
-    @override
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        if self._left <= 0:
-            raise httpcore.RemoteProtocolError(f"the head of the answer has over {self._most} bytes")
-        data = await self._stream.read(min(max_bytes, self._left), timeout)
-        self._left -= len(data)
-        return data
-
-    @override
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.write(buffer, timeout)
-
-    @override
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    @override
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        return _BoundedStream(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._most)
-
-    @override
-    def get_extra_info(self, info: str) -> object:
-        return self._stream.get_extra_info(info)
 
 
 def _is_this_host(address: Address) -> bool:
@@ -242,7 +206,3 @@ def _usual_trust() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context
-
-
-def _clean(error: Exception) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in str(error)[:_MOST_TEXT])

@@ -36,6 +36,7 @@ from atoll.server.domain.template import StartCommand
 from atoll.server.domain.volume import VOLUMES
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.guest import Guest
+from atoll.server.untrusted import BoundedStream, clean
 
 log = structlog.get_logger(__name__)
 
@@ -43,12 +44,10 @@ PORT = 49982
 # Of Configuration, as guestd knows it.
 CONFIGURATION_VERSION = 1
 _SERVICE = "atoll.guest.v1.GuestService"
-# Of what a guest says about itself, this many characters are kept.
-_MOST_TEXT = 200
-# And of what its start command said, which somebody has to mend.
+# Of what its start command said, this many characters are kept: somebody has to mend it.
 _MOST_LAUNCH_TEXT = 1500
-# And no more bytes than this.
-_MOST_BYTES = 2**63 - 1
+# The largest number that rows hold; guests claim up to 64 bits.
+_MOST_NUMBER = 2**63 - 1
 # No more are read of one answer: guestd kills as many at most.
 _MOST_KILLED = 64
 
@@ -164,7 +163,7 @@ class HttpGuest(Guest):
         finally:
             if kept is not None:
                 await kept.aclose()
-        log.debug("guest configured", sandbox_id=machine.sandbox_id, guestd=_clean(answer.version))
+        log.debug("guest configured", sandbox_id=machine.sandbox_id, guestd=clean(answer.version))
 
     async def _keep(self, machine: Machine, pool: httpcore.AsyncConnectionPool) -> None:
         self._kept[machine.sandbox_id] = pool
@@ -189,7 +188,7 @@ class HttpGuest(Guest):
             raise FailedPreconditionError(
                 "the template's start command did not get ready",
                 details=f"{machine.sandbox_id}: HTTP {status}: "
-                + _clean(body.decode(errors="replace"), _MOST_LAUNCH_TEXT),
+                + clean(body.decode(errors="replace"), _MOST_LAUNCH_TEXT),
                 resolution="see what the command said, and mend the template",
             )
 
@@ -205,16 +204,15 @@ class HttpGuest(Guest):
         return [
             KilledProcess(
                 pid=killed.pid,
-                command=_clean(killed.command),
-                # A guest can claim what it wants, up to 64 bits; rows hold 63.
-                resident_bytes=min(killed.resident_bytes, _MOST_BYTES),
+                command=clean(killed.command),
+                resident_bytes=min(killed.resident_bytes, _MOST_NUMBER),
             )
             for killed in answer.killed[:_MOST_KILLED]
         ]
 
     async def probe(self, machine: Machine) -> None:
         """Return once guestd has answered."""
-        request = guest_pb.ReadJournalRequest(after=_MOST_BYTES, sandbox_id=machine.sandbox_id)
+        request = guest_pb.ReadJournalRequest(after=_MOST_NUMBER, sandbox_id=machine.sandbox_id)
         timeout_s = self._limits.probe_timeout_s
         await self._call(
             machine, "ReadJournal", request, guest_pb.ReadJournalResponse, timeout_s, pool=self._journal_pool
@@ -245,7 +243,7 @@ class HttpGuest(Guest):
     ) -> _Answer:
         status, body = await self._exchange(machine, method, request, timeout_s, pool or self._pool, headers)
         if status != HTTPStatus.OK:
-            raise _unavailable(machine, method, f"HTTP {status}: {_clean(body.decode(errors='replace'))}")
+            raise _unavailable(machine, method, f"HTTP {status}: {clean(body.decode(errors='replace'))}")
         try:
             # Anything can be in there: the parser's own errors are many.
             return answer_type.from_binary(body)
@@ -268,7 +266,7 @@ class HttpGuest(Guest):
         except TimeoutError as error:
             raise _unavailable(machine, method, f"no answer in {timeout_s} s") from error
         except _FAILURES as error:
-            raise _unavailable(machine, method, f"{type(error).__name__}: {_clean(str(error))}") from error
+            raise _unavailable(machine, method, f"{type(error).__name__}: {clean(str(error))}") from error
 
     def _translate(self, configuration: GuestConfiguration) -> guest_pb.Configuration:
         return guest_pb.Configuration(
@@ -332,34 +330,7 @@ class _BoundedNetwork(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         stream = await self._network.connect_tcp(host, port, timeout, local_address, socket_options)
-        return _BoundedStream(stream, self._most)
-
-
-class _BoundedStream(httpcore.AsyncNetworkStream):
-    def __init__(self, stream: httpcore.AsyncNetworkStream, most: int) -> None:
-        self._stream = stream
-        self._most = most
-        self._left = most
-
-    @override
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        if self._left <= 0:
-            raise httpcore.RemoteProtocolError(f"an answer of over {self._most} bytes")
-        data = await self._stream.read(min(max_bytes, self._left), timeout)
-        self._left -= len(data)
-        return data
-
-    @override
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.write(buffer, timeout)
-
-    @override
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    @override
-    def get_extra_info(self, info: str) -> object:
-        return self._stream.get_extra_info(info)
+        return BoundedStream(stream, self._most)
 
 
 def _unavailable(machine: Machine, method: str, details: str) -> UnavailableError:
@@ -367,8 +338,3 @@ def _unavailable(machine: Machine, method: str, details: str) -> UnavailableErro
         "the sandbox does not answer",
         details=f"{method} of {machine.sandbox_id} at {machine.address}: {details}",
     )
-
-
-def _clean(untrusted: str, most: int = _MOST_TEXT) -> str:
-    """Cut a guest's words short, and leave out what would drive a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in untrusted[:most])
