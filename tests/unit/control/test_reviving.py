@@ -1,13 +1,15 @@
 """What comes back when its machine ended: from the last snapshot, and what is persistent in any case."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes.crashes import Points, life
 from fakes.events import sandboxes_in
-from fakes.world import ALICE, World, turns, wish
+from fakes.world import ALICE, World, small, turns, wish
 
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
@@ -17,7 +19,7 @@ from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.keys import DEFAULT_TEAM
 from atoll.server.domain.logs import life as life_lines
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
-from atoll.server.domain.upkeep import NEVER, Restart, Upkeep
+from atoll.server.domain.upkeep import NEVER, Fall, Restart, Upkeep
 from atoll.server.ports.events import EventQuery
 from atoll.server.runtimes.fake.faults import Faults
 from atoll.server.stores.events import SqliteEvents
@@ -204,6 +206,32 @@ async def test_who_falls_again_and_again_waits_longer_and_fails_in_the_end(
     assert (await until(world, sandbox.id, Status.FAILED)).end_reason is EndReason.GUEST_ENDED
     await control.settled()
     await world.assert_agreement()
+
+
+@pytest.mark.parametrize("delay", [timedelta(seconds=10), timedelta(days=1)])
+@pytest.mark.parametrize("times", [1, 48, 5000])
+async def test_who_fell_very_often_waits_the_longest_delay(
+    tmp_path: Path, delay: timedelta, times: int
+) -> None:
+    most = delay * 1.5
+    limits = small(restarts=10_000, restart_delay=delay, restart_delay_most=most)
+    world = World(tmp_path, limits=limits)
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        await control.snapshots.take(ALICE, sandbox.id, None, CheckpointKind.MEMORY)
+        row = await world.store.get_sandbox(sandbox.id)
+        fall = Fall(reason="guest_ended", at=world.clock.now(), times=times, back_at=world.clock.now())
+        await world.store.replace_sandbox(row, replace(row, fall=fall))
+
+        world.runtime.end(sandbox.id)
+        pause = delay if times == 1 else most
+        async with asyncio.timeout(10):
+            await world.clock.slept_until(world.clock.now() + pause)
+        world.clock.advance(pause)
+        row = await until(world, sandbox.id, Status.RUNNING, 2)
+
+        assert row.fall is not None
+        assert row.fall.times == times + 1
 
 
 async def test_who_is_killed_while_it_comes_back_stays_killed(world: World, control: Control) -> None:

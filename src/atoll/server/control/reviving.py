@@ -47,9 +47,9 @@ log = structlog.get_logger(__name__)
 
 # Snapshots that are tried, the newest first: one that is damaged, or fits no longer, is passed over.
 _MOST_ORIGINS = 10
+# Far beyond every longest delay, and still a number.
+_MOST_DOUBLINGS = 500
 # When its machine may end: while it runs, and while it is written down to be paused.
-# Far beyond every longest delay, and still a time.
-_MOST_DOUBLINGS = 30
 _UP = frozenset({Status.RUNNING, Status.PAUSING})
 
 
@@ -203,8 +203,9 @@ class Reviving:
             return
         if row.fall.times > 1:
             # It fell soon after it had come back: the next time need not be at once.
-            pause = self._limits.restart_delay * 2 ** min(row.fall.times - 2, _MOST_DOUBLINGS)
-            await self._sleep(min(pause, self._limits.restart_delay_most).total_seconds())
+            doublings = min(row.fall.times - 2, _MOST_DOUBLINGS)
+            pause_s = self._limits.restart_delay.total_seconds() * 2.0**doublings
+            await self._sleep(min(pause_s, self._limits.restart_delay_most.total_seconds()))
         tries = AsyncRetrying(
             sleep=self._sleep,
             stop=stop_after_attempt(max(self._limits.restart_tries, 1)),
