@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
+
 from atoll.server.domain.errors import UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import GuestConfiguration, KilledProcess, Machine
-from atoll.server.host.cgroup_base import Cgroup
+from atoll.server.host.cgroup_base import Cgroup, CgroupError
 from atoll.server.host.pidfd import Pidfd
 from atoll.server.ports.guest import Guest
 from atoll.server.runtimes.gvisor.memory import MemoryWatch
@@ -40,6 +42,20 @@ class FullCgroup:
         return lambda: None
 
 
+class UnreadableCgroup(FullCgroup):
+    """One whose processes cannot be listed some of the times."""
+
+    def __init__(self, *fails: int) -> None:
+        self._fails = fails
+        self.listed = 0
+
+    def pids(self) -> list[int]:
+        self.listed += 1
+        if self.listed in self._fails:
+            raise CgroupError("read cgroup.procs: Too many open files")
+        return []
+
+
 class RefusingGuest(Guest):
     """Refuses at once."""
 
@@ -54,7 +70,7 @@ class RefusingGuest(Guest):
         raise UnavailableError("the sandbox does not answer")
 
 
-def machine_that_is_full(directory: Directory) -> Running:
+def machine_that_is_full(directory: Directory, cgroup: FullCgroup) -> Running:
     record = Record(
         sandbox_id=SandboxId("i" + "a" * 20),
         boot_id="b",
@@ -66,13 +82,15 @@ def machine_that_is_full(directory: Directory) -> Running:
     return Running(
         record=record,
         directory=directory,
-        cgroup=cast("Cgroup", FullCgroup()),
+        cgroup=cast("Cgroup", cgroup),
         sentry=cast("Pidfd", None),
         gofer=None,
     )
 
 
-async def ask_for(seconds: float, options: GVisorOptions) -> tuple[int, int]:
+async def ask_for(
+    seconds: float, options: GVisorOptions, cgroup: FullCgroup | None = None
+) -> tuple[int, int]:
     """Watch for so long; returns how often the guest was asked, and its sentry probed."""
     guest, probed = RefusingGuest(), 0
 
@@ -89,7 +107,7 @@ async def ask_for(seconds: float, options: GVisorOptions) -> tuple[int, int]:
             no_answer=no_answer,
             spawn=lambda work, name: group.create_task(work, name=name),
         )
-        watch.add(machine_that_is_full(cast("Directory", None)))
+        watch.add(machine_that_is_full(cast("Directory", None), cgroup or FullCgroup()))
         running: asyncio.Task[Any] = group.create_task(watch.run())
         await asyncio.sleep(seconds)
         watch.close()
@@ -107,3 +125,25 @@ async def test_a_guest_that_refuses_is_asked_again_after_the_pause() -> None:
     asked, probed = await ask_for(0.6, GVisorOptions(memory_refused_pause_s=0.1))
 
     assert 3 <= asked == probed <= 7
+
+
+# Listed when it is added, before the guest is asked, after it, and so on.
+@pytest.mark.parametrize("fails", [(1,), (2,), (3,), tuple(range(1, 1000))])
+async def test_processes_that_cannot_be_listed_keep_nobody_from_watching_memory(
+    fails: tuple[int, ...],
+) -> None:
+    cgroup = UnreadableCgroup(*fails)
+
+    asked, probed = await ask_for(0.6, GVisorOptions(memory_refused_pause_s=0.1), cgroup)
+
+    assert 3 <= asked == probed <= 7
+    assert cgroup.listed > 3
+
+
+async def test_who_could_not_be_let_go_is_let_go_the_next_time() -> None:
+    cgroup = UnreadableCgroup(1)
+
+    await ask_for(0.1, GVisorOptions(), cgroup)
+
+    # Once in vain; then after the guest was asked, for which none had to be held back.
+    assert cgroup.listed == 2

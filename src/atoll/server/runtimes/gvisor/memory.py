@@ -240,9 +240,14 @@ class MemoryWatch:
 
     def _hold_back(self, watched: _Watched) -> None:
         """Have commands wait for guestd: else those that take memory keep it from the processor."""
-        if not watched.held_back:
-            watched.held_back = True
+        if watched.held_back:
+            return
+        try:
             let_wait(_commands(watched.running))
+        except CgroupError as error:
+            log.warning("commands do not wait for guestd", **_facts(watched, None), error=str(error))
+            return
+        watched.held_back = True
 
     def _let_go(self, watched: _Watched) -> None:
         if watched.held_back:
