@@ -1,6 +1,8 @@
 """What is packed, swept and collected behind everybody else."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -12,10 +14,18 @@ from fakes.world import ALICE, World, outcome, wish
 from atoll.server.control.service import Control
 from atoll.server.control.storage_limits import StorageLimits
 from atoll.server.domain.checkpoint import CheckpointKind
-from atoll.server.domain.errors import FailedPreconditionError, PermissionDeniedError, ResourceExhaustedError
+from atoll.server.domain.errors import (
+    FailedPreconditionError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from atoll.server.domain.keys import KeyKind
 from atoll.server.domain.storage import Kind
+from atoll.server.host.blobs import BlobsProgram, BlobStore
 from atoll.server.ports.checkpoints import Packing
+from atoll.server.runtimes.images import MANIFEST
+from atoll.server.runtimes.packing import Packer
 
 HOME = replace(ALICE, kind=KeyKind.HOME)
 SECOND = timedelta(seconds=1)
@@ -142,3 +152,35 @@ async def test_a_snapshot_that_is_being_written_is_not_collected(world: World, c
     assert found.leftovers == ()
     job.cancel()
     await asyncio.wait([job])
+
+
+async def test_a_packer_that_cannot_be_started_now_is_tried_again_with_the_same_checkpoint(
+    world: World, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await control.create(ALICE, wish())
+    await control.pausing.pause(ALICE, sandbox.id, CheckpointKind.MEMORY)
+    await control.settled()
+    (path,) = world.checkpoints.entries()
+    tried = 0
+
+    async def refused(*argv: str, **_: object) -> None:
+        nonlocal tried
+        tried += 1
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    program = BlobsProgram(Path("atoll-blobs"), BlobStore(directory=world.directory, reserve_bytes=0))
+    os.utime(path / MANIFEST, (1000, 1000))
+    limits = StorageLimits(raw_bytes=2**40, reserve_bytes=0, sweep_every=timedelta(days=1))
+    packer = Packer(world.checkpoints, program, limits=limits, clock=world.clock)
+    storing = world.storing(packer, limits)
+
+    await storing.work()
+    # The pack, and the first sweep.
+    assert tried == 2
+
+    await storing.work()
+    assert tried == 3
+    with pytest.raises(UnavailableError) as caught:
+        await packer.pack_next()
+    assert "cannot be started" in caught.value.details

@@ -12,7 +12,7 @@ import structlog
 from typing_extensions import override
 
 from atoll.server.control.storage_limits import StorageLimits
-from atoll.server.domain.errors import AtollError, NotFoundError, ResourceExhaustedError
+from atoll.server.domain.errors import AtollError, NotFoundError
 from atoll.server.host.blobs import BlobsError, BlobsProgram
 from atoll.server.host.threads import finish_in_thread
 from atoll.server.ports.checkpoints import Packing
@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 # A pack that a killed server left ends by itself within moments.
 PATIENCE_S = 10.0
+# What is wrong with the store or this host, whichever checkpoint it is.
+_PASSING = frozenset({"full", "denied", "busy", "unavailable"})
 # For a small one: the program starts behind all others.
 _PACK_TIMEOUT_S = 60.0
 
@@ -54,11 +56,10 @@ class Packer(Packing):
             await self._pack(name)
         except NotFoundError:
             log.info("checkpoint not packed: it is gone", name=name)
-        except ResourceExhaustedError:
-            raise
         except AtollError as error:
-            # One that cannot be packed keeps no other from it.
-            self._refused[name] = str(error)
+            if not _passes(error):
+                # One that cannot be packed keeps no other from it.
+                self._refused[name] = str(error)
             raise
         return True
 
@@ -136,3 +137,8 @@ class Packer(Packing):
 
     def _has_room(self) -> bool:
         return shutil.disk_usage(self._files.directory).free >= self._limits.reserve_bytes
+
+
+def _passes(error: AtollError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, BlobsError) and cause.kind in _PASSING
