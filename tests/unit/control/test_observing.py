@@ -1,12 +1,14 @@
 """Samples of sandboxes: taken in rounds, kept over the ends of server and sandbox, shown to owners only."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
 from fakes.world import ALICE, World, turns, wish
+from structlog.testing import capture_logs
 
 from atoll.server.control.observing import Observing
 from atoll.server.control.requests import Actor
@@ -121,3 +123,20 @@ async def test_metrics_are_for_the_owner_and_for_times_that_make_sense(world: Wo
         with pytest.raises(InvalidArgumentError):
             await observing.metrics(ALICE, sandbox.id, start=world.clock.now(), end=world.clock.now() - ROUND)
         assert await observing.last_metrics(BOB, [sandbox.id]) == {}
+
+
+async def test_samples_that_cannot_be_removed_keep_nobody_from_taking_others(world: World) -> None:
+    stuck = world.directory / "metrics" / f"{new_sandbox_id()}.samples"
+    stuck.mkdir(parents=True)
+    os.utime(stuck, (1000, 1000))
+    with capture_logs() as said:
+        async with world.server() as control, sampling(world) as observing:
+            sandbox = await control.create(ALICE, wish())
+            await rounds(world, 2)
+            async with asyncio.timeout(10):
+                await world.clock.slept_until(world.clock.now() + ROUND)
+
+            _, points = await observing.metrics(ALICE, sandbox.id)
+
+    assert len(points) == 2
+    assert "old samples not forgotten" in [one["event"] for one in said]

@@ -1,7 +1,9 @@
 """Control groups of both versions, on trees of plain files."""
 
+import errno
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -289,3 +291,36 @@ async def test_a_group_that_does_not_die_is_an_error(v2: Path) -> None:
 
     with pytest.raises(CgroupError, match="outlive"):
         await CgroupV2(GROUP, v2).kill(timeout_s=0.05)
+
+
+@pytest.mark.parametrize("version", [CgroupV1, CgroupV2])
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO])
+async def test_a_group_whose_processes_cannot_be_read_is_not_taken_for_an_empty_one(
+    version: type[CgroupV1 | CgroupV2], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "memory").mkdir()
+    group = version(GROUP, tmp_path)
+    monkeypatch.setattr(Path, "read_text", failing(code))
+
+    with pytest.raises(CgroupError, match=r"cgroup\.procs"):
+        group.pids()
+    with pytest.raises(CgroupError):
+        await group.kill(timeout_s=1)
+
+
+@pytest.mark.parametrize("version", [CgroupV1, CgroupV2])
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.ENODEV])
+def test_a_group_that_is_going_has_no_processes(
+    version: type[CgroupV1 | CgroupV2], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "memory").mkdir()
+    monkeypatch.setattr(Path, "read_text", failing(code))
+
+    assert version(GROUP, tmp_path).pids() == []
+
+
+def failing(code: int) -> Callable[..., str]:
+    def read_text(*_: object, **__: object) -> str:
+        raise OSError(code, os.strerror(code))
+
+    return read_text

@@ -114,6 +114,33 @@ async def test_nothing_is_forgotten_where_nothing_is(tmp_path: Path) -> None:
     assert await FileSamples(tmp_path / "none", kept=4).forget(before=START, most_bytes=0) == 0
 
 
+async def test_a_file_that_cannot_be_removed_is_said(tmp_path: Path) -> None:
+    samples, _ = await filled(tmp_path / "metrics", 1)
+    (tmp_path / "metrics" / f"{new_sandbox_id()}.samples").mkdir()
+
+    with pytest.raises(AtollError):
+        await samples.forget(before=datetime.now(UTC) + timedelta(days=1), most_bytes=10**9)
+
+
+async def test_a_file_that_goes_while_others_are_looked_at_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, old = await filled(tmp_path / "metrics", 2)
+    os.utime(tmp_path / "metrics" / f"{old}.samples", (1000, 1000))
+    (tmp_path / "metrics" / f"{new_sandbox_id()}.new").touch()
+    stat = Path.stat
+
+    def gone(file: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if file.suffix == ".new":
+            file.unlink()
+        return stat(file, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", gone)
+
+    assert await samples.forget(before=datetime.fromtimestamp(2000, UTC), most_bytes=10**9) == 1
+    assert list((tmp_path / "metrics").iterdir()) == []
+
+
 async def test_a_link_in_a_files_place_is_not_followed(tmp_path: Path) -> None:
     samples, sandbox_id = await filled(tmp_path / "metrics", 1)
     [file] = (tmp_path / "metrics").iterdir()
