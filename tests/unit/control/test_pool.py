@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from fakes.crashes import Points, life
+from fakes.teams import add_teams
 from fakes.world import ALICE, World, outcome, small, turns, wish
 
 from atoll.server.control.pool import PoolLimits
-from atoll.server.control.requests import LimitsOverride, MountWish
+from atoll.server.control.requests import Actor, LimitsOverride, MountWish
 from atoll.server.control.service import Control
 from atoll.server.domain.egress import EgressPolicy, to_plain
 from atoll.server.domain.errors import (
@@ -20,6 +21,7 @@ from atoll.server.domain.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from atoll.server.domain.ids import TeamId
 from atoll.server.domain.keys import KeyKind
 from atoll.server.domain.pool import PoolStatus
 from atoll.server.domain.sandbox import Status
@@ -27,6 +29,7 @@ from atoll.server.domain.template import StartCommand
 from atoll.server.runtimes.fake.faults import Faults
 from atoll.server.runtimes.fake.templates import BASE, FakeTemplates
 
+BOB = Actor(team_id=TeamId("bobs"), key_id="bob", key_name="bob")
 OPERATOR = replace(ALICE, kind=KeyKind.HOME)
 POOL = PoolLimits(least=2, most=6, memory_bytes=10**9, least_free_bytes=10**9)
 WARM = f"warm-{BASE.id}-{int(BASE.built_at.timestamp())}"
@@ -135,6 +138,28 @@ async def test_other_sizes_have_pools_of_their_own(world: World, control: Contro
     by_size = {one.key.limits: one for one in control.pool.statuses(OPERATOR)}
     assert (by_size[larger].hits, by_size[larger].misses) == (1, 1)
     assert by_size[BASE.limits].hits == 0
+
+
+async def test_many_sizes_of_one_team_leave_the_pools_of_others_alone(tmp_path: Path) -> None:
+    world = World(tmp_path, pool=replace(POOL, kinds=4))
+    async with world.server() as control:
+        await add_teams(world.database, BOB.team_id)
+        await filled(control)
+        await control.create(BOB, wish(limits=LimitsOverride(memory_bytes=BASE.limits.memory_bytes * 2)))
+        for number in range(1, 9):
+            world.clock.advance(timedelta(seconds=1))
+            memory = BASE.limits.memory_bytes + number * 2**20
+            await control.create(ALICE, wish(limits=LimitsOverride(memory_bytes=memory)))
+
+        found = {one.key.limits.memory_bytes for one in control.pool.statuses(OPERATOR)}
+        added = sorted(memory - BASE.limits.memory_bytes for memory in found)
+        assert added == [0, 7 * 2**20, 8 * 2**20, BASE.limits.memory_bytes]
+        await filled(control)
+        before = control.pool.ids
+        back = await control.create(
+            BOB, wish(limits=LimitsOverride(memory_bytes=BASE.limits.memory_bytes * 2))
+        )
+        assert back.id in before
 
 
 async def test_another_disk_is_booted_since_it_belongs_to_the_checkpoint(

@@ -209,7 +209,7 @@ class Creating:
         template: Template,
         snapshot: Snapshot | None,
     ) -> Sandbox:
-        waiting = None if snapshot else self._pool.take(template, row.limits)
+        waiting = None if snapshot else self._pool.take(template, row.limits, row.team_id)
         creation = _Creation(team=team, origin=self._origin(row, template, snapshot), waiting=waiting)
         if waiting is not None:
             row = replace(row, id=waiting.sandbox_id, generation=waiting.generation + 1)

@@ -27,11 +27,11 @@ from atoll.server.domain.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from atoll.server.domain.ids import SandboxId, new_sandbox_id
+from atoll.server.domain.ids import SandboxId, TeamId, new_sandbox_id
 from atoll.server.domain.keys import KeyKind
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import Machine
-from atoll.server.domain.pool import Demand, PoolKey, PoolStatus, Stock, sizes
+from atoll.server.domain.pool import Demand, PoolKey, PoolStatus, Stock, first_to_go, sizes
 from atoll.server.domain.template import Template
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
@@ -59,7 +59,8 @@ class PoolLimits:
         window: creates that come within this count as one burst; the pool wants to hold the largest.
         remember: how long a burst is remembered. Then the pool shrinks, and a template that nobody asked
             for since has no pool any more.
-        kinds: pairs of template and size that can have a pool; beyond it goes the one asked for longest ago.
+        kinds: pairs of template and size that can have a pool; beyond it goes one of the team that asked for
+            most of them, that which was not asked for longest.
         assumed_bytes: what a machine takes before the first of its kind was looked at.
         refills_at_once: machines that are made at once when nothing else goes on.
         calm: how long nothing else goes on before one is made: the create that took a machine is still being
@@ -119,6 +120,7 @@ class _Shelf:
     template: Template
     key: PoolKey
     demand: Demand
+    teams: set[TeamId] = field(default_factory=set)
     waiting: deque[Waiting] = field(default_factory=deque)
     making: int = 0
     hits: int = 0
@@ -194,11 +196,12 @@ class Pool:
         for number in range(max(self._pool.refills_at_once, 1)):
             tasks.run(f"refill the pool {number}", self._refill)
 
-    def take(self, template: Template, limits: Limits) -> Waiting | None:
-        """Hand out a machine of this kind, and remember that one was asked for; None: none waits."""
+    def take(self, template: Template, limits: Limits, team_id: TeamId) -> Waiting | None:
+        """Hand out a machine of this kind, and remember who asked for one; None: none waits."""
         if not self.enabled or limits.disk_bytes != template.limits.disk_bytes:
             return None
-        shelf = self._shelf(template, limits)
+        shelf = self._shelf(template, limits, team_id)
+        shelf.teams.add(team_id)
         shelf.demand.asked(self._clock.now())
         self._changed.set()
         if not shelf.waiting:
@@ -247,22 +250,16 @@ class Pool:
         ]
         return sorted(found, key=lambda status: (status.template, status.key.limits.memory_bytes))
 
-    def _shelf(self, template: Template, limits: Limits) -> _Shelf:
+    def _shelf(self, template: Template, limits: Limits, team_id: TeamId | None = None) -> _Shelf:
         key = PoolKey(template_id=template.id, limits=limits)
         if (shelf := self._shelves.get(key)) is not None:
             return shelf
         while len(self._shelves) >= max(self._pool.kinds, 1):
-            # What is kept ready before anybody asks goes last.
-            self._close(
-                min(self._shelves.values(), key=lambda one: (one.key in self._kept, self._asked(one)))
-            )
+            self._close(self._shelves[first_to_go(self._stocks(), kept=self._kept, team=team_id)])
         demand = Demand(window=self._pool.window, memory=self._pool.remember)
         shelf = _Shelf(template=template, key=key, demand=demand, machine_bytes=self._pool.assumed_bytes)
         self._shelves[key] = shelf
         return shelf
-
-    def _asked(self, shelf: _Shelf) -> float:
-        return shelf.demand.last_asked.timestamp() if shelf.demand.last_asked else 0.0
 
     def _close(self, shelf: _Shelf) -> None:
         del self._shelves[shelf.key]
@@ -272,26 +269,28 @@ class Pool:
         for one in many:
             self._killing.remove_later(one.sandbox_id)
 
-    def _sizes(self) -> dict[PoolKey, int]:
+    def _stocks(self) -> dict[PoolKey, Stock]:
         now = self._clock.now()
-        stocks = {
+        return {
             key: Stock(
                 burst=shelf.demand.burst(now),
                 last_asked=shelf.demand.last_asked,
                 machine_bytes=shelf.machine_bytes,
+                teams=frozenset(shelf.teams),
             )
             for key, shelf in self._shelves.items()
         }
-        return sizes(
-            stocks, least=self._pool.least, most=self._pool.most, budget_bytes=self._pool.memory_bytes
-        )
+
+    def _sizes(self) -> dict[PoolKey, int]:
+        limits = self._pool
+        return sizes(self._stocks(), least=limits.least, most=limits.most, budget_bytes=limits.memory_bytes)
 
     def _is_short(self) -> bool:
         return self._free_memory() < self._pool.least_free_bytes
 
     def _neediest(self) -> _Shelf | None:
         now = self._clock.now()
-        wanted = self._sizes()
+        wanted, stocks = self._sizes(), self._stocks()
         needy = [
             shelf
             for shelf in self._shelves.values()
@@ -303,7 +302,10 @@ class Pool:
         # What has least of what it wants; of those, what was asked for last.
         return min(
             needy,
-            key=lambda one: ((len(one.waiting) + one.making) / max(wanted[one.key], 1), -self._asked(one)),
+            key=lambda one: (
+                (len(one.waiting) + one.making) / max(wanted[one.key], 1),
+                -stocks[one.key].asked,
+            ),
         )
 
     def _unwarmed(self, shelf: _Shelf) -> int:

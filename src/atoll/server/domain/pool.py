@@ -1,15 +1,16 @@
 """
 The pool, as data: machines that were restored from a template's checkpoint and wait to be claimed.
 
-What size it should have is computed here, from what was asked for and what it may cost.
+What size it should have is computed here, from what was asked for and what it may cost; and which pool goes
+where there are too many.
 """
 
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from atoll.server.domain.ids import SandboxId, TemplateId
+from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
 from atoll.server.domain.limits import Limits
 
 
@@ -63,11 +64,18 @@ class Stock:
         burst: the most creates that came within one window lately.
         last_asked: when the last one came; None: none since the server's start.
         machine_bytes: what one machine takes of the host's memory.
+        teams: whose creates they were.
     """
 
     burst: int
     last_asked: datetime | None
     machine_bytes: int
+    teams: frozenset[TeamId] = frozenset()
+
+    @property
+    def asked(self) -> float:
+        """When the last create came, to compare with others."""
+        return self.last_asked.timestamp() if self.last_asked is not None else 0.0
 
 
 @dataclass(kw_only=True)
@@ -106,7 +114,8 @@ def sizes(stocks: Mapping[PoolKey, Stock], *, least: int, most: int, budget_byte
     Decide how many machines should wait for each key.
 
     As many as the largest remembered burst had, between ``least`` and ``most``, as far as the budget goes:
-    those that were asked for last come first, and every one of them gets its least before one gets more.
+    every one gets its least before one gets more. First come those that each team asked for last, then those
+    that it asked for before these, and so on, so that nobody's many pools leave another without one.
 
     Args:
         stocks: what is known of each.
@@ -114,12 +123,8 @@ def sizes(stocks: Mapping[PoolKey, Stock], *, least: int, most: int, budget_byte
         most: machines of a key.
         budget_bytes: of all of them together.
     """
-
-    def last(key: PoolKey) -> float:
-        asked = stocks[key].last_asked
-        return asked.timestamp() if asked is not None else 0.0
-
-    order = sorted(stocks, key=lambda key: (-last(key), key.template_id))
+    places = _places(stocks)
+    order = sorted(stocks, key=lambda key: (places[key], -stocks[key].asked, key.template_id))
     granted = dict.fromkeys(stocks, 0)
     left = budget_bytes
     enough = (dict.fromkeys(stocks, least), {key: max(least, stock.burst) for key, stock in stocks.items()})
@@ -130,3 +135,42 @@ def sizes(stocks: Mapping[PoolKey, Stock], *, least: int, most: int, budget_byte
             granted[key] += more
             left -= more * each
     return granted
+
+
+def _places(stocks: Mapping[PoolKey, Stock]) -> dict[PoolKey, int]:
+    """Count the pools that a team asked for later than each; of several teams, that which has fewest."""
+    places: dict[PoolKey, int] = {}
+    seen = Counter[TeamId]()
+    for key in sorted(stocks, key=lambda key: -stocks[key].asked):
+        teams = stocks[key].teams
+        places[key] = min((seen[team] for team in teams), default=0)
+        seen.update(teams)
+    return places
+
+
+def first_to_go(
+    stocks: Mapping[PoolKey, Stock], *, kept: Collection[PoolKey], team: TeamId | None
+) -> PoolKey:
+    """
+    Choose the pool that makes room for another one.
+
+    It is one of the team that has most with the new one, and not asked for longest; rather one that nobody
+    else asked for. What is kept before anybody asks goes last, what nobody asked for otherwise at once.
+
+    Args:
+        stocks: what is known of each; at least one.
+        kept: those that are kept ready before anybody asks.
+        team: who asks for the new one; None: nobody.
+    """
+    free = [key for key in stocks if key not in kept] or list(stocks)
+    if nobodys := [key for key in free if not stocks[key].teams]:
+        return nobodys[0]
+    has = Counter(one for key in free for one in stocks[key].teams)
+    own = team is not None and team in has
+    if team is not None:
+        has[team] += 1
+    greediest = {one for one, number in has.items() if number == max(has.values())}
+    if own and team in greediest:
+        greediest = {team}
+    theirs = [key for key in free if stocks[key].teams & greediest]
+    return min(theirs, key=lambda key: (not stocks[key].teams <= greediest, stocks[key].asked))
