@@ -17,12 +17,15 @@ class KernelEndedError(Exception):
     """As the real one's."""
 
 
-class Done:
-    """A request that is over."""
+class Asked:
+    """A request, which is over at once or never."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hangs: bool = False) -> None:
         self.flooded = asyncio.Event()
         self.abandoned = False
+        self.over = asyncio.Event()
+        if not hangs:
+            self.over.set()
 
 
 class FakeKernel:
@@ -30,27 +33,42 @@ class FakeKernel:
 
     started: list[str]
     broken: set[str]
+    # What it does not come to an end with: a piece of code that is run silently.
+    hangs_with: str
+    heeds_interrupts: bool
 
     def __init__(self, language: Any, cwd: str) -> None:
         self._language = language
         self.cwd = cwd
         self.ended = asyncio.Event()
         self.how = ""
+        self._asked: Any = None
 
     async def start(self) -> None:
         if self._language.name in self.broken:
             raise KernelEndedError("exit code 1")
         self.started.append(self._language.name)
 
-    def execute(self, code: str, put: Any, *, silent: bool = False) -> Done:
+    def execute(self, code: str, put: Any, *, silent: bool = False) -> Asked:
         put({"type": "stdout", "text": code})
-        return Done()
+        hangs_with = type(self).hangs_with
+        self._asked = Asked(hangs=silent and bool(hangs_with) and hangs_with in code)
+        return self._asked
 
-    async def done(self, request: Done) -> None:
-        pass
+    async def done(self, request: Asked) -> None:
+        await request.over.wait()
+        if self.ended.is_set():
+            raise KernelEndedError(self.how)
+
+    async def interrupt(self) -> None:
+        if self.heeds_interrupts:
+            self._asked.over.set()
 
     async def kill(self) -> None:
+        self.how = "killed"
         self.ended.set()
+        if self._asked is not None:
+            self._asked.over.set()
 
 
 @pytest.fixture(autouse=True)
@@ -60,10 +78,11 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeKernel]]:
     for name in others:
         del sys.modules[name]
     module: Any = ModuleType("interpreter.kernel")
-    module.Kernel, module.KernelEndedError, module.Request = FakeKernel, KernelEndedError, Done
+    module.Kernel, module.KernelEndedError, module.Request = FakeKernel, KernelEndedError, Asked
     monkeypatch.syspath_prepend(str(SOURCE))
     sys.modules["interpreter.kernel"] = module
     FakeKernel.started, FakeKernel.broken = [], set()
+    FakeKernel.hangs_with, FakeKernel.heeds_interrupts = "", True
     yield FakeKernel
     for name in [name for name in sys.modules if name.split(".")[0] == "interpreter"]:
         del sys.modules[name]
@@ -78,9 +97,9 @@ def language(name: str) -> Any:
     return part("languages").find(name)
 
 
-async def told(context: Any, code: str) -> list[tuple[str, str]]:
+async def told(context: Any, code: str, env: dict[str, str] | None = None) -> list[tuple[str, str]]:
     """Run code, and return kind and text of what its client is told before the end."""
-    items = [item async for batch in context.run(code, {}) for item in batch]
+    items = [item async for batch in context.run(code, env or {}) for item in batch]
     return [(item["type"], item.get("text", item.get("name"))) for item in items[:-1]]
 
 
@@ -138,3 +157,52 @@ async def test_a_kernel_that_did_not_start_is_told_of_when_it_does(kernels: type
     assert (kind, answer) == ("stderr", ("stdout", "2"))
     assert "it did not start" in text
     assert await told(listed, "3") == [("stdout", "3")]
+
+
+@pytest.fixture
+async def restored(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Python's own context, in a sandbox that was restored a moment ago."""
+    monkeypatch.setattr(part("limits"), "INTERRUPT_S", 0.05)
+    contexts = part("contexts").Contexts()
+    await contexts.prepare()
+    monkeypatch.setattr(part("generation"), "current", lambda: "2")
+    return await contexts.own(language("python"))
+
+
+async def test_code_is_not_run_by_a_kernel_that_draws_the_old_random_numbers(
+    kernels: type[FakeKernel], restored: Any
+) -> None:
+    kernels.hangs_with = "_seeder"
+
+    assert await told(restored, "1") == [("error", "KernelStuck")]
+    assert await told(restored, "2") == [("error", "KernelStuck")]
+    kernels.hangs_with = ""
+
+    assert await told(restored, "3") == [("stdout", "3")]
+    assert kernels.started == ["python"]
+
+
+async def test_a_kernel_that_heeds_no_interrupt_either_is_replaced(
+    kernels: type[FakeKernel], restored: Any
+) -> None:
+    kernels.hangs_with, kernels.heeds_interrupts = "_seeder", False
+
+    assert await told(restored, "1") == [("error", "KernelEnded")]
+
+    assert await told(restored, "2") == [("stdout", "2")]
+    assert kernels.started == ["python", "python"]
+
+
+@pytest.mark.parametrize(
+    ("hangs_with", "outcome"),
+    [
+        ('\'] = "1"', [("error", "KernelStuck")]),
+        (".pop(", [("stdout", "1"), ("error", "KernelStuck")]),
+    ],
+)
+async def test_variables_that_are_not_set_or_unset_are_told(
+    kernels: type[FakeKernel], restored: Any, hangs_with: str, outcome: list[tuple[str, str]]
+) -> None:
+    kernels.hangs_with = hangs_with.replace("'", '"')
+
+    assert await told(restored, "1", {"A_VARIABLE": "1"}) == outcome

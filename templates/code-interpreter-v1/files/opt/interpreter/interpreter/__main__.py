@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -12,7 +13,12 @@ from interpreter.contexts import Contexts
 
 
 class QuietServer(uvicorn.Server):
-    """Waits for its end in place of looking for it ten times a second."""
+    """
+    Waits for its end in place of looking for it ten times a second.
+
+    It is for the loop to hear of a signal: a handler of Python's own wakes no loop that waits. And it does
+    not send itself the signal again when it has served, which would leave the kernels without their end.
+    """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -22,15 +28,20 @@ class QuietServer(uvicorn.Server):
         """Wait until a signal says so."""
         await self._end.wait()
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """End."""
-        super().handle_exit(sig, frame)
-        self._end.set()
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End when somebody says so. Ctrl+C is for the kernels, and none for their server."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._end.set)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGTERM)
 
 
 async def main() -> None:
     """Serve until somebody ends it."""
-    # Ctrl+C for the kernels is none for their server.
+    # From the beginning: starting a kernel takes a while.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     contexts = Contexts()
     await contexts.prepare()

@@ -12,6 +12,10 @@ from interpreter.languages import Language
 from interpreter.run import Run
 
 
+class KernelStuckError(Exception):
+    """The kernel did not do in time what goes with an execution; the text says what."""
+
+
 class Context:
     """Runs code in one language, in one directory."""
 
@@ -84,6 +88,8 @@ class Context:
                     await self._execute(run, code, env)
         except KernelEndedError as problem:
             run.put(items.error("KernelNotStarted", f"The kernel does not start: {problem}"))
+        except KernelStuckError as problem:
+            run.put(items.error("KernelStuck", str(problem)))
         finally:
             run.over = True
             run.put(items.END)
@@ -93,11 +99,14 @@ class Context:
         try:
             await self._reseed(kernel)
             if env:
-                await self._silently(kernel, self.language.environment(env))
+                setting = self.language.environment(env)
+                await self._silently(kernel, setting, "set the variables, so the code was not run")
             await self._forward(kernel, run, code)
             if env:
                 before = {key: os.environ.get(key) for key in env}
-                await self._silently(kernel, self.language.environment(before))
+                await self._silently(
+                    kernel, self.language.environment(before), "unset the variables of this execution"
+                )
         except KernelEndedError:
             text = f"The kernel ended ({kernel.how}) and was restarted: what it had in memory is gone."
             if run.given_up.is_set():
@@ -124,13 +133,25 @@ class Context:
         """Have a kernel that was restored draw other random numbers than its twins."""
         now = generation.current()
         if now != self._generation and self.language.reseed:
-            await self._silently(kernel, self.language.reseed)
+            await self._silently(
+                kernel, self.language.reseed, "draw new random numbers, so the code was not run"
+            )
         self._generation = now
 
-    async def _silently(self, kernel: Kernel, code: str) -> None:
+    async def _silently(self, kernel: Kernel, code: str, what: str) -> None:
+        """Run code of ours; *what* it does is told where it is interrupted, or the kernel ended for it."""
         request = kernel.execute(code, items.drop, silent=True)
-        async with asyncio.timeout(limits.INTERRUPT_S):
-            await kernel.done(request)
+        done = asyncio.ensure_future(kernel.done(request))
+        try:
+            await asyncio.wait({done}, timeout=limits.INTERRUPT_S)
+            in_time = done.done()
+            if not in_time:
+                await self._stop(kernel, request, done)
+            await done
+        finally:
+            done.cancel()
+        if not in_time:
+            raise KernelStuckError(f"Within {limits.INTERRUPT_S:g} s the kernel did not {what}.")
 
     async def _forward(self, kernel: Kernel, run: Run, code: str) -> None:
         request = kernel.execute(code, run.put)
@@ -152,7 +173,7 @@ class Context:
                 task.cancel()
 
     async def _stop(self, kernel: Kernel, request: Request, done: "asyncio.Future[None]") -> None:
-        """End what a kernel does whose client left, or that puts out too much."""
+        """End what a kernel does whose client left, that puts out too much, or that takes too long."""
         request.abandoned = True
         await kernel.interrupt()
         await asyncio.wait({done}, timeout=limits.INTERRUPT_S)
