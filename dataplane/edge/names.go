@@ -315,9 +315,16 @@ func (n *names) exchange(ctx context.Context, network, server string, mark int, 
 		Net: network, Timeout: n.limits.NameTime, UDPSize: dns.DefaultMsgSize,
 		Dialer: &net.Dialer{Timeout: n.limits.NameTime, Control: egress.Marked(mark)},
 	}
-	reply, _, err := client.ExchangeContext(ctx, question, server)
+	conn, err := client.DialContext(ctx, server)
 	if err != nil {
 		return nil, err
+	}
+	defer conn.Close()
+	// Who waits for an answer there hears of the deadline only.
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	reply, _, err := client.ExchangeWithConnContext(ctx, question, conn)
+	if err != nil {
+		return nil, errors.Join(ctx.Err(), err)
 	}
 	if len(reply.Question) > 0 && reply.Question[0] != question.Question[0] {
 		return nil, errOtherAnswer

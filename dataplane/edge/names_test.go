@@ -1,6 +1,8 @@
 package edge
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -204,6 +206,34 @@ func TestWithoutAResolverTheAnswerIsServerFailure(t *testing.T) {
 		if reply, err := ask(t, "udp", server, nil); err != nil || reply.Rcode != dns.RcodeServerFailure {
 			t.Errorf("%s: %v %v", name, reply, err)
 		}
+	}
+}
+
+func TestALookupEndsWithWhoWantsIt(t *testing.T) {
+	asked, hold := make(chan struct{}), make(chan struct{})
+	resolver := newResolver(t, func(question *dns.Msg) *dns.Msg {
+		asked <- struct{}{}
+		<-hold
+		return new(dns.Msg).SetReply(question)
+	})
+	// Before the resolver is shut down, which waits for its answers.
+	t.Cleanup(func() { close(hold) })
+	h, _ := namesHome(t, func(c *Config) {
+		c.Limits.NameTime, c.Limits.NameTotal = time.Minute, time.Minute
+	}, "127.0.0.1")
+	h.point(resolver.address)
+	ctx, cancel := context.WithCancel(t.Context())
+	outcome := make(chan error)
+	go func() {
+		_, err := h.edge.names.lookup(ctx, "example.org", nil)
+		outcome <- err
+	}()
+	within(t, "the question", asked)
+
+	cancel()
+
+	if err := within(t, "the lookup's end", outcome); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
 	}
 }
 
