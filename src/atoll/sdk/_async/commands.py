@@ -23,7 +23,11 @@ TIMEOUT = 60.0
 
 
 class AsyncCommands:
-    """Commands of one sandbox."""
+    """
+    Commands of one sandbox.
+
+    Every call raises NotFoundError once the sandbox has ended, and what each of ``AsyncSandbox`` raises.
+    """
 
     def __init__(self, daemon: AsyncDaemon) -> None:
         self._daemon = daemon
@@ -95,7 +99,9 @@ class AsyncCommands:
         Raises:
             CommandFailedError: its code is not 0, and ``check`` was asked for.
             DeadlineExceededError: its timeout ended it.
-            InvalidArgumentError: cwd does not exist, no such user, NUL in an argument.
+            InvalidArgumentError: cwd does not exist, NUL in an argument, or a line that is too long.
+            UnauthenticatedError: no such user.
+            ResourceExhaustedError: the sandbox runs as many as it may.
             ConnectionLostError: the connection broke; the command may run on.
         """
         # A bool says whether there is an input; anything else is one.
@@ -121,7 +127,7 @@ class AsyncCommands:
             raise
 
     async def list(self) -> list[ProcessInfo]:
-        """List the commands that run."""
+        """List the commands that run, those that others started, too."""
         answer = await self._daemon.unary(self._daemon.process.list, ps.ListRequest())
         return [wire.process_info(one) for one in answer.processes]
 
@@ -132,7 +138,8 @@ class AsyncCommands:
         Attach to a running command, or to one that ended within the last minute.
 
         Args:
-            timeout: seconds after which the connection ends; None: never.
+            pid: as ``list`` or a handle tells it.
+            timeout: seconds after which the connection ends; None or 0: never.
             recent: whether its last output from before comes first: up to 128 KiB, less where many commands
                 print much. Nothing is missing between that and what is printed from now on, and nothing
                 comes twice. Else, output from before is not repeated.

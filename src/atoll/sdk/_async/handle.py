@@ -124,7 +124,7 @@ class AsyncCommandHandle:
 
         Raises:
             NotFoundError: it has ended.
-            AtollError: its input is closed.
+            InternalError: its input is closed, or it was started without one.
         """
         async for piece in async_chunks(data):
             for part in input_pieces(piece):
@@ -134,7 +134,13 @@ class AsyncCommandHandle:
                 await self._daemon.unary(self._daemon.process.send_input, request)
 
     async def close_stdin(self) -> None:
-        """End the command's input."""
+        """
+        End the command's input; a no-op when it is closed.
+
+        Raises:
+            NotFoundError: the command has ended.
+            InternalError: it is on a terminal: send it Ctrl+D, a byte 4.
+        """
         await self._daemon.unary(
             self._daemon.process.close_stdin, ps.CloseStdinRequest(process=selector(self.pid))
         )

@@ -13,7 +13,11 @@ _SHELL = ("/bin/bash", "-i", "-l")
 
 
 class AsyncPty:
-    """Terminals of one sandbox."""
+    """
+    Terminals of one sandbox.
+
+    Every call raises NotFoundError once the sandbox has ended, and what each of ``AsyncSandbox`` raises.
+    """
 
     def __init__(self, daemon: AsyncDaemon) -> None:
         self._daemon = daemon
@@ -38,7 +42,18 @@ class AsyncPty:
         The handle yields what the terminal shows; ``send_stdin`` types.
 
         Args:
-            timeout: seconds after which it is killed; None: never.
+            cols: characters of a line, at most 65535, like the lines.
+            rows: lines.
+            cmd: a line for a login shell, or a program with its arguments.
+            cwd: where it runs; the user's home when not given.
+            user: who runs it; the template's default user when not given.
+            env: on top of the sandbox's own, and of a terminal's.
+            timeout: seconds after which it is killed with all its descendants; None or 0: never.
+
+        Raises:
+            InvalidArgumentError: cwd does not exist, NUL in an argument, or another size.
+            UnauthenticatedError: no such user.
+            ResourceExhaustedError: the sandbox runs as many commands as it may.
         """
         request = ps.StartRequest(
             process=process_config(cmd, cwd, _ENV | dict(env or {})), pty=terminal(cols, rows)
@@ -62,6 +77,18 @@ class AsyncPty:
         return await open_handle(self._daemon, events, pty=True)
 
     async def resize(self, pid: int, cols: int, rows: int) -> None:
-        """Change the size of a terminal."""
+        """
+        Change the size of a terminal.
+
+        Args:
+            pid: of the program on it.
+            cols: characters of a line, at most 65535, like the lines.
+            rows: lines.
+
+        Raises:
+            NotFoundError: no such command.
+            InvalidArgumentError: another size.
+            InternalError: it is on no terminal.
+        """
         request = ps.UpdateRequest(process=selector(pid), pty=terminal(cols, rows))
         await self._daemon.unary(self._daemon.process.update, request)

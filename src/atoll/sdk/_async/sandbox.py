@@ -43,6 +43,10 @@ class AsyncSandbox:
     Every class method takes ``api_url``, ``api_key`` and ``request_timeout`` (seconds for one call,
     default 60); what is not given comes from ``ATOLL_API_URL`` and ``ATOLL_API_KEY``.
 
+    Each call says the errors that are its own. Besides, every one raises UnauthenticatedError without an API
+    key or with a wrong one, UnavailableError where Atoll does not answer, DeadlineExceededError after
+    ``request_timeout``, and ConnectionLostError where the connection broke in the middle.
+
     Attributes:
         commands: run programs.
         files: read, write, list, watch.
@@ -225,8 +229,14 @@ class AsyncSandbox:
 
         One that is paused is resumed.
 
+        Args:
+            timeout: seconds until its deadline; where it runs, a later one stays.
+
         Raises:
             NotFoundError: no such sandbox, or it has ended.
+            InvalidArgumentError: the timeout is longer than the server's longest.
+            FailedPreconditionError: what was kept of it is damaged, or does not fit to the server.
+            ResourceExhaustedError: the server is full, or the team has as many as it may; it stays paused.
         """
         api = AsyncApi(resolve(api_url, api_key, request_timeout))
         try:
@@ -239,7 +249,7 @@ class AsyncSandbox:
     async def templates(
         cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
     ) -> list[TemplateInfo]:
-        """List what sandboxes can start from."""
+        """List what sandboxes can start from, snapshots apart."""
         api = AsyncApi(resolve(api_url, api_key, request_timeout))
         try:
             return await api.templates()
@@ -264,6 +274,9 @@ class AsyncSandbox:
             status: "running", "killed" …; when not given, all that have not ended.
             template: only those from this one.
             metadata: only those with all these pairs.
+
+        Raises:
+            InvalidArgumentError: no such status.
         """
         query: dict[str, Any] = {"metadata": [f"{key}={value}" for key, value in (metadata or {}).items()]}
         query |= {"status": status} if status else {}
@@ -275,7 +288,12 @@ class AsyncSandbox:
             await async_undo(api.close)
 
     async def kill(self) -> bool:
-        """End the sandbox at once; return when nothing of it is left. False when it had ended before."""
+        """
+        End the sandbox at once; return when nothing of it is left. False when it had ended before.
+
+        Raises:
+            UnavailableError: something of it would not go yet; the server keeps trying.
+        """
         self._ended = True
         try:
             await self._api.kill(self.id)
@@ -308,6 +326,11 @@ class AsyncSandbox:
 
         Args:
             timeout: seconds from now; 0: at once.
+
+        Raises:
+            InvalidArgumentError: it is negative, or longer than the server's longest.
+            NotFoundError: it does not run.
+            FailedPreconditionError: it is persistent, and has no deadline.
         """
         self._info = (await self._api.set_timeout(self.id, timeout, extend_only=False)).info
 
@@ -331,13 +354,14 @@ class AsyncSandbox:
         Have a paused sandbox go on where it was; one that runs lives ``timeout`` seconds from now, at least.
 
         Args:
-            timeout: seconds until its deadline.
+            timeout: seconds until its deadline; where it runs, a later one stays.
             memory: False: boot it from its files, whatever was kept.
 
         Raises:
             NotFoundError: it has ended.
+            InvalidArgumentError: the timeout is longer than the server's longest.
             FailedPreconditionError: what was kept of it is damaged, or does not fit to the server.
-            ResourceExhaustedError: the server is full; it stays paused.
+            ResourceExhaustedError: the server is full, or the team has as many as it may; it stays paused.
         """
         self._info = (await self._api.resume(self.id, timeout, memory=memory)).info
         return self._info
@@ -347,11 +371,13 @@ class AsyncSandbox:
         Write the sandbox to the server's disk, and go on; ``create`` takes the snapshot's id or name.
 
         Args:
-            name: an older snapshot of this name loses it.
+            name: an older snapshot of this name loses it. None: it has only an id.
             memory: False: keep files only; what is created from it boots.
 
         Raises:
             FailedPreconditionError: it does not run.
+            NotFoundError: it has ended.
+            InvalidArgumentError: no snapshot can be called that.
             AlreadyExistsError: a template has this name.
             ResourceExhaustedError: the server's disk is full, or there are as many as there may be.
         """
@@ -370,6 +396,9 @@ class AsyncSandbox:
 
         Raises:
             FailedPreconditionError: it does not run.
+            NotFoundError: it has ended.
+            InvalidArgumentError: another count, or a timeout that is longer than the server's longest.
+            ResourceExhaustedError: the server's disk is full.
         """
         made = await self._api.fork(self.id, count, timeout)
         return [
@@ -378,17 +407,32 @@ class AsyncSandbox:
         ]
 
     async def info(self) -> SandboxInfo:
-        """Ask the server about the sandbox; works for some days after its end, too."""
+        """
+        Ask the server about the sandbox; works for some days after its end, too.
+
+        Raises:
+            NotFoundError: it has been forgotten.
+        """
         self._info = (await self._api.get(self.id)).info
         self._ended = self._info.ended_at is not None
         return self._info
 
     async def usage(self) -> Usage:
-        """Read what the sandbox uses, from outside, without waking it."""
+        """
+        Read what the sandbox uses, from outside, without waking it.
+
+        Raises:
+            NotFoundError: it does not run.
+        """
         return await self._api.usage(self.id)
 
     async def memory_kills(self) -> builtins.list[MemoryKill]:
-        """List the last processes inside that were killed for memory, oldest first; after its end, too."""
+        """
+        List the last processes inside that were killed for memory, oldest first; after its end, too.
+
+        Raises:
+            NotFoundError: it has been forgotten.
+        """
         return await self._api.memory_kills(self.id)
 
     async def metrics(
@@ -402,6 +446,10 @@ class AsyncSandbox:
         Args:
             start: the first moment, with a time zone; None: the first that is kept.
             end: the last one; None: now.
+
+        Raises:
+            InvalidArgumentError: a moment without a time zone, or an end before the start.
+            NotFoundError: it has been forgotten.
         """
         return await self._api.metrics(self.id, wire.period(start, end))
 
@@ -419,24 +467,33 @@ class AsyncSandbox:
         Read the sandbox's log: its life, commands that started and ended; for some days after its end, too.
 
         Args:
-            start: the first moment, with a time zone.
-            end: the first moment that is too late.
-            limit: lines, at most 1000.
+            start: the first moment, with a time zone; None: the first that is kept.
+            end: the first moment that is too late; None: none is.
+            limit: lines, 1 to 1000.
             newest_first: else the oldest.
             level: the least: debug, info, warn or error.
-            search: what message or fields contain, whatever its case.
+            search: what message or fields contain, whatever its case; "": anything.
+
+        Raises:
+            InvalidArgumentError: a moment without a time zone, another limit or level.
+            NotFoundError: it has been forgotten.
         """
         query = {"limit": limit, "newest_first": newest_first, "level": level, "search": search}
         return await self._api.logs(self.id, query | wire.period(start, end))
 
     def host(self, port: int) -> str:
-        """Return the host name under which a port of the sandbox is reached, with the edge's own port."""
+        """
+        Return the host name under which a port of the sandbox is reached, with the edge's own port.
+
+        Raises:
+            InvalidArgumentError: it is not 1 to 65535.
+        """
         if not 0 < port < 65536:
             raise InvalidArgumentError(f"{port} is no port.")
         return f"{port}-{self.id}.{self._info.domain}"
 
     def url(self, port: int) -> str:
-        """Return the address under which a port of the sandbox is reached."""
+        """Return the address under which a port of the sandbox is reached. Raises what ``host`` raises."""
         return f"{urlsplit(self._api.connection.api_url).scheme}://{self.host(port)}"
 
     async def close(self) -> None:

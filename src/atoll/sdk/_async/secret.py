@@ -105,6 +105,8 @@ class AsyncSecret:
         Give a secret another value; requests of running sandboxes carry it, too, after some 5 s.
 
         Args:
+            reference: its name or id.
+            value: at most 64 KiB of UTF-8.
             metadata: None: as it is.
 
         Raises:

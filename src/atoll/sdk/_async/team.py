@@ -41,6 +41,8 @@ class AsyncTeam:
 
         Raises:
             AlreadyExistsError: there is one of this name.
+            InvalidArgumentError: the name has not 1 to 100 characters that can be shown.
+            ResourceExhaustedError: there are as many as there may be.
         """
         async with _api(api_url, api_key, request_timeout) as api:
             return await api.create_team(name)
@@ -134,12 +136,14 @@ class AsyncTeam:
         Make a key.
 
         Args:
-            name: its owner's word for it.
+            name: its owner's word for it, 1 to 100 characters.
             team: id or name; None: the one that the key belongs to.
             access_token: make one that may make and revoke keys itself.
 
         Raises:
             NotFoundError: no such team, or somebody else's.
+            InvalidArgumentError: another name.
+            ResourceExhaustedError: the team has as many as it may.
         """
         kind = "access_token" if access_token else "api_key"
         async with _api(api_url, api_key, request_timeout) as api:

@@ -24,6 +24,9 @@ class Files:
 
     A path that does not begin with ``/`` is relative to the user's home.
     Every method takes ``user``: on whose behalf; the template's default user when not given.
+
+    Every call raises InvalidArgumentError for a path that no file can have, UnauthenticatedError for a user
+    that there is not, NotFoundError once the sandbox has ended, and what each of ``Sandbox`` raises.
     """
 
     def __init__(self, daemon: Daemon) -> None:
@@ -85,11 +88,12 @@ class Files:
         List a directory.
 
         Args:
-            depth: how many levels.
+            depth: how many levels, at least 1.
 
         Raises:
             NotFoundError: no such directory.
             InvalidArgumentError: it is none.
+            ResourceExhaustedError: more than 50,000 entries.
         """
         request = fs.ListDirRequest(path=check_text("path", path), depth=depth)
         answer = self._daemon.unary(self._daemon.filesystem.list_dir, request, user)
@@ -114,7 +118,13 @@ class Files:
         return True
 
     def make_dir(self, path: str, *, user: str | None = None) -> bool:
-        """Make a directory, and those on the way; False when it is there already."""
+        """
+        Make a directory, and those on the way; False when it is there already.
+
+        Raises:
+            InvalidArgumentError: something else is there.
+            ResourceExhaustedError: the sandbox's disk is full.
+        """
         request = fs.MakeDirRequest(path=check_text("path", path))
         try:
             self._daemon.unary(self._daemon.filesystem.make_dir, request, user)
@@ -124,10 +134,11 @@ class Files:
 
     def rename(self, source: str, destination: str, *, user: str | None = None) -> FileInfo:
         """
-        Move a file or directory.
+        Move a file or directory; directories on the way are made, a file that is there is replaced.
 
         Raises:
             NotFoundError: there is none.
+            InvalidArgumentError: a directory is there, or the two are on different file systems.
         """
         request = fs.MoveRequest(
             source=check_text("source", source), destination=check_text("destination", destination)
@@ -147,10 +158,12 @@ class Files:
 
         Args:
             recursive: watch what is below, too.
-            timeout: seconds after which the watch ends with DeadlineExceededError; None: never.
+            timeout: seconds after which the watch ends with DeadlineExceededError; None or 0: never.
 
         Raises:
             NotFoundError: no such directory.
+            InvalidArgumentError: it is none, or on a network mount, where changes made elsewhere are not seen.
+            ResourceExhaustedError: the sandbox has as many watches as it may.
         """
         request = fs.WatchDirRequest(path=check_text("path", path), recursive=recursive)
         events = self._daemon.stream(self._daemon.filesystem_streams.watch_dir, request, user, timeout)
@@ -167,7 +180,12 @@ class Files:
 
 
 class FileStream:
-    """A file that is being read: an iterator of bytes. The connection ends when it is read or closed."""
+    """
+    A file that is being read: an iterator of bytes. The connection ends when it is read or closed.
+
+    Attributes:
+        size: of the file, in bytes; None: not known.
+    """
 
     def __init__(self, response: httpx.Response, stack: ExitStack, address: str) -> None:
         self._response = response
@@ -180,7 +198,12 @@ class FileStream:
         return f"<FileStream of {'?' if self.size is None else self.size} bytes>"
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the file's bytes."""
+        """
+        Yield the file's bytes.
+
+        Raises:
+            ConnectionLostError: the connection broke in the middle.
+        """
         try:
             with map_http_errors(self._address):
                 for piece in self._response.iter_bytes():
@@ -212,7 +235,14 @@ class Watch:
         return f"<Watch of {self.path!r}>"
 
     def __iter__(self) -> Iterator[FileEvent]:
-        """Yield what happens, as it happens."""
+        """
+        Yield what happens, as it happens.
+
+        Raises:
+            DeadlineExceededError: its timeout ended it.
+            ResourceExhaustedError: so much happened at once that some of it is lost.
+            ConnectionLostError: the connection broke.
+        """
         for message in self._events:
             match message.event:
                 case Oneof(field="filesystem", value=event):

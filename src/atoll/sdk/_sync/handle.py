@@ -123,7 +123,7 @@ class CommandHandle:
 
         Raises:
             NotFoundError: it has ended.
-            AtollError: its input is closed.
+            InternalError: its input is closed, or it was started without one.
         """
         for piece in chunks(data):
             for part in input_pieces(piece):
@@ -133,7 +133,13 @@ class CommandHandle:
                 self._daemon.unary(self._daemon.process.send_input, request)
 
     def close_stdin(self) -> None:
-        """End the command's input."""
+        """
+        End the command's input; a no-op when it is closed.
+
+        Raises:
+            NotFoundError: the command has ended.
+            InternalError: it is on a terminal: send it Ctrl+D, a byte 4.
+        """
         self._daemon.unary(self._daemon.process.close_stdin, ps.CloseStdinRequest(process=selector(self.pid)))
 
     def disconnect(self) -> None:

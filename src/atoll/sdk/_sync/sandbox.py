@@ -44,6 +44,10 @@ class Sandbox:
     Every class method takes ``api_url``, ``api_key`` and ``request_timeout`` (seconds for one call,
     default 60); what is not given comes from ``ATOLL_API_URL`` and ``ATOLL_API_KEY``.
 
+    Each call says the errors that are its own. Besides, every one raises UnauthenticatedError without an API
+    key or with a wrong one, UnavailableError where Atoll does not answer, DeadlineExceededError after
+    ``request_timeout``, and ConnectionLostError where the connection broke in the middle.
+
     Attributes:
         commands: run programs.
         files: read, write, list, watch.
@@ -224,8 +228,14 @@ class Sandbox:
 
         One that is paused is resumed.
 
+        Args:
+            timeout: seconds until its deadline; where it runs, a later one stays.
+
         Raises:
             NotFoundError: no such sandbox, or it has ended.
+            InvalidArgumentError: the timeout is longer than the server's longest.
+            FailedPreconditionError: what was kept of it is damaged, or does not fit to the server.
+            ResourceExhaustedError: the server is full, or the team has as many as it may; it stays paused.
         """
         api = Api(resolve(api_url, api_key, request_timeout))
         try:
@@ -238,7 +248,7 @@ class Sandbox:
     def templates(
         cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
     ) -> list[TemplateInfo]:
-        """List what sandboxes can start from."""
+        """List what sandboxes can start from, snapshots apart."""
         api = Api(resolve(api_url, api_key, request_timeout))
         try:
             return api.templates()
@@ -263,6 +273,9 @@ class Sandbox:
             status: "running", "killed" …; when not given, all that have not ended.
             template: only those from this one.
             metadata: only those with all these pairs.
+
+        Raises:
+            InvalidArgumentError: no such status.
         """
         query: dict[str, Any] = {"metadata": [f"{key}={value}" for key, value in (metadata or {}).items()]}
         query |= {"status": status} if status else {}
@@ -274,7 +287,12 @@ class Sandbox:
             undo(api.close)
 
     def kill(self) -> bool:
-        """End the sandbox at once; return when nothing of it is left. False when it had ended before."""
+        """
+        End the sandbox at once; return when nothing of it is left. False when it had ended before.
+
+        Raises:
+            UnavailableError: something of it would not go yet; the server keeps trying.
+        """
         self._ended = True
         try:
             self._api.kill(self.id)
@@ -307,6 +325,11 @@ class Sandbox:
 
         Args:
             timeout: seconds from now; 0: at once.
+
+        Raises:
+            InvalidArgumentError: it is negative, or longer than the server's longest.
+            NotFoundError: it does not run.
+            FailedPreconditionError: it is persistent, and has no deadline.
         """
         self._info = (self._api.set_timeout(self.id, timeout, extend_only=False)).info
 
@@ -330,13 +353,14 @@ class Sandbox:
         Have a paused sandbox go on where it was; one that runs lives ``timeout`` seconds from now, at least.
 
         Args:
-            timeout: seconds until its deadline.
+            timeout: seconds until its deadline; where it runs, a later one stays.
             memory: False: boot it from its files, whatever was kept.
 
         Raises:
             NotFoundError: it has ended.
+            InvalidArgumentError: the timeout is longer than the server's longest.
             FailedPreconditionError: what was kept of it is damaged, or does not fit to the server.
-            ResourceExhaustedError: the server is full; it stays paused.
+            ResourceExhaustedError: the server is full, or the team has as many as it may; it stays paused.
         """
         self._info = (self._api.resume(self.id, timeout, memory=memory)).info
         return self._info
@@ -346,11 +370,13 @@ class Sandbox:
         Write the sandbox to the server's disk, and go on; ``create`` takes the snapshot's id or name.
 
         Args:
-            name: an older snapshot of this name loses it.
+            name: an older snapshot of this name loses it. None: it has only an id.
             memory: False: keep files only; what is created from it boots.
 
         Raises:
             FailedPreconditionError: it does not run.
+            NotFoundError: it has ended.
+            InvalidArgumentError: no snapshot can be called that.
             AlreadyExistsError: a template has this name.
             ResourceExhaustedError: the server's disk is full, or there are as many as there may be.
         """
@@ -369,6 +395,9 @@ class Sandbox:
 
         Raises:
             FailedPreconditionError: it does not run.
+            NotFoundError: it has ended.
+            InvalidArgumentError: another count, or a timeout that is longer than the server's longest.
+            ResourceExhaustedError: the server's disk is full.
         """
         made = self._api.fork(self.id, count, timeout)
         return [
@@ -376,17 +405,32 @@ class Sandbox:
         ]
 
     def info(self) -> SandboxInfo:
-        """Ask the server about the sandbox; works for some days after its end, too."""
+        """
+        Ask the server about the sandbox; works for some days after its end, too.
+
+        Raises:
+            NotFoundError: it has been forgotten.
+        """
         self._info = (self._api.get(self.id)).info
         self._ended = self._info.ended_at is not None
         return self._info
 
     def usage(self) -> Usage:
-        """Read what the sandbox uses, from outside, without waking it."""
+        """
+        Read what the sandbox uses, from outside, without waking it.
+
+        Raises:
+            NotFoundError: it does not run.
+        """
         return self._api.usage(self.id)
 
     def memory_kills(self) -> builtins.list[MemoryKill]:
-        """List the last processes inside that were killed for memory, oldest first; after its end, too."""
+        """
+        List the last processes inside that were killed for memory, oldest first; after its end, too.
+
+        Raises:
+            NotFoundError: it has been forgotten.
+        """
         return self._api.memory_kills(self.id)
 
     def metrics(self, *, start: datetime | None = None, end: datetime | None = None) -> builtins.list[Metric]:
@@ -398,6 +442,10 @@ class Sandbox:
         Args:
             start: the first moment, with a time zone; None: the first that is kept.
             end: the last one; None: now.
+
+        Raises:
+            InvalidArgumentError: a moment without a time zone, or an end before the start.
+            NotFoundError: it has been forgotten.
         """
         return self._api.metrics(self.id, wire.period(start, end))
 
@@ -415,24 +463,33 @@ class Sandbox:
         Read the sandbox's log: its life, commands that started and ended; for some days after its end, too.
 
         Args:
-            start: the first moment, with a time zone.
-            end: the first moment that is too late.
-            limit: lines, at most 1000.
+            start: the first moment, with a time zone; None: the first that is kept.
+            end: the first moment that is too late; None: none is.
+            limit: lines, 1 to 1000.
             newest_first: else the oldest.
             level: the least: debug, info, warn or error.
-            search: what message or fields contain, whatever its case.
+            search: what message or fields contain, whatever its case; "": anything.
+
+        Raises:
+            InvalidArgumentError: a moment without a time zone, another limit or level.
+            NotFoundError: it has been forgotten.
         """
         query = {"limit": limit, "newest_first": newest_first, "level": level, "search": search}
         return self._api.logs(self.id, query | wire.period(start, end))
 
     def host(self, port: int) -> str:
-        """Return the host name under which a port of the sandbox is reached, with the edge's own port."""
+        """
+        Return the host name under which a port of the sandbox is reached, with the edge's own port.
+
+        Raises:
+            InvalidArgumentError: it is not 1 to 65535.
+        """
         if not 0 < port < 65536:
             raise InvalidArgumentError(f"{port} is no port.")
         return f"{port}-{self.id}.{self._info.domain}"
 
     def url(self, port: int) -> str:
-        """Return the address under which a port of the sandbox is reached."""
+        """Return the address under which a port of the sandbox is reached. Raises what ``host`` raises."""
         return f"{urlsplit(self._api.connection.api_url).scheme}://{self.host(port)}"
 
     def close(self) -> None:

@@ -106,6 +106,8 @@ class Secret:
         Give a secret another value; requests of running sandboxes carry it, too, after some 5 s.
 
         Args:
+            reference: its name or id.
+            value: at most 64 KiB of UTF-8.
             metadata: None: as it is.
 
         Raises:

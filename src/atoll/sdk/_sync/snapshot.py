@@ -30,8 +30,11 @@ class Snapshot:
         List snapshots, newest first.
 
         Args:
-            sandbox_id: what they were taken of.
-            name: their name.
+            sandbox_id: only those of this sandbox.
+            name: only those of this name.
+
+        Raises:
+            InvalidArgumentError: no id, or no name, looks like that.
         """
         given = {"sandbox_id": sandbox_id, "name": name}
         api = Api(resolve(api_url, api_key, request_timeout))

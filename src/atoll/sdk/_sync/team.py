@@ -42,6 +42,8 @@ class Team:
 
         Raises:
             AlreadyExistsError: there is one of this name.
+            InvalidArgumentError: the name has not 1 to 100 characters that can be shown.
+            ResourceExhaustedError: there are as many as there may be.
         """
         with _api(api_url, api_key, request_timeout) as api:
             return api.create_team(name)
@@ -135,12 +137,14 @@ class Team:
         Make a key.
 
         Args:
-            name: its owner's word for it.
+            name: its owner's word for it, 1 to 100 characters.
             team: id or name; None: the one that the key belongs to.
             access_token: make one that may make and revoke keys itself.
 
         Raises:
             NotFoundError: no such team, or somebody else's.
+            InvalidArgumentError: another name.
+            ResourceExhaustedError: the team has as many as it may.
         """
         kind = "access_token" if access_token else "api_key"
         with _api(api_url, api_key, request_timeout) as api:
