@@ -163,7 +163,7 @@ class AsyncFiles:
 
         Raises:
             NotFoundError: no such directory.
-            InvalidArgumentError: it is none, or on a network mount, where changes made elsewhere are not seen.
+            InvalidArgumentError: it is none, or on a network mount, where not all changes are seen.
             ResourceExhaustedError: the sandbox has as many watches as it may.
         """
         request = fs.WatchDirRequest(path=check_text("path", path), recursive=recursive)
