@@ -28,7 +28,7 @@ SERVERS, RESOLVER, PROXY, INNER, USER, PASSWORD = sys.argv[2:8]
 HERE = pathlib.Path(sys.argv[1])
 NAMES = {"allowed.example": SERVERS, "other.example": SERVERS, "api.wild.example": SERVERS,
          "forged.example": SERVERS, "rebound.example": "10.250.77.1", "proxy.example": PROXY,
-         "inner.example": INNER}
+         "inner.example": INNER, "host.example": "169.254.1.1"}
 class Tell(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -136,7 +136,7 @@ while True:
     resolver.sendto(head + question[12 : at + 5] + record, peer)
 """
 _NAMES = ("allowed.example", "other.example", "api.wild.example", "rebound.example", "proxy.example",
-          "inner.example")  # fmt: skip
+          "inner.example", "host.example")  # fmt: skip
 
 
 @dataclass(frozen=True)
