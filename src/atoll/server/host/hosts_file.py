@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from atoll.server.host.etc_file import EtcFileError
 from atoll.server.host.locked_file import LockTimeoutError, locked
 
 PATH = Path("/etc/hosts")
@@ -27,12 +28,8 @@ _CUT_OFF = re.compile(rb"[0-9a-f.:]*( [a-z0-9.-]*)?|# ?A?t?o?l?l?( .*)?")
 _OUR_NEWLINE = " (behind a newline of ours)"
 
 
-class HostsFileError(Exception):
-    """The file cannot be changed: why, and what to do."""
-
-    def __init__(self, message: str, resolution: str) -> None:
-        super().__init__(message)
-        self.resolution = resolution
+class HostsFileError(EtcFileError):
+    """/etc/hosts cannot be changed: why, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +119,7 @@ def change(edit: Callable[[bytes], bytes], lock: Path, path: Path = PATH) -> Non
     except LockTimeoutError as error:
         raise HostsFileError(str(error), "Another server changes the file; try again.") from error
     except OSError as error:
-        raise _refused(path, error) from error
+        raise HostsFileError.refused(path, error) from error
 
 
 def _read(path: Path) -> bytes:
@@ -197,17 +194,3 @@ def _alike(one: bytes, other: bytes) -> int:
 
 def _digest(lines: Sequence[bytes]) -> str:
     return hashlib.sha256(b"\n".join(lines)).hexdigest()[:16]
-
-
-def _refused(path: Path, error: OSError) -> HostsFileError:
-    match error.errno:
-        case errno.EPERM:
-            return HostsFileError(
-                f"{path} is immutable", f"`lsattr {path}` shows it; `chattr -i {path}` lets it be changed."
-            )
-        case errno.EROFS:
-            return HostsFileError(
-                f"{path} is on a file system that is read-only", "Mount a file of your own over it."
-            )
-        case _:
-            return HostsFileError(f"{path}: {error.strerror}", "Look at the file and its rights.")

@@ -5,12 +5,13 @@ The file is written in its place, not replaced: it may be a mount of its own (co
 and mode so. Programs ask its servers in their order, the next when one does not answer.
 """
 
-import errno
 import fcntl
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+
+from atoll.server.host.etc_file import EtcFileError
 
 PATH = Path("/etc/resolv.conf")
 # More is not what a resolver reads (glibc takes three servers and six domains).
@@ -19,12 +20,8 @@ _SERVER = re.compile(rb"^[ \t]*nameserver[ \t]+(\S+)", re.MULTILINE)
 _ROTATE = re.compile(rb"^[ \t]*options\b.*\brotate\b", re.MULTILINE)
 
 
-class ResolvConfError(Exception):
-    """The file cannot be changed: why, and what to do."""
-
-    def __init__(self, message: str, resolution: str) -> None:
-        super().__init__(message)
-        self.resolution = resolution
+class ResolvConfError(EtcFileError):
+    """/etc/resolv.conf cannot be changed: why, and what to do."""
 
 
 def servers(content: bytes) -> list[str]:
@@ -80,7 +77,7 @@ def read(path: Path = PATH) -> bytes:
             f"There is no {path}", "Write one that names this machine's name servers first."
         ) from None
     except OSError as error:
-        raise _refused(path, error) from error
+        raise ResolvConfError.refused(path, error) from error
     if len(content) > _MOST_BYTES:
         raise ResolvConfError(f"{path} has {len(content)} bytes", "That is no file for a resolver.")
     return content
@@ -97,7 +94,7 @@ def change(edit: Callable[[bytes], bytes], path: Path = PATH) -> None:
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise ResolvConfError.refused(path, error) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         before = os.pread(fd, _MOST_BYTES, 0)
@@ -107,20 +104,6 @@ def change(edit: Callable[[bytes], bytes], path: Path = PATH) -> None:
             os.ftruncate(fd, len(after))
             os.fsync(fd)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise ResolvConfError.refused(path, error) from error
     finally:
         os.close(fd)
-
-
-def _refused(path: Path, error: OSError) -> ResolvConfError:
-    match error.errno:
-        case errno.EPERM:
-            return ResolvConfError(
-                f"{path} is immutable", f"`lsattr {path}` shows it; `chattr -i {path}` lets it be changed."
-            )
-        case errno.EROFS:
-            return ResolvConfError(
-                f"{path} is on a file system that is read-only", "Mount a file of your own over it."
-            )
-        case _:
-            return ResolvConfError(f"{path}: {error.strerror}", "Look at the file and its rights.")
