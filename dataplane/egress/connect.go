@@ -16,16 +16,24 @@ func (p *Proxy) connect(ctx context.Context, found *grant, name string, port uin
 	if err != nil {
 		return nil, err
 	}
-	err = errNoAddress
+	return p.firstOf(ctx, addresses, func(address netip.Addr) (net.Conn, error) {
+		if !found.Allows(name) && !found.AllowsAddress(address) {
+			return nil, fmt.Errorf("%w: %s", errDenied, address)
+		}
+		return p.dial(ctx, found, netip.AddrPortFrom(address, port))
+	})
+}
+
+// firstOf tries a name's addresses one after the other; the error is the last one's.
+func (p *Proxy) firstOf(
+	ctx context.Context, addresses []netip.Addr, dial func(netip.Addr) (net.Conn, error),
+) (net.Conn, error) {
+	err := errNoAddress
 	for i, address := range addresses {
 		if i >= p.Limits.Addresses || ctx.Err() != nil {
 			break
 		}
-		if !found.Allows(name) && !found.AllowsAddress(address) {
-			err = fmt.Errorf("%w: %s", errDenied, address)
-			continue
-		}
-		conn, dialErr := p.dial(ctx, found, netip.AddrPortFrom(address, port))
+		conn, dialErr := dial(address)
 		if dialErr == nil {
 			return conn, nil
 		}

@@ -99,22 +99,13 @@ func (p *Proxy) dialHost(ctx context.Context, host, port string) (net.Conn, erro
 	if err != nil {
 		return nil, err
 	}
-	err = errNoAddress
-	for i, address := range addresses {
-		if i >= p.Limits.Addresses || ctx.Err() != nil {
-			break
-		}
+	return p.firstOf(ctx, addresses, func(address netip.Addr) (net.Conn, error) {
 		dial := p.Dial
 		if containedIn(address, p.ProxyNetworks) {
 			dial = p.DialProxy
 		}
-		conn, dialErr := dial(ctx, "tcp", netip.AddrPortFrom(address, uint16(number)).String())
-		if dialErr == nil {
-			return conn, nil
-		}
-		err = dialErr
-	}
-	return nil, err
+		return dial(ctx, "tcp", netip.AddrPortFrom(address, uint16(number)).String())
+	})
 }
 
 // UpstreamAddresses returns the addresses of a proxy's host that proxies may have, or why there is none.
