@@ -2,15 +2,16 @@
 
 import builtins
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
 import httpx
 
 from atoll.sdk import stored, wire
-from atoll.sdk._synchronization import async_http_client, async_sleep
-from atoll.sdk.connection import Connection
+from atoll.sdk._synchronization import async_http_client, async_sleep, async_undo
+from atoll.sdk.connection import Connection, resolve
 from atoll.sdk.errors import AtollError, InternalError
 from atoll.sdk.models import (
     Collection,
@@ -249,6 +250,24 @@ class AsyncApi:
     async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         with map_http_errors(self.connection.api_url):
             return await self._http.request(method, path, **options)
+
+
+@asynccontextmanager
+async def open_api(
+    api_url: str | None, api_key: str | None, request_timeout: float | None
+) -> AsyncIterator[AsyncApi]:
+    """
+    Open it for a call or two, and close its connections.
+
+    Raises:
+        InvalidArgumentError: no address, or not one of HTTP; a timeout that is not positive.
+        UnauthenticatedError: no key.
+    """
+    api = AsyncApi(resolve(api_url, api_key, request_timeout))
+    try:
+        yield api
+    finally:
+        await async_undo(api.close)
 
 
 def _content(response: httpx.Response) -> Any:

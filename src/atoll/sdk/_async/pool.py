@@ -2,9 +2,7 @@
 
 import builtins
 
-from atoll.sdk._async.api import AsyncApi
-from atoll.sdk._synchronization import async_undo
-from atoll.sdk.connection import resolve
+from atoll.sdk._async.api import open_api
 from atoll.sdk.models import PoolInfo
 
 
@@ -21,8 +19,5 @@ class AsyncPool:
         Raises:
             PermissionDeniedError: not with the home's own key.
         """
-        api = AsyncApi(resolve(api_url, api_key, request_timeout))
-        try:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.pools()
-        finally:
-            await async_undo(api.close)

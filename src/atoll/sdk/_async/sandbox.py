@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from atoll.sdk import wire
-from atoll.sdk._async.api import AsyncApi
+from atoll.sdk._async.api import AsyncApi, open_api
 from atoll.sdk._async.commands import AsyncCommands
 from atoll.sdk._async.daemon import AsyncDaemon
 from atoll.sdk._async.files import AsyncFiles
@@ -250,11 +250,8 @@ class AsyncSandbox:
         cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
     ) -> list[TemplateInfo]:
         """List what sandboxes can start from, snapshots apart."""
-        api = AsyncApi(resolve(api_url, api_key, request_timeout))
-        try:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.templates()
-        finally:
-            await async_undo(api.close)
 
     @classmethod
     async def list(
@@ -281,11 +278,8 @@ class AsyncSandbox:
         query: dict[str, Any] = {"metadata": [f"{key}={value}" for key, value in (metadata or {}).items()]}
         query |= {"status": status} if status else {}
         query |= {"template": template} if template else {}
-        api = AsyncApi(resolve(api_url, api_key, request_timeout))
-        try:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.list(query)
-        finally:
-            await async_undo(api.close)
 
     async def kill(self) -> bool:
         """

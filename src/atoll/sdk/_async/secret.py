@@ -3,9 +3,7 @@
 import builtins
 from collections.abc import Mapping
 
-from atoll.sdk._async.api import AsyncApi
-from atoll.sdk._synchronization import async_undo
-from atoll.sdk.connection import resolve
+from atoll.sdk._async.api import open_api
 from atoll.sdk.models import SecretInfo
 from atoll.sdk.network import secret_placeholder
 
@@ -52,11 +50,8 @@ class AsyncSecret:
             InvalidArgumentError: name, value or metadata outside their bounds.
             ResourceExhaustedError: the team has as many as it may.
         """
-        api = AsyncApi(resolve(api_url, api_key, request_timeout))
-        try:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.create_secret(name, value, metadata or {})
-        finally:
-            await async_undo(api.close)
 
     @classmethod
     async def get(
@@ -73,22 +68,16 @@ class AsyncSecret:
         Raises:
             NotFoundError: there is none.
         """
-        api = AsyncApi(resolve(api_url, api_key, request_timeout))
-        try:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.get_secret(reference)
-        finally:
-            await async_undo(api.close)
 
     @classmethod
     async def list(
         cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
     ) -> builtins.list[SecretInfo]:
         """List your secrets, in the order of their names."""
-        api = AsyncApi(resolve(api_url, api_key, request_timeout))
-        try:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.secrets()
-        finally:
-            await async_undo(api.close)
 
     @classmethod
     async def update(
@@ -113,11 +102,8 @@ class AsyncSecret:
             NotFoundError: there is none.
             InvalidArgumentError: value or metadata outside their bounds.
         """
-        api = AsyncApi(resolve(api_url, api_key, request_timeout))
-        try:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.update_secret(reference, value, metadata)
-        finally:
-            await async_undo(api.close)
 
     @classmethod
     async def delete(
@@ -134,8 +120,5 @@ class AsyncSecret:
         Raises:
             NotFoundError: there is none.
         """
-        api = AsyncApi(resolve(api_url, api_key, request_timeout))
-        try:
+        async with open_api(api_url, api_key, request_timeout) as api:
             await api.delete_secret(reference)
-        finally:
-            await async_undo(api.close)

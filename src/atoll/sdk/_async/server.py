@@ -1,8 +1,6 @@
 """A server as a whole: ``AsyncServer.collect`` frees what nobody needs on its disk."""
 
-from atoll.sdk._async.api import AsyncApi
-from atoll.sdk._synchronization import async_undo
-from atoll.sdk.connection import resolve
+from atoll.sdk._async.api import open_api
 from atoll.sdk.models import Collection
 
 
@@ -31,8 +29,5 @@ class AsyncServer:
         Raises:
             PermissionDeniedError: not with this key.
         """
-        api = AsyncApi(resolve(api_url, api_key, request_timeout))
-        try:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.collect(dry_run)
-        finally:
-            await async_undo(api.close)

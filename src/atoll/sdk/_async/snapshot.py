@@ -2,9 +2,7 @@
 
 import builtins
 
-from atoll.sdk._async.api import AsyncApi
-from atoll.sdk._synchronization import async_undo
-from atoll.sdk.connection import resolve
+from atoll.sdk._async.api import open_api
 from atoll.sdk.models import SnapshotInfo
 
 
@@ -36,11 +34,8 @@ class AsyncSnapshot:
             InvalidArgumentError: no id, or no name, looks like that.
         """
         given = {"sandbox_id": sandbox_id, "name": name}
-        api = AsyncApi(resolve(api_url, api_key, request_timeout))
-        try:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.snapshots({key: value for key, value in given.items() if value is not None})
-        finally:
-            await async_undo(api.close)
 
     @classmethod
     async def delete(
@@ -57,8 +52,5 @@ class AsyncSnapshot:
         Raises:
             NotFoundError: there is none.
         """
-        api = AsyncApi(resolve(api_url, api_key, request_timeout))
-        try:
+        async with open_api(api_url, api_key, request_timeout) as api:
             await api.delete_snapshot(reference)
-        finally:
-            await async_undo(api.close)

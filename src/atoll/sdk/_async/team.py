@@ -1,12 +1,8 @@
 """Teams, and the keys that programs call with."""
 
 import builtins
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-from atoll.sdk._async.api import AsyncApi
-from atoll.sdk._synchronization import async_undo
-from atoll.sdk.connection import resolve
+from atoll.sdk._async.api import open_api
 from atoll.sdk.models import KeyInfo, NewKey, TeamInfo, TeamLimits
 
 
@@ -24,7 +20,7 @@ class AsyncTeam:
         cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
     ) -> builtins.list[TeamInfo]:
         """List the teams that the key may act for, oldest first."""
-        async with _api(api_url, api_key, request_timeout) as api:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.teams()
 
     @classmethod
@@ -44,7 +40,7 @@ class AsyncTeam:
             InvalidArgumentError: the name has not 1 to 100 characters that can be shown.
             ResourceExhaustedError: there are as many as there may be.
         """
-        async with _api(api_url, api_key, request_timeout) as api:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.create_team(name)
 
     @classmethod
@@ -70,7 +66,7 @@ class AsyncTeam:
             NotFoundError: no such team.
             InvalidArgumentError: a value that the server allows nobody.
         """
-        async with _api(api_url, api_key, request_timeout) as api:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.limit_team(team, limits)
 
     @classmethod
@@ -97,7 +93,7 @@ class AsyncTeam:
             FailedPreconditionError: it has sandboxes, volumes or snapshots; or it is the home's own.
             UnavailableError: something would not go yet; the server keeps trying.
         """
-        async with _api(api_url, api_key, request_timeout) as api:
+        async with open_api(api_url, api_key, request_timeout) as api:
             await api.delete_team(team, force=force)
 
     @classmethod
@@ -118,7 +114,7 @@ class AsyncTeam:
         Raises:
             NotFoundError: no such team, or somebody else's.
         """
-        async with _api(api_url, api_key, request_timeout) as api:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.keys(team)
 
     @classmethod
@@ -146,7 +142,7 @@ class AsyncTeam:
             ResourceExhaustedError: the team has as many as it may.
         """
         kind = "access_token" if access_token else "api_key"
-        async with _api(api_url, api_key, request_timeout) as api:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.create_key(name, kind, team)
 
     @classmethod
@@ -165,16 +161,5 @@ class AsyncTeam:
             NotFoundError: no such key, or somebody else's.
             FailedPreconditionError: it is the home's own.
         """
-        async with _api(api_url, api_key, request_timeout) as api:
+        async with open_api(api_url, api_key, request_timeout) as api:
             await api.revoke_key(key_id)
-
-
-@asynccontextmanager
-async def _api(
-    api_url: str | None, api_key: str | None, request_timeout: float | None
-) -> AsyncIterator[AsyncApi]:
-    api = AsyncApi(resolve(api_url, api_key, request_timeout))
-    try:
-        yield api
-    finally:
-        await async_undo(api.close)

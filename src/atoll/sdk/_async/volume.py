@@ -5,10 +5,10 @@ from types import TracebackType
 from typing import Self
 
 from atoll.sdk import stored
-from atoll.sdk._async.api import AsyncApi
+from atoll.sdk._async.api import open_api
 from atoll.sdk._async.volume_files import AsyncVolumeFiles
 from atoll.sdk._synchronization import async_undo, async_whole
-from atoll.sdk.connection import Connection, resolve
+from atoll.sdk.connection import Connection
 from atoll.sdk.models import VolumeInfo
 
 
@@ -68,15 +68,11 @@ class AsyncVolume:
             ResourceExhaustedError: there are as many as there may be, or the server's disk is full.
             UnavailableError: the server's machine has no loop devices, or Atoll does not answer.
         """
-        connection = resolve(api_url, api_key, request_timeout)
-        api = AsyncApi(connection)
-        try:
+        async with open_api(api_url, api_key, request_timeout) as api:
             made = await async_whole(
                 lambda: api.create_volume(name), lambda made: api.delete_volume(made.info.id)
             )
-            return cls(connection, made)
-        finally:
-            await async_undo(api.close)
+            return cls(api.connection, made)
 
     @classmethod
     async def get(
@@ -93,23 +89,16 @@ class AsyncVolume:
         Raises:
             NotFoundError: there is none.
         """
-        connection = resolve(api_url, api_key, request_timeout)
-        api = AsyncApi(connection)
-        try:
-            return cls(connection, await api.get_volume(reference))
-        finally:
-            await async_undo(api.close)
+        async with open_api(api_url, api_key, request_timeout) as api:
+            return cls(api.connection, await api.get_volume(reference))
 
     @classmethod
     async def list(
         cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
     ) -> builtins.list[VolumeInfo]:
         """List your volumes, oldest first."""
-        api = AsyncApi(resolve(api_url, api_key, request_timeout))
-        try:
+        async with open_api(api_url, api_key, request_timeout) as api:
             return await api.volumes()
-        finally:
-            await async_undo(api.close)
 
     @classmethod
     async def delete(
@@ -127,11 +116,8 @@ class AsyncVolume:
             NotFoundError: there is none.
             FailedPreconditionError: a sandbox has it: kill that first.
         """
-        api = AsyncApi(resolve(api_url, api_key, request_timeout))
-        try:
+        async with open_api(api_url, api_key, request_timeout) as api:
             await api.delete_volume(reference)
-        finally:
-            await async_undo(api.close)
 
     async def close(self) -> None:
         """Close the connections. The volume stays."""

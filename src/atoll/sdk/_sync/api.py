@@ -3,15 +3,16 @@
 
 import builtins
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 import httpx
 
 from atoll.sdk import stored, wire
-from atoll.sdk._synchronization import http_client, sleep
-from atoll.sdk.connection import Connection
+from atoll.sdk._synchronization import http_client, sleep, undo
+from atoll.sdk.connection import Connection, resolve
 from atoll.sdk.errors import AtollError, InternalError
 from atoll.sdk.models import (
     Collection,
@@ -248,6 +249,22 @@ class Api:
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         with map_http_errors(self.connection.api_url):
             return self._http.request(method, path, **options)
+
+
+@contextmanager
+def open_api(api_url: str | None, api_key: str | None, request_timeout: float | None) -> Iterator[Api]:
+    """
+    Open it for a call or two, and close its connections.
+
+    Raises:
+        InvalidArgumentError: no address, or not one of HTTP; a timeout that is not positive.
+        UnauthenticatedError: no key.
+    """
+    api = Api(resolve(api_url, api_key, request_timeout))
+    try:
+        yield api
+    finally:
+        undo(api.close)
 
 
 def _content(response: httpx.Response) -> Any:

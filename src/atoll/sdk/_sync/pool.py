@@ -3,9 +3,7 @@
 
 import builtins
 
-from atoll.sdk._sync.api import Api
-from atoll.sdk._synchronization import undo
-from atoll.sdk.connection import resolve
+from atoll.sdk._sync.api import open_api
 from atoll.sdk.models import PoolInfo
 
 
@@ -22,8 +20,5 @@ class Pool:
         Raises:
             PermissionDeniedError: not with the home's own key.
         """
-        api = Api(resolve(api_url, api_key, request_timeout))
-        try:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.pools()
-        finally:
-            undo(api.close)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from atoll.sdk import wire
-from atoll.sdk._sync.api import Api
+from atoll.sdk._sync.api import Api, open_api
 from atoll.sdk._sync.commands import Commands
 from atoll.sdk._sync.daemon import Daemon
 from atoll.sdk._sync.files import Files
@@ -249,11 +249,8 @@ class Sandbox:
         cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
     ) -> list[TemplateInfo]:
         """List what sandboxes can start from, snapshots apart."""
-        api = Api(resolve(api_url, api_key, request_timeout))
-        try:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.templates()
-        finally:
-            undo(api.close)
 
     @classmethod
     def list(
@@ -280,11 +277,8 @@ class Sandbox:
         query: dict[str, Any] = {"metadata": [f"{key}={value}" for key, value in (metadata or {}).items()]}
         query |= {"status": status} if status else {}
         query |= {"template": template} if template else {}
-        api = Api(resolve(api_url, api_key, request_timeout))
-        try:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.list(query)
-        finally:
-            undo(api.close)
 
     def kill(self) -> bool:
         """

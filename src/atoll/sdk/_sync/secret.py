@@ -4,9 +4,7 @@
 import builtins
 from collections.abc import Mapping
 
-from atoll.sdk._sync.api import Api
-from atoll.sdk._synchronization import undo
-from atoll.sdk.connection import resolve
+from atoll.sdk._sync.api import open_api
 from atoll.sdk.models import SecretInfo
 from atoll.sdk.network import secret_placeholder
 
@@ -53,11 +51,8 @@ class Secret:
             InvalidArgumentError: name, value or metadata outside their bounds.
             ResourceExhaustedError: the team has as many as it may.
         """
-        api = Api(resolve(api_url, api_key, request_timeout))
-        try:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.create_secret(name, value, metadata or {})
-        finally:
-            undo(api.close)
 
     @classmethod
     def get(
@@ -74,22 +69,16 @@ class Secret:
         Raises:
             NotFoundError: there is none.
         """
-        api = Api(resolve(api_url, api_key, request_timeout))
-        try:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.get_secret(reference)
-        finally:
-            undo(api.close)
 
     @classmethod
     def list(
         cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
     ) -> builtins.list[SecretInfo]:
         """List your secrets, in the order of their names."""
-        api = Api(resolve(api_url, api_key, request_timeout))
-        try:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.secrets()
-        finally:
-            undo(api.close)
 
     @classmethod
     def update(
@@ -114,11 +103,8 @@ class Secret:
             NotFoundError: there is none.
             InvalidArgumentError: value or metadata outside their bounds.
         """
-        api = Api(resolve(api_url, api_key, request_timeout))
-        try:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.update_secret(reference, value, metadata)
-        finally:
-            undo(api.close)
 
     @classmethod
     def delete(
@@ -135,8 +121,5 @@ class Secret:
         Raises:
             NotFoundError: there is none.
         """
-        api = Api(resolve(api_url, api_key, request_timeout))
-        try:
+        with open_api(api_url, api_key, request_timeout) as api:
             api.delete_secret(reference)
-        finally:
-            undo(api.close)

@@ -1,9 +1,7 @@
 # Generated from sdk/_async/server.py by scripts/unasync.py. DO NOT EDIT.
 """A server as a whole: ``Server.collect`` frees what nobody needs on its disk."""
 
-from atoll.sdk._sync.api import Api
-from atoll.sdk._synchronization import undo
-from atoll.sdk.connection import resolve
+from atoll.sdk._sync.api import open_api
 from atoll.sdk.models import Collection
 
 
@@ -32,8 +30,5 @@ class Server:
         Raises:
             PermissionDeniedError: not with this key.
         """
-        api = Api(resolve(api_url, api_key, request_timeout))
-        try:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.collect(dry_run)
-        finally:
-            undo(api.close)

@@ -3,9 +3,7 @@
 
 import builtins
 
-from atoll.sdk._sync.api import Api
-from atoll.sdk._synchronization import undo
-from atoll.sdk.connection import resolve
+from atoll.sdk._sync.api import open_api
 from atoll.sdk.models import SnapshotInfo
 
 
@@ -37,11 +35,8 @@ class Snapshot:
             InvalidArgumentError: no id, or no name, looks like that.
         """
         given = {"sandbox_id": sandbox_id, "name": name}
-        api = Api(resolve(api_url, api_key, request_timeout))
-        try:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.snapshots({key: value for key, value in given.items() if value is not None})
-        finally:
-            undo(api.close)
 
     @classmethod
     def delete(
@@ -58,8 +53,5 @@ class Snapshot:
         Raises:
             NotFoundError: there is none.
         """
-        api = Api(resolve(api_url, api_key, request_timeout))
-        try:
+        with open_api(api_url, api_key, request_timeout) as api:
             api.delete_snapshot(reference)
-        finally:
-            undo(api.close)

@@ -2,12 +2,8 @@
 """Teams, and the keys that programs call with."""
 
 import builtins
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from atoll.sdk._sync.api import Api
-from atoll.sdk._synchronization import undo
-from atoll.sdk.connection import resolve
+from atoll.sdk._sync.api import open_api
 from atoll.sdk.models import KeyInfo, NewKey, TeamInfo, TeamLimits
 
 
@@ -25,7 +21,7 @@ class Team:
         cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
     ) -> builtins.list[TeamInfo]:
         """List the teams that the key may act for, oldest first."""
-        with _api(api_url, api_key, request_timeout) as api:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.teams()
 
     @classmethod
@@ -45,7 +41,7 @@ class Team:
             InvalidArgumentError: the name has not 1 to 100 characters that can be shown.
             ResourceExhaustedError: there are as many as there may be.
         """
-        with _api(api_url, api_key, request_timeout) as api:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.create_team(name)
 
     @classmethod
@@ -71,7 +67,7 @@ class Team:
             NotFoundError: no such team.
             InvalidArgumentError: a value that the server allows nobody.
         """
-        with _api(api_url, api_key, request_timeout) as api:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.limit_team(team, limits)
 
     @classmethod
@@ -98,7 +94,7 @@ class Team:
             FailedPreconditionError: it has sandboxes, volumes or snapshots; or it is the home's own.
             UnavailableError: something would not go yet; the server keeps trying.
         """
-        with _api(api_url, api_key, request_timeout) as api:
+        with open_api(api_url, api_key, request_timeout) as api:
             api.delete_team(team, force=force)
 
     @classmethod
@@ -119,7 +115,7 @@ class Team:
         Raises:
             NotFoundError: no such team, or somebody else's.
         """
-        with _api(api_url, api_key, request_timeout) as api:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.keys(team)
 
     @classmethod
@@ -147,7 +143,7 @@ class Team:
             ResourceExhaustedError: the team has as many as it may.
         """
         kind = "access_token" if access_token else "api_key"
-        with _api(api_url, api_key, request_timeout) as api:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.create_key(name, kind, team)
 
     @classmethod
@@ -166,14 +162,5 @@ class Team:
             NotFoundError: no such key, or somebody else's.
             FailedPreconditionError: it is the home's own.
         """
-        with _api(api_url, api_key, request_timeout) as api:
+        with open_api(api_url, api_key, request_timeout) as api:
             api.revoke_key(key_id)
-
-
-@contextmanager
-def _api(api_url: str | None, api_key: str | None, request_timeout: float | None) -> Iterator[Api]:
-    api = Api(resolve(api_url, api_key, request_timeout))
-    try:
-        yield api
-    finally:
-        undo(api.close)

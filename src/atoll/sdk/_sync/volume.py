@@ -6,10 +6,10 @@ from types import TracebackType
 from typing import Self
 
 from atoll.sdk import stored
-from atoll.sdk._sync.api import Api
+from atoll.sdk._sync.api import open_api
 from atoll.sdk._sync.volume_files import VolumeFiles
 from atoll.sdk._synchronization import undo, whole
-from atoll.sdk.connection import Connection, resolve
+from atoll.sdk.connection import Connection
 from atoll.sdk.models import VolumeInfo
 
 
@@ -69,13 +69,9 @@ class Volume:
             ResourceExhaustedError: there are as many as there may be, or the server's disk is full.
             UnavailableError: the server's machine has no loop devices, or Atoll does not answer.
         """
-        connection = resolve(api_url, api_key, request_timeout)
-        api = Api(connection)
-        try:
+        with open_api(api_url, api_key, request_timeout) as api:
             made = whole(lambda: api.create_volume(name), lambda made: api.delete_volume(made.info.id))
-            return cls(connection, made)
-        finally:
-            undo(api.close)
+            return cls(api.connection, made)
 
     @classmethod
     def get(
@@ -92,23 +88,16 @@ class Volume:
         Raises:
             NotFoundError: there is none.
         """
-        connection = resolve(api_url, api_key, request_timeout)
-        api = Api(connection)
-        try:
-            return cls(connection, api.get_volume(reference))
-        finally:
-            undo(api.close)
+        with open_api(api_url, api_key, request_timeout) as api:
+            return cls(api.connection, api.get_volume(reference))
 
     @classmethod
     def list(
         cls, *, api_url: str | None = None, api_key: str | None = None, request_timeout: float | None = None
     ) -> builtins.list[VolumeInfo]:
         """List your volumes, oldest first."""
-        api = Api(resolve(api_url, api_key, request_timeout))
-        try:
+        with open_api(api_url, api_key, request_timeout) as api:
             return api.volumes()
-        finally:
-            undo(api.close)
 
     @classmethod
     def delete(
@@ -126,11 +115,8 @@ class Volume:
             NotFoundError: there is none.
             FailedPreconditionError: a sandbox has it: kill that first.
         """
-        api = Api(resolve(api_url, api_key, request_timeout))
-        try:
+        with open_api(api_url, api_key, request_timeout) as api:
             api.delete_volume(reference)
-        finally:
-            undo(api.close)
 
     def close(self) -> None:
         """Close the connections. The volume stays."""
