@@ -226,7 +226,7 @@ class FakeControl(Control):
             and row.status in statuses
             and set(filter.metadata) <= set(row.metadata.items())
             and template in (None, row.template_alias, row.template_id)
-            and (filter.started_after is None or (row.started_at or row.created_at) > filter.started_after)
+            and (filter.started_after is None or (row.started_at or row.created_at) >= filter.started_after)
         ]
 
     async def list(self, actor: Actor, filter: SandboxFilter, page: Page) -> SandboxPage:
