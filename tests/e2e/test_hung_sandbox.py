@@ -53,10 +53,11 @@ def test_a_port_that_is_only_closed_ends_nothing(client_options: dict[str, Any])
         assert sandbox.info().end_reason is None
 
 
-def test_a_strict_pause_leaves_one_running_whose_guest_does_not_answer(
+def test_one_whose_guest_does_not_answer_is_not_paused_strictly_and_comes_back_by_a_boot(
     client_options: dict[str, Any],
 ) -> None:
     with e2b.Sandbox.create("minimal", timeout=600, **client_options) as sandbox:
+        sandbox.files.write("/home/user/kept", "kept")
         # In gVisor the first process can be stopped from inside.
         with pytest.raises(e2b.TimeoutException):
             sandbox.commands.run("kill -STOP 1", user="root", timeout=1)
@@ -65,3 +66,7 @@ def test_a_strict_pause_leaves_one_running_whose_guest_does_not_answer(
             sandbox.pause(strict=True, retries=0)
 
         assert sandbox.get_info().state is e2b.SandboxState.RUNNING
+        # Paused all the same, it comes back by a boot, with its files.
+        assert sandbox.pause()
+        sandbox.connect(timeout=600, on_resume="reboot")
+        assert sandbox.files.read("/home/user/kept") == "kept"
