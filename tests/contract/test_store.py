@@ -230,16 +230,17 @@ async def test_each_part_of_a_filter_must_match(store: Store) -> None:
     assert await listed(store, team_id=TEAM, statuses=frozenset({Status.RUNNING}), template="base") == [mine]
 
 
-async def test_started_after_means_later_and_started(store: Store) -> None:
+async def test_started_after_means_then_or_later_and_started(store: Store) -> None:
     moment = NOON + timedelta(minutes=1)
-    _, later, _ = await add(
+    _, then, later, _ = await add(
         store,
+        make(started_at=moment - timedelta(microseconds=1)),
         make(started_at=moment),
         make(started_at=moment + timedelta(microseconds=1)),
         make(started_at=None),
     )
 
-    assert await listed(store, started_after=moment) == [later]
+    assert sorted(await listed(store, started_after=moment)) == sorted([then, later])
 
 
 async def test_all_pairs_of_metadata_must_match(store: Store) -> None:

@@ -2,9 +2,13 @@
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from e2b_code_interpreter import Sandbox as Interpreter
 from support import matrix
+
+from atoll.server.domain.template import Template
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "build" / "compatibility"
@@ -16,6 +20,14 @@ def recorder(worker_id: str) -> Iterator[matrix.Recorder]:
     for recording in matrix.recorded():
         yield recording
         recording.save(RESULTS / f"{worker_id}.json")
+
+
+@pytest.fixture(scope="module")
+def interpreter(interpreter_template: Template, client_options: dict[str, Any]) -> Iterator[Interpreter]:
+    """A sandbox of the code interpreter, one for each file of tests."""
+    live = Interpreter.create(timeout=1800, envs={"GIVEN": "by create"}, **client_options)
+    yield live
+    live.kill()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,23 +3,15 @@
 import json
 import subprocess
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from e2b import NotFoundException, SandboxException
 from e2b_code_interpreter import AsyncSandbox, Sandbox
-from e2b_code_interpreter.charts import LineChart
 from support import javascript, matrix
 from support.home import CACHE
 
 from atoll.server.domain.template import Template
-
-
-@pytest.fixture(scope="module")
-def interpreter(interpreter_template: Template, client_options: dict[str, Any]) -> Iterator[Sandbox]:
-    live = Sandbox.create(timeout=1800, envs={"GIVEN": "by create"}, **client_options)
-    yield live
-    live.kill()
 
 
 def test_a_cell_has_a_result_output_and_a_number(interpreter: Sandbox) -> None:
@@ -101,21 +93,6 @@ def test_contexts_are_apart(interpreter: Sandbox) -> None:
         interpreter.create_code_context(cwd="/nowhere")
     with pytest.raises(Exception, match="is not one of"):
         interpreter.create_code_context(language="cobol")
-
-
-def test_a_plot_is_a_picture_and_data(interpreter: Sandbox) -> None:
-    execution = interpreter.run_code(
-        "import matplotlib.pyplot as plt\n"
-        "plt.plot([1, 2, 3], [4, 5, 6], label='up')\nplt.title('T')\nplt.xlabel('X (s)')\nplt.show()"
-    )
-
-    (result,) = execution.results
-    assert result.png is not None
-    assert result.png.startswith("iVBOR")
-    assert isinstance(result.chart, LineChart)
-    assert (result.chart.title, result.chart.x_label) == ("T", "X (s)")
-    (line,) = result.chart.elements
-    assert [tuple(point) for point in line.points] == [(1, 4), (2, 5), (3, 6)]
 
 
 def test_a_picture_that_is_saved_to_a_path_is_displayed(interpreter: Sandbox) -> None:
@@ -243,6 +220,23 @@ async def test_the_async_client_is_content(interpreter: Sandbox, client_options:
 
     assert (execution.text, heard) == ("4", ["hi\n"])
     assert (await live.run_code("1 / 0")).error is not None
+
+
+async def test_the_async_client_has_contexts(interpreter: Sandbox, client_options: dict[str, Any]) -> None:
+    live = await AsyncSandbox.connect(interpreter.sandbox_id, **client_options)
+    context = await live.create_code_context(cwd="/tmp")
+    await live.run_code("x = 1", context=context)
+    assert (await live.run_code("import os; os.getcwd()", context=context)).text == "/tmp"
+    assert context.id in {one.id for one in await live.list_code_contexts()}
+    await live.restart_code_context(context)
+    error = (await live.run_code("x", context=context)).error
+    assert error is not None
+    assert error.name == "NameError"
+    await live.remove_code_context(context)
+    with pytest.raises(NotFoundException, match="not found"):
+        await live.run_code("1", context=context)
+    with pytest.raises(SandboxException, match="not a directory"):
+        await live.create_code_context(cwd="/none")
 
 
 @pytest.mark.heavy

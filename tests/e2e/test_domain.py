@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certificate
 from e2e.test_e2b_older import FLOW, OLDER, environment_with
-from support import javascript
+from support import e2b_cli, javascript
 from support.home import free_address
 from support.name_server import ADDRESS, name_server
 from support.own_resolver import DomainHome, domain_home, own_resolver
@@ -73,6 +73,44 @@ def test_the_javascript_client_is_content(home: DomainHome) -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_command_line_is_content(home: DomainHome) -> None:
+    command = [javascript.node(), str(e2b_cli.PROGRAM), "sandbox"]
+    javascript.install()
+
+    def run(*words: str) -> str:
+        done = home.resolver.run(*command, *words, env=home.client_environment | {"NO_COLOR": "1"})
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    sandbox_id = run("create", "minimal", "--detach").strip()
+    said = run("exec", sandbox_id, "--", "echo", "here")
+    run("kill", sandbox_id)
+
+    assert said == "here\n"
+
+
+@pytest.mark.usefixtures("interpreter_template")
+def test_code_interpreters_are_content(home: DomainHome) -> None:
+    """One client makes the sandbox, the other finds it."""
+    environment = home.client_environment | {"NO_COLOR": "1"}
+    python = (
+        "from e2b_code_interpreter import Sandbox; live = Sandbox.create(timeout=300)\n"
+        "assert live.run_code('x = 40; x + 2').text == '42'; print(live.sandbox_id)"
+    )
+    made = home.resolver.run(sys.executable, "-c", python, env=environment)
+    assert made.returncode == 0, made.stderr
+    script = (
+        "const { Sandbox } = await import('@e2b/code-interpreter')\n"
+        f"const live = await Sandbox.connect('{made.stdout.strip()}')\n"
+        "console.log((await live.runCode('x + 2')).text, await live.kill())"
+    )
+    javascript.install()
+    words = [javascript.node(), "--input-type=module", "--eval", script]
+    found = home.resolver.run("env", f"--chdir={javascript.FOLDER}", *words, env=environment)
+
+    assert found.stdout == "42 true\n", found.stderr
 
 
 def test_exports_name_the_domain_instead_of_addresses(home: DomainHome) -> None:

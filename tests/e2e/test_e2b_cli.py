@@ -8,6 +8,7 @@ import select
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -178,8 +179,64 @@ def test_an_unknown_template_is_named(cli: Cli) -> None:
     assert "template 'no-such-template' not found" in unknown.stderr
 
 
-def test_templates_are_listed(cli: Cli) -> None:
-    listed = cli.run("template", "list")
+def test_lists_are_filtered(cli: Cli, client_options: dict[str, Any]) -> None:
+    lifecycle = ("--lifecycle.ontimeout", "pause", "--lifecycle.autoresume")
+    sandbox_id = cli.run("sandbox", "create", "minimal", "-d", "--timeout", "300", *lifecycle).stdout.strip()
+    try:
+        info = Sandbox.get_info(sandbox_id, **client_options)
+        Sandbox.pause(sandbox_id, **client_options)
+        wish = ("-s", "paused", "-t", "minimal", "--started-after", info.started_at.isoformat())
+        found = cli.run("sandbox", "list", "-f", "json", "-o", "asc", "-l", "1", *wish)
+        none = cli.run("sandbox", "list", "-t", "no-such")
+        wrong = cli.run("sandbox", "list", "-s", "strange")
+    finally:
+        Sandbox.kill(sandbox_id, **client_options)
 
-    assert listed.returncode == 0
+    assert info.lifecycle == {"on_timeout": "pause", "auto_resume": True}
+    assert [one["sandboxId"] for one in json.loads(found.stdout)] == [sandbox_id]
+    assert "No sandboxes found" in none.stdout
+    assert (wrong.returncode, "must be running, paused or both" in wrong.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("verb", ["info", "exec"])
+def test_a_sandbox_that_there_is_not_is_said_to_be_missing(cli: Cli, verb: str) -> None:
+    done = cli.run("sandbox", verb, "i" + "0" * 20, *(["true"] if verb == "exec" else []))
+
+    assert done.returncode == 1
+    assert re.search("wasn't found|not found", done.stdout + done.stderr)
+
+
+def test_templates_are_listed_and_those_that_are_snapshots_deleted(
+    cli: Cli, client_options: dict[str, Any]
+) -> None:
+    with Sandbox.create("minimal", timeout=60, **client_options) as sandbox:
+        snapshot = sandbox.create_snapshot().snapshot_id
+    listed = cli.run("template", "list")
+    deleted = cli.run("template", "delete", "-y", snapshot)
+    again = cli.run("template", "delete", "-y", snapshot)
+    kept = cli.run("template", "delete", "-y", "base")
+
+    assert listed.returncode == deleted.returncode == 0
     assert "base" in listed.stdout
+    assert "not found" in again.stderr + again.stdout
+    assert "belongs to the server" in kept.stderr + kept.stdout
+
+
+def test_builds_and_changes_of_templates_are_refused_by_name(cli: Cli, tmp_path: Path) -> None:
+    """What only writes files works."""
+    begun = cli.run("template", "init", "-p", str(tmp_path), "-n", "mine", "-l", "python-sync")
+    (tmp_path / "e2b.Dockerfile").write_text("FROM debian\nRUN true\n")
+    (tmp_path / "e2b.toml").write_text('template_id = "x"\ndockerfile = "e2b.Dockerfile"\n')
+    refused = [
+        cli.run("template", "create", "-p", str(tmp_path), "mine"),
+        cli.run("template", "publish", "-y", "base"),
+        cli.run("template", "unpublish", "-y", "base"),
+    ]
+    moved = cli.run("template", "migrate", "-p", str(tmp_path), "-l", "python-async")
+
+    assert begun.returncode == moved.returncode == 0
+    assert (tmp_path / "mine" / "template.py").exists()
+    assert (tmp_path / "template.py").exists()
+    for done in refused:
+        assert done.returncode == 1
+        assert re.search(r"501.* is not available", done.stdout + done.stderr)

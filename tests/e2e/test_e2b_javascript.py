@@ -25,7 +25,7 @@ def test_the_javascript_client_is_content(
 
 def test_every_test_file_is_tried() -> None:
     assert {file.name for file in TESTS} == {
-        "commands.test.mjs", "files.test.mjs", "lifecycle.test.mjs", "volumes.test.mjs",
+        "commands.test.mjs", "files.test.mjs", "lifecycle.test.mjs", "more.test.mjs", "volumes.test.mjs",
     }  # fmt: skip
 
 

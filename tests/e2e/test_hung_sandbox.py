@@ -5,7 +5,9 @@ import signal
 import time
 from typing import Any
 
+import e2b
 import httpx
+import pytest
 from support.home import LiveHome
 
 from atoll import Sandbox
@@ -49,3 +51,22 @@ def test_a_port_that_is_only_closed_ends_nothing(client_options: dict[str, Any])
 
         assert sandbox.commands.run("echo alive").stdout == "alive\n"
         assert sandbox.info().end_reason is None
+
+
+def test_one_whose_guest_does_not_answer_is_not_paused_strictly_and_comes_back_by_a_boot(
+    client_options: dict[str, Any],
+) -> None:
+    with e2b.Sandbox.create("minimal", timeout=600, **client_options) as sandbox:
+        sandbox.files.write("/home/user/kept", "kept")
+        # In gVisor the first process can be stopped from inside.
+        with pytest.raises(e2b.TimeoutException):
+            sandbox.commands.run("kill -STOP 1", user="root", timeout=1)
+
+        with pytest.raises(e2b.ServiceBusyException, match="its guest does not answer; it runs on"):
+            sandbox.pause(strict=True, retries=0)
+
+        assert sandbox.get_info().state is e2b.SandboxState.RUNNING
+        # Paused all the same, it comes back by a boot, with its files.
+        assert sandbox.pause()
+        sandbox.connect(timeout=600, on_resume="reboot")
+        assert sandbox.files.read("/home/user/kept") == "kept"

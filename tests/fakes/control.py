@@ -68,7 +68,9 @@ class FakePausing(Pausing):
     def __init__(self, control: "FakeControl") -> None:
         self._control = control
 
-    async def pause(self, actor: Actor, untrusted_id: str, kind: CheckpointKind) -> Sandbox:
+    async def pause(
+        self, actor: Actor, untrusted_id: str, kind: CheckpointKind, *, answering: bool = False
+    ) -> Sandbox:
         sandbox = await self._control.get(actor, untrusted_id)
         if sandbox.status is not Status.RUNNING:
             raise FailedPreconditionError(f"Sandbox {sandbox.id} is {sandbox.status}, not running")
@@ -226,7 +228,7 @@ class FakeControl(Control):
             and row.status in statuses
             and set(filter.metadata) <= set(row.metadata.items())
             and template in (None, row.template_alias, row.template_id)
-            and (filter.started_after is None or (row.started_at or row.created_at) > filter.started_after)
+            and (filter.started_after is None or (row.started_at or row.created_at) >= filter.started_after)
         ]
 
     async def list(self, actor: Actor, filter: SandboxFilter, page: Page) -> SandboxPage:

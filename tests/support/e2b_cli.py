@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from support import javascript, matrix
 
-_PROGRAM = javascript.FOLDER / "node_modules" / "@e2b" / "cli" / "dist" / "index.js"
+PROGRAM = javascript.FOLDER / "node_modules" / "@e2b" / "cli" / "dist" / "index.js"
 _GROUPS = ("auth", "template", "sandbox", "sandbox snapshot")
 
 
@@ -22,7 +22,7 @@ class E2bCli:
         """
         node = javascript.node()
         javascript.install()
-        self.command = [node, str(_PROGRAM)]
+        self.command = [node, str(PROGRAM)]
         self._recorder = recorder
         self._client = f"@e2b/cli {javascript.version('@e2b/cli')}"
         recorder.knows(self._client, self._verbs())

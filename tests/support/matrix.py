@@ -9,6 +9,7 @@ as failed when tests made it and it did neither.
 import functools
 import inspect
 import json
+import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from importlib.metadata import version
@@ -51,16 +52,24 @@ ASYNC: dict[str, type[Any]] = {
 }
 CLIENTS = {"sync": SYNC, "async": ASYNC}
 PACKAGES = ("e2b", "e2b-code-interpreter")
+_TEMPLATES = (e2b.Template, e2b.AsyncTemplate)
+_WRITTEN_DOWN = re.compile("from_|to_|skip_cache$")
 WORKS, REFUSED, FAILED, UNTRIED = "works", "refused", "failed", "untried"
 
 
 def calls(owner: type[Any]) -> list[str]:
-    """List the public methods of a client's class; not those inherited from another that has rows."""
+    """
+    List the public methods of a client's class; not those inherited from another that has rows.
+
+    Nor those of templates that only write down what a build would be: they ask no server.
+    """
     listed = {id(one) for classes in CLIENTS.values() for one in classes.values()}
     above = [base for base in owner.__mro__[1:] if id(base) in listed]
     names = []
     for name in dir(owner):
         if name not in vars(owner) and any(hasattr(base, name) for base in above):
+            continue
+        if issubclass(owner, _TEMPLATES) and _WRITTEN_DOWN.match(name):
             continue
         found = inspect.getattr_static(owner, name)
         if not name.startswith("_") and not isinstance(found, property) and callable(getattr(owner, name)):

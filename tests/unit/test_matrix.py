@@ -28,6 +28,18 @@ export class Sandbox {
   async setTimeout() {}
 }
 export class Secret { static async create() { return {} } }
+export class Template {
+  static toJSON() { return '{}' }
+  static async exists() { return true }
+  fromImage() { return this }
+}
+class CommandHandle {
+  async wait() { return this.handleEvents() }
+  async handleEvents() {}
+}
+export const handle = new CommandHandle()
+Sandbox.start = () => {}
+Sandbox.connect = async () => handle
 """
 INTERPRETER = """
 import { Sandbox as Base } from 'e2b'
@@ -144,6 +156,13 @@ def test_the_code_interpreter_s_own_calls_have_rows_and_those_of_e2b_are_not_rep
         assert {"create", "kill"} <= set(matrix.calls(base))
 
 
+def test_templates_have_rows_for_what_they_ask_a_server() -> None:
+    asked = {"build", "build_in_background", "get_build_status", "exists", "alias_exists"}
+
+    for client in (e2b.Template, e2b.AsyncTemplate):
+        assert set(matrix.calls(client)) == asked | {"assign_tags", "remove_tags", "get_tags"}
+
+
 def test_a_wrapped_cell_is_the_interpreter_s_and_is_taken_off_again(tmp_path: Path) -> None:
     before = inspect.getattr_static(e2b_code_interpreter.Sandbox, "run_code")
     for recorder in matrix.recorded():
@@ -193,6 +212,7 @@ def test_calls_of_the_javascript_clients_are_told_apart_by_package_and_end(
       const sandbox = await Sandbox.create()
       for (const code of ['bad', 'good', 'bad']) await sandbox.runCode(code).catch(() => {})
       await Promise.allSettled([sandbox.listCodeContexts(), sandbox.pause(), Sandbox.kill()])
+      await (await Sandbox.connect()).wait()
     """
 
     done, others = examined(clients, code, monkeypatch)
@@ -205,11 +225,14 @@ def test_calls_of_the_javascript_clients_are_told_apart_by_package_and_end(
             "Sandbox.runCode": "works",
         },
         "npm e2b 1.2.3": {
+            "CommandHandle.wait": "works",
+            "Sandbox.connect": "works",
             "Sandbox.create": "works",
             "Sandbox.kill": "failed",
             "Sandbox.pause": "refused",
             "Sandbox.setTimeout": "untried",
             "Secret.create": "untried",
+            "Template.exists": "untried",
         },
     }
 

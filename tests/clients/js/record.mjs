@@ -8,8 +8,15 @@ import * as interpreter from '@e2b/code-interpreter'
 import * as e2b from 'e2b'
 
 // Their own, which their types hide from users.
-const INTERNAL =
-  /^_|^constructor$|^resolve|^(create|connect|fork)Sandbox$|^fileUrl$|^getJupyterRequestUrl$|^handleRequestError$/
+const INTERNAL = new RegExp(
+  [
+    '^_|^constructor$|^resolve|^(create|connect|fork)Sandbox$|^fileUrl$|^getJupyterRequestUrl$|^handleRequestError$',
+    '^start$|^flushDecoders$|^(handle|iterate)Events$|^updatePagination$',
+    '^run(Git|Shell)$|^getRemoteUrl$|^hasUpstream$|^withRemoteCredentials$',
+  ].join('|'),
+)
+// Of templates: they write down what a build would be, and ask no server.
+const WRITTEN_DOWN = /^to/
 // From the best.
 const ENDS = ['works', 'refused', 'failed']
 const E2B = { all: new Set(), seen: {} }
@@ -52,6 +59,8 @@ function watch(client, owner, name, call) {
   })
 }
 
+// What calls return, of classes that users cannot name.
+const MET = ['CommandHandle', 'WatchHandle', 'SandboxPaginator', 'SnapshotPaginator', 'SecretPaginator']
 const met = new Set()
 
 /** Watch a class, and those that it extends. */
@@ -70,10 +79,10 @@ function watchOwn(client, noun, owner) {
   for (const name of methods) watch(client, owner.prototype, name, `${noun}.${name}`)
 }
 
-/** Watch what a call returned, if it is of a class that users hold and cannot name. */
+/** Watch what a call returned, if it is one of those. */
 function meet(value) {
   const name = value?.constructor?.name
-  if (['CommandHandle', 'WatchHandle', 'SandboxPaginator'].includes(name)) watchClass(name, value.constructor)
+  if (MET.includes(name)) watchClass(name, value.constructor)
   if (!(value instanceof e2b.Sandbox)) return
   for (const part of ['commands', 'files', 'pty', 'git'])
     if (value[part]) watchClass(`Sandbox.${part}`, value[part].constructor)
@@ -81,6 +90,8 @@ function meet(value) {
 
 for (const noun of ['Sandbox', 'Volume', 'Secret', 'SandboxPaginator'])
   if (e2b[noun]) watchClass(noun, e2b[noun])
+for (const name of Object.getOwnPropertyNames(e2b.Template ?? {}))
+  if (!WRITTEN_DOWN.test(name)) watch(E2B, e2b.Template, name, `Template.${name}`)
 // The rest of it is inherited: e2b's.
 watchOwn(INTERPRETER, 'Sandbox', interpreter.Sandbox)
 

@@ -54,6 +54,31 @@ async def test_the_next_server_seals_what_the_last_one_left(world: World) -> Non
         await world.faults.reached("seal", times=before + 1)
 
 
+async def test_a_guest_that_does_not_answer_is_left_running_for_who_asks_for_that(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+    world.faults.fail("probe", UnavailableError("no answer"))
+
+    with pytest.raises(UnavailableError, match="its guest does not answer; it runs on"):
+        await control.pausing.pause(ALICE, sandbox.id, MEMORY, answering=True)
+    assert (await world.store.get_sandbox(sandbox.id)).status is Status.RUNNING
+    # It answers again.
+    paused = await control.pausing.pause(ALICE, sandbox.id, MEMORY, answering=True)
+
+    assert paused.status is Status.PAUSED
+    assert world.faults.passed["probe"] == 2
+    await world.assert_agreement()
+
+
+async def test_nobody_else_asks_a_guest_before_a_pause(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+    assert world.faults.passed["probe"] == 0
+
+
 async def test_a_paused_sandbox_comes_back_as_it_was_with_a_new_generation(
     world: World, control: Control
 ) -> None:

@@ -175,6 +175,7 @@ def assemble(
         store=ports.store,
         api_keys=ports.api_keys,
         runtime=ports.runtime,
+        guest=ports.guest,
         edge=ports.edge,
         checkpoints=ports.checkpoints,
         templates=ports.templates,

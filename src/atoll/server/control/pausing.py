@@ -52,6 +52,7 @@ from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
+from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.store import Store
 from atoll.server.ports.templates import Templates
@@ -72,6 +73,7 @@ class Pausing:
         store: Store,
         api_keys: ApiKeys,
         runtime: Runtime,
+        guest: Guest,
         edge: Edge,
         checkpoints: Checkpoints,
         templates: Templates,
@@ -88,6 +90,7 @@ class Pausing:
     ) -> None:
         self._store = store
         self._runtime = runtime
+        self._guest = guest
         self._checkpoints = checkpoints
         self._clock = clock
         self._limits = limits
@@ -125,7 +128,9 @@ class Pausing:
             deadlines=deadlines,
         )
 
-    async def pause(self, actor: Actor, untrusted_id: str, kind: CheckpointKind) -> Sandbox:
+    async def pause(
+        self, actor: Actor, untrusted_id: str, kind: CheckpointKind, *, answering: bool = False
+    ) -> Sandbox:
         """
         Write a running sandbox down and end its machine; return when all of it is on the disk.
 
@@ -135,6 +140,7 @@ class Pausing:
             actor: who asks.
             untrusted_id: whose.
             kind: what to keep; without its memory, a resume boots.
+            answering: whether its guest must answer first: one that hangs, hangs when it is resumed, too.
 
         Raises:
             InvalidArgumentError: the id has another form.
@@ -147,6 +153,8 @@ class Pausing:
         row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)
         if row.status is not Status.RUNNING:
             raise FailedPreconditionError(f"Sandbox {sandbox_id} is {row.status}, not running")
+        if answering:
+            await self._check_guest(row)
         return await (await self._begin_pause(sandbox_id, kind)).wait()
 
     async def expire(self, row: Sandbox, *, if_still: Callable[[Sandbox], bool] | None = None) -> None:
@@ -274,6 +282,16 @@ class Pausing:
             await self._checkpoints.keep_only(named)
         except UnavailableError as error:
             log.warning("old checkpoints not removed", error=str(error))
+
+    async def _check_guest(self, row: Sandbox) -> None:
+        assert row.address is not None, "a running sandbox has an address"
+        try:
+            await self._guest.probe(Machine(sandbox_id=row.id, address=row.address))
+        except UnavailableError as error:
+            raise UnavailableError(
+                f"Sandbox {row.id} is not paused: its guest does not answer; it runs on",
+                details=error.details or str(error),
+            ) from error
 
     async def _begin_pause(
         self,

@@ -170,12 +170,12 @@ class Restoring:
         Make a checkpoint of files of one that has memory, too, and return the row that names it.
 
         The files are inside of the memory's images: so it goes on for the moment in which they are written
-        down, without any network, and nobody is led there.
+        down, without any network, and nobody is led there. Its guest may hang: that is what a boot is for.
         """
         await check_unchanged(self._store, row)
         spec = replace(spec_of(row), egress=EgressPolicy(internet=False))
         async with self._checkpoints.raw(pause.checkpoint) as origin:
-            restored = self._runtime.restore(spec, origin)
+            restored = self._runtime.restore(spec, origin, listens=False)
             await within(self._limits.resume_timeout, "come back", restored)
         name = f"{row.id}-{row.generation}"
         path = self._checkpoints.path(name)

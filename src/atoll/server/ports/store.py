@@ -27,7 +27,7 @@ class SandboxFilter:
         statuses: one of these.
         metadata: all of these pairs.
         template: the template's id or the name that the caller gave, without a tag.
-        started_after: only later starts.
+        started_after: only starts at that moment or later.
     """
 
     team_id: TeamId | None = None

@@ -151,7 +151,7 @@ def _matches(filter: SandboxFilter) -> ColumnElement[bool]:
             or_(sandboxes.c.template_id == filter.template, sandboxes.c.template_alias == filter.template)
         )
     if filter.started_after is not None:
-        conditions.append(sandboxes.c.started_at > filter.started_after)
+        conditions.append(sandboxes.c.started_at >= filter.started_after)
     conditions += [_has_pair(key, value) for key, value in filter.metadata]
     return and_(True, *conditions)
 

@@ -144,7 +144,7 @@ class Connect(BaseModel):
 
 
 class Pause(BaseModel):
-    """Pauses a sandbox. ``requireHealthyGuest`` asks for what is so anyway: who hangs is not paused."""
+    """Pauses a sandbox; with ``requireHealthyGuest`` only if its guest answers."""
 
     memory: Flag | None = None
     requireHealthyGuest: Flag | None = None

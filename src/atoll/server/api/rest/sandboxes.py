@@ -80,7 +80,9 @@ class _Calls:
             list[str] | None, Query(description="key=value; all of them must match.", examples=["user=ada"])
         ] = None,
         template: Annotated[str | None, Query(max_length=256, description="Name or id.")] = None,
-        started_after: Annotated[datetime | None, Query(description="Only later starts.")] = None,
+        started_after: Annotated[
+            datetime | None, Query(description="Only starts at that time or later.")
+        ] = None,
         order: Annotated[Literal["newest_first", "oldest_first"], Query()] = "newest_first",
         limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 100,
         page_token: Annotated[str | None, Query(description="From the page before.")] = None,

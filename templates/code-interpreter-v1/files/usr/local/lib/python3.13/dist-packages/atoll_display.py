@@ -9,6 +9,7 @@ until somebody imports pandas, matplotlib or Pillow.
 import json
 import sys
 
+import atoll_boxes
 import atoll_pictures
 from ipykernel.iostream import OutStream
 from IPython.core.formatters import BaseFormatter
@@ -60,7 +61,9 @@ def _chart(figure):
     """Return the chart as data; nothing if it cannot be read: the picture is there all the same."""
     try:
         from e2b_charts import chart_figure_to_dict
+        from e2b_charts.charts import bars
 
+        atoll_boxes.teach(bars.BoxAndWhiskerChart, bars.BoxAndWhiskerData)
         return chart_figure_to_dict(figure) or None
     except Exception:
         return None
