@@ -261,6 +261,23 @@ class SandboxesWithMetrics(BaseModel):
     sandboxes: dict[str, SandboxMetric]
 
 
+class TeamMetric(BaseModel):
+    """What a team's sandboxes were, all together; starts per second."""
+
+    timestamp: datetime
+    timestampUnix: int
+    concurrentSandboxes: int
+    sandboxStartRate: float
+
+
+class MaxTeamMetric(BaseModel):
+    """The most that one of these was, and when."""
+
+    timestamp: datetime
+    timestampUnix: int
+    value: float
+
+
 class LogLine(BaseModel):
     """A line of a log as text: an object with the line's fields, as JSON."""
 

@@ -18,6 +18,7 @@ from atoll.server.domain.identity import WorkloadToken
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.metrics import Point
 from atoll.server.domain.sandbox import OnDeadline, Sandbox
+from atoll.server.domain.team_history import TeamPoint
 from atoll.server.domain.template import Template
 
 # Clients switch features of the daemon on by its version; guestd has all of this one's.
@@ -227,6 +228,16 @@ def from_point(sandbox: Sandbox, point: Point) -> models.SandboxMetric:
         memCache=point.cache_bytes,
         diskUsed=point.disk_bytes,
         diskTotal=sandbox.limits.disk_bytes,
+    )
+
+
+def from_team_point(point: TeamPoint) -> models.TeamMetric:
+    """Describe what a team's sandboxes were, all together."""
+    return models.TeamMetric(
+        timestamp=point.at,
+        timestampUnix=int(point.at.timestamp()),
+        concurrentSandboxes=point.running,
+        sandboxStartRate=point.starts_per_second,
     )
 
 
