@@ -83,20 +83,11 @@ def test_a_team_does_not_see_the_sandboxes_of_another() -> None:
     assert sandbox.kill()
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda one: Sandbox.create("base", mcp={"github/a/b": {"run_cmd": "x", "install_cmd": "y"}}),
-    ],
-)
-def test_what_is_not_there_yet_is_said_once_and_clearly(api: LiveApi, call: object) -> None:
-    sandbox = Sandbox.create("base")
-    assert callable(call)
-
-    with pytest.raises(SandboxException, match=r"501: .*not available"):
-        call(sandbox)
-
-    assert sandbox.kill()
+# The client takes the template "mcp-gateway" where none is named.
+@pytest.mark.parametrize("template", ["base", None])
+def test_what_mcp_would_need_is_said_once_and_clearly(api: LiveApi, template: str | None) -> None:
+    with pytest.raises(SandboxException, match=r"400: .*mcp-gateway, which no template here has"):
+        Sandbox.create(template, mcp={"github/a/b": {"run_cmd": "x", "install_cmd": "y"}})
 
 
 def test_tags_are_read_as_clients_write_them(api: LiveApi) -> None:

@@ -95,7 +95,6 @@ async def test_tokens_are_asked_for_as_clients_write_them(
 @pytest.mark.parametrize(
     ("option", "name"),
     [
-        ({"mcp": {"github": {}}}, "mcp"),
         ({"network": {"somethingOfTomorrow": True}}, "network.somethingOfTomorrow"),
         ({"somethingOfTomorrow": 1}, "somethingOfTomorrow"),
     ],
@@ -108,6 +107,17 @@ async def test_an_option_that_atoll_does_not_have_is_refused_by_name(
     assert response.status_code == 501
     assert name in response.json()["message"]
     assert response.headers["Should-Retry"] == "false"
+    assert not control.rows
+
+
+async def test_mcp_is_refused_with_what_it_would_need(
+    client: httpx.AsyncClient, control: FakeControl
+) -> None:
+    for path in ("/sandboxes", "/v2/sandboxes"):
+        response = await client.post(path, json=MINIMAL | {"mcp": {"github": {}}})
+
+        assert response.status_code == 400
+        assert response.json()["message"].startswith("option mcp needs the program mcp-gateway")
     assert not control.rows
 
 

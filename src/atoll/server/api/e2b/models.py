@@ -1,7 +1,7 @@
 """Requests and answers of the E2B dialect, as they are on the wire."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
@@ -122,6 +122,7 @@ class NewSandbox(BaseModel):
     autoResume: AutoResume | None = None
     volumeMounts: list[VolumeMount] | None = None
     iam: WorkloadIdentity | None = None
+    mcp: dict[str, Any] | None = None
 
 
 class NewTimeout(BaseModel):

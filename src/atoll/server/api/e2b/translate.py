@@ -33,6 +33,11 @@ PRIVATE_NEEDS_SECURE = (
     "You cannot create a sandbox without public access "
     "unless you enable secure envd access via 'secure' flag."
 )
+# Clients start it inside when the sandbox is there, and take a template of its name where none is named.
+NO_GATEWAY = (
+    "option mcp needs the program mcp-gateway, which no template here has: "
+    "leave the option out, and start servers inside with a command"
+)
 _TOKEN_TYPE = "JWT-SVID"  # noqa: S105  a kind, not a token
 _PAUSE_MODES: dict[CheckpointKind, Literal["full", "filesystem"]] = {
     CheckpointKind.MEMORY: "full",
@@ -63,6 +68,8 @@ def to_wish(body: models.NewSandbox, *, version: int) -> CreateSandbox:
         UnimplementedError: an option that Atoll does not have.
     """
     _refuse_unknown("", body.model_extra)
+    if body.mcp:
+        raise InvalidArgumentError(NO_GATEWAY)
     if body.autoPauseMemory is False and not body.autoPause:
         raise InvalidArgumentError("autoPauseMemory false needs autoPause")
     auto_resume = body.autoResume is not None and body.autoResume.enabled is True
