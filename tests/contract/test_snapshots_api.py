@@ -111,6 +111,23 @@ def test_each_fork_is_a_sandbox_or_an_error(sandbox: Sandbox) -> None:
         one.close()
 
 
+def test_e2bs_forks_say_why_there_is_none_in_its_words(api: LiveApi, sandbox: Sandbox) -> None:
+    answer = httpx.post(
+        f"{api.url}/sandboxes/{sandbox.id}/fork", json={"count": 6}, headers={"X-API-Key": KEY}
+    )
+
+    [error] = [one["error"] for one in answer.json() if "error" in one]
+    assert error == {
+        "code": 429,
+        "message": "The most sandboxes exist that this server may have (6)",
+        "error_code": "sandbox_capacity_unavailable",
+    }
+    for one in answer.json():
+        if "sandbox" in one:
+            path = f"{api.url}/sandboxes/{one['sandbox']['sandboxID']}"
+            assert httpx.delete(path, headers={"X-API-Key": KEY}).status_code == 204
+
+
 def test_what_cannot_be_is_said(sandbox: Sandbox) -> None:
     with pytest.raises(atoll.InvalidArgumentError, match="1 to 64"):
         sandbox.snapshot("NO")

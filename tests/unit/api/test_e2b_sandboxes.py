@@ -13,6 +13,7 @@ from atoll.server.domain.errors import (
     AtollError,
     DeadlineExceededError,
     FailedPreconditionError,
+    InternalError,
     NotFoundError,
     Reason,
     ResourceExhaustedError,
@@ -234,6 +235,28 @@ async def test_what_is_wrong_with_a_repeated_create_has_e2bs_name(
     control.failure = failure
 
     answer = await client.post("/v2/sandboxes", json=MINIMAL, headers={"Idempotency-Key": "a"})
+
+    assert answer.json() == {"code": status, "message": failure.message, "error_code": name}
+    assert (answer.status_code, answer.headers["Should-Retry"]) == (status, retry)
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "name", "retry"),
+    [
+        (ResourceExhaustedError("full", reason=Reason.NO_ROOM), 429, "sandbox_capacity_unavailable", "false"),
+        (ResourceExhaustedError("late", reason=Reason.NO_TURN), 429, "sandbox_placement_timeout", "false"),
+        (UnavailableError("not now", reason=Reason.CREATE_FAILED), 503, "sandbox_create_failed", "true"),
+        (DeadlineExceededError("slow", reason=Reason.CREATE_FAILED), 504, "sandbox_create_failed", "false"),
+        (InternalError("broken", reason=Reason.CREATE_FAILED), 500, "sandbox_create_failed", "false"),
+        (InternalError("broken"), 500, "internal_server_error", "false"),
+    ],
+)
+async def test_why_there_is_no_sandbox_has_e2bs_name(
+    client: httpx.AsyncClient, control: FakeControl, failure: AtollError, status: int, name: str, retry: str
+) -> None:
+    control.failure = failure
+
+    answer = await client.post("/v2/sandboxes", json=MINIMAL)
 
     assert answer.json() == {"code": status, "message": failure.message, "error_code": name}
     assert (answer.status_code, answer.headers["Should-Retry"]) == (status, retry)
