@@ -11,17 +11,20 @@ from pathlib import Path
 
 import pytest
 from e2b import (
+    GuestUnresponsiveException,
     RateLimitException,
     Sandbox,
     SandboxException,
     SandboxNotFoundException,
     SandboxQuery,
+    ServiceBusyException,
     Template,
 )
 from fakes.live_api import KEY, OTHER_KEY, LiveApi, live_api
 from fakes.world import small
 
 from atoll.server.control.changing import change
+from atoll.server.domain.errors import UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import EndReason, Status, Target
 from atoll.server.domain.sandbox import Sandbox as Row
@@ -116,6 +119,26 @@ def test_who_connects_to_what_is_being_killed_is_told_so(api: LiveApi) -> None:
     assert sandbox.kill()
     with pytest.raises(SandboxNotFoundException):
         Sandbox.connect(sandbox.sandbox_id)
+
+
+def test_a_guest_that_hung_at_its_pause_is_told_and_comes_back_by_a_boot(api: LiveApi) -> None:
+    sandbox = Sandbox.create("base")
+    faults = api.world.faults
+    faults.fail("probe", UnavailableError("silent"))
+    with pytest.raises(ServiceBusyException):
+        # Refusals of this kind are sent again, unless they are not.
+        sandbox.pause(strict=True, retries=0)
+    faults.fail("probe", UnavailableError("silent"))
+    assert sandbox.pause()
+    assert sandbox.get_info().envd_unresponsive_at_pause is True
+    faults.fail("configure", UnavailableError("silent still"))
+
+    with pytest.raises(GuestUnresponsiveException, match="did not answer when it was paused"):
+        Sandbox.connect(sandbox.sandbox_id)
+
+    assert Sandbox.connect(sandbox.sandbox_id, on_resume="reboot").sandbox_id == sandbox.sandbox_id
+    assert not sandbox.get_info().envd_unresponsive_at_pause
+    assert sandbox.kill()
 
 
 def test_a_create_that_is_sent_twice_is_done_once(api: LiveApi) -> None:

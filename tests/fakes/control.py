@@ -68,7 +68,9 @@ class FakePausing(Pausing):
     def __init__(self, control: "FakeControl") -> None:
         self._control = control
 
-    async def pause(self, actor: Actor, untrusted_id: str, kind: CheckpointKind) -> Sandbox:
+    async def pause(
+        self, actor: Actor, untrusted_id: str, kind: CheckpointKind, *, healthy: bool = False
+    ) -> Sandbox:
         sandbox = await self._control.get(actor, untrusted_id)
         if sandbox.status is not Status.RUNNING:
             raise FailedPreconditionError(f"Sandbox {sandbox.id} is {sandbox.status}, not running")

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from fakes.control import BASE, OTHER_KEY, FakeControl
 
+from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AbortedError,
     AtollError,
@@ -21,7 +22,7 @@ from atoll.server.domain.errors import (
 )
 from atoll.server.domain.identity import WorkloadToken
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.sandbox import OnDeadline, Status
+from atoll.server.domain.sandbox import OnDeadline, Pause, Status
 
 MINIMAL = {"templateID": "base", "metadata": {}, "envVars": {}}
 NOBODY = "i" + "0" * 20
@@ -260,6 +261,36 @@ async def test_why_there_is_no_sandbox_has_e2bs_name(
 
     assert answer.json() == {"code": status, "message": failure.message, "error_code": name}
     assert (answer.status_code, answer.headers["Should-Retry"]) == (status, retry)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "silent", "mode", "shown"),
+    [
+        (Status.PAUSING, CheckpointKind.MEMORY, True, None, None),
+        (Status.PAUSED, CheckpointKind.MEMORY, False, "full", None),
+        (Status.PAUSED, CheckpointKind.MEMORY, True, "full", True),
+        (Status.RESUMING, CheckpointKind.FILES, False, "filesystem", None),
+    ],
+)
+async def test_a_pause_is_described_once_it_is_over(
+    client: httpx.AsyncClient,
+    control: FakeControl,
+    status: Status,
+    kind: CheckpointKind,
+    silent: bool,
+    mode: str | None,
+    shown: bool | None,
+) -> None:
+    sandbox_id = SandboxId((await create(client))["sandboxID"])
+    pause = Pause(checkpoint="x", kind=kind, at=control.clock.now(), silent=silent)
+    control.rows[sandbox_id] = replace(control.rows[sandbox_id], status=status, pause=pause)
+
+    detail = (await client.get(f"/sandboxes/{sandbox_id}")).json()
+
+    assert detail.get("pauseMode") == mode
+    assert detail.get("envdUnresponsiveAtPause") == shown
+    [listed] = (await client.get("/v2/sandboxes")).json()
+    assert listed.get("envdUnresponsiveAtPause") == shown
 
 
 async def test_the_first_version_secures_only_when_asked_to(client: httpx.AsyncClient) -> None:

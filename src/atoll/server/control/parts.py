@@ -188,6 +188,7 @@ def assemble(
         killing=killing,
         deadlines=deadlines,
         reading=reading,
+        guest=ports.guest,
     )
     deadlines.pause = pausing.expire
     snapshots = Snapshots(

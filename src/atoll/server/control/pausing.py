@@ -52,6 +52,7 @@ from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
+from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.store import Store
 from atoll.server.ports.templates import Templates
@@ -85,6 +86,7 @@ class Pausing:
         killing: Killing,
         deadlines: Deadlines,
         reading: Reading,
+        guest: Guest,
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -108,6 +110,7 @@ class Pausing:
             admission=admission,
             killing=killing,
             deadlines=deadlines,
+            guest=guest,
         )
         self.restoring = Restoring(
             store=store,
@@ -125,7 +128,9 @@ class Pausing:
             deadlines=deadlines,
         )
 
-    async def pause(self, actor: Actor, untrusted_id: str, kind: CheckpointKind) -> Sandbox:
+    async def pause(
+        self, actor: Actor, untrusted_id: str, kind: CheckpointKind, *, healthy: bool = False
+    ) -> Sandbox:
         """
         Write a running sandbox down and end its machine; return when all of it is on the disk.
 
@@ -135,6 +140,7 @@ class Pausing:
             actor: who asks.
             untrusted_id: whose.
             kind: what to keep; without its memory, a resume boots.
+            healthy: whether one whose guest does not answer runs on (unavailable).
 
         Raises:
             InvalidArgumentError: the id has another form.
@@ -147,7 +153,7 @@ class Pausing:
         row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)
         if row.status is not Status.RUNNING:
             raise FailedPreconditionError(f"Sandbox {sandbox_id} is {row.status}, not running")
-        return await (await self._begin_pause(sandbox_id, kind)).wait()
+        return await (await self._begin_pause(sandbox_id, kind, healthy=healthy)).wait()
 
     async def expire(self, row: Sandbox, *, if_still: Callable[[Sandbox], bool] | None = None) -> None:
         """Begin to pause a sandbox whose deadline has passed, or for which ``if_still`` holds."""
@@ -281,6 +287,7 @@ class Pausing:
         kind: CheckpointKind,
         if_still: Callable[[Sandbox], bool] = lambda _: True,
         fall: Fall | None = None,
+        healthy: bool = False,
     ) -> Job[Sandbox]:
         now = self._clock.now()
 
@@ -293,7 +300,9 @@ class Pausing:
             return replace(row, target=Target.PAUSED, status=Status.PAUSING, pause=pause)
 
         row = await change(self._store, sandbox_id, pausing)
-        return self._underway.begin(row, lambda: self._checkpointing.run(row))
+        # Where the server stops, there is no time to wait for an answer.
+        ask = fall is None
+        return self._underway.begin(row, lambda: self._checkpointing.run(row, ask=ask, healthy=healthy))
 
     def _is_due(self, row: Sandbox) -> bool:
         return row.deadline <= self._clock.now()

@@ -57,6 +57,8 @@ class Reason(StrEnum):
     NO_TURN = "no_turn"
     # The sandbox did not come up.
     CREATE_FAILED = "create_failed"
+    # Its guest hung when it was paused, and does again with the memory from then.
+    GUEST_SILENT = "guest_silent"
     # There is no room on the host's disk.
     DISK_FULL = "disk_full"
 

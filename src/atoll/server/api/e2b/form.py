@@ -16,6 +16,7 @@ _NAMES: Mapping[Reason, tuple[str, int | None]] = {
     Reason.NO_ROOM: ("sandbox_capacity_unavailable", None),
     Reason.NO_TURN: ("sandbox_placement_timeout", None),
     Reason.CREATE_FAILED: ("sandbox_create_failed", None),
+    Reason.GUEST_SILENT: ("sandbox_snapshot_guest_agent_unresponsive", None),
 }
 
 

@@ -145,7 +145,7 @@ class Connect(BaseModel):
 
 
 class Pause(BaseModel):
-    """Pauses a sandbox. ``requireHealthyGuest`` asks for what is so anyway: who hangs is not paused."""
+    """Pauses a sandbox, with ``requireHealthyGuest`` only if its guest answers."""
 
     memory: Flag | None = None
     requireHealthyGuest: Flag | None = None
@@ -193,6 +193,7 @@ class ListedSandbox(BaseModel):
     state: Literal["running", "paused"]
     envdVersion: str
     metadata: dict[str, str]
+    envdUnresponsiveAtPause: bool | None = None
     volumeMounts: list[VolumeMount] = Field(default_factory=list)
 
 

@@ -17,7 +17,7 @@ from atoll.server.domain.errors import InvalidArgumentError, UnimplementedError
 from atoll.server.domain.identity import WorkloadToken
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.metrics import Point
-from atoll.server.domain.sandbox import OnDeadline, Sandbox
+from atoll.server.domain.sandbox import OnDeadline, Pause, Sandbox, Status
 from atoll.server.domain.team_history import TeamPoint
 from atoll.server.domain.template import Template
 
@@ -174,6 +174,7 @@ def from_listed(sandbox: Sandbox) -> models.ListedSandbox:
 
 def from_detailed(sandbox: Sandbox, token: str, reach: Reach) -> models.SandboxDetail:
     """Describe a running sandbox and say how to reach it."""
+    paused = _finished_pause(sandbox)
     return models.SandboxDetail(
         **_described(sandbox),
         envdAccessToken=token if sandbox.secured else None,
@@ -184,7 +185,7 @@ def from_detailed(sandbox: Sandbox, token: str, reach: Reach) -> models.SandboxD
             autoResume=sandbox.auto_resume,
             onTimeout="kill" if sandbox.on_deadline is OnDeadline.KILL else "pause",
         ),
-        pauseMode=_PAUSE_MODES[sandbox.pause.kind] if sandbox.pause else None,
+        pauseMode=_PAUSE_MODES[paused.kind] if paused else None,
     )
 
 
@@ -206,6 +207,7 @@ def _network(sandbox: Sandbox) -> models.NetworkInfo:
 
 
 def _described(sandbox: Sandbox) -> dict[str, Any]:
+    paused = _finished_pause(sandbox)
     return {
         "templateID": sandbox.template_id,
         "alias": sandbox.template_alias,
@@ -219,8 +221,14 @@ def _described(sandbox: Sandbox) -> dict[str, Any]:
         "state": STATE_OF_STATUS.get(sandbox.status, "running"),
         "envdVersion": ENVD_VERSION,
         "metadata": dict(sandbox.metadata),
+        "envdUnresponsiveAtPause": True if paused and paused.silent else None,
         "volumeMounts": [models.VolumeMount(name=one.name, path=one.path) for one in sandbox.volumes],
     }
+
+
+def _finished_pause(sandbox: Sandbox) -> Pause | None:
+    """Return what a sandbox comes back from; None: it runs, or is still being written down."""
+    return None if sandbox.status is Status.PAUSING else sandbox.pause
 
 
 def from_point(sandbox: Sandbox, point: Point) -> models.SandboxMetric:

@@ -129,7 +129,7 @@ class FakeRuntime(Runtime):
         return images.seal(origin)
 
     @override
-    async def restore(self, spec: MachineSpec, origin: Path) -> Machine:
+    async def restore(self, spec: MachineSpec, origin: Path, *, listens: bool = True) -> Machine:
         if self._templates is not None and spec.template_id not in self._templates:
             raise NotFoundError(f"template '{spec.template_id}' is not built here")
         directory = self._home / spec.sandbox_id

@@ -78,9 +78,9 @@ class Launcher:
         self._options = options
         self._quick_moves = QuickMoves()
 
-    async def launch(self, spec: MachineSpec, path: Path | None = None) -> Running:
+    async def launch(self, spec: MachineSpec, path: Path | None = None, *, listens: bool = True) -> Running:
         """
-        Start a machine, or restore it; return when its guestd listens.
+        Start a machine, or restore it; return when its guestd listens, without ``listens`` when it runs.
 
         For errors see ``Runtime.start`` and ``Runtime.restore``.
         """
@@ -115,7 +115,7 @@ class Launcher:
                     # What is wrong with the checkpoint says more than how it failed to run.
                     await both(
                         finish_in_thread(images.verify, origin.path, origin.checkpoint, small=False),
-                        self._begin_again(spec, directory, origin, slot.address),
+                        self._begin_again(spec, directory, origin, slot.address if listens else None),
                     )
             ready = time.monotonic()
             running = hold(record, directory, cgroup)
@@ -195,7 +195,7 @@ class Launcher:
         directory.overlay.mkdir(mode=0o700)
 
     async def _begin_again(
-        self, spec: MachineSpec, directory: Directory, origin: Origin, address: str
+        self, spec: MachineSpec, directory: Directory, origin: Origin, address: str | None
     ) -> None:
         patience = self._options.start_timeout_s + origin.checkpoint.size / self._options.save_bytes_a_second
         # Memory is read by the one that wrote it only.
@@ -206,7 +206,8 @@ class Launcher:
             else:
                 await beginner.restore(spec, directory, image=origin.path, timeout_s=patience)
                 await self._slots.hush(spec.sandbox_id, False)
-                await serves(address)
+                if address is not None:
+                    await serves(address)
 
     async def attach(self, running: Running, mounts: Sequence[VolumeMount]) -> Running:
         """Give a machine that runs volumes that it did not have; for errors see ``Runtime.attach``."""

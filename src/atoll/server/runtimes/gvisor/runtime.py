@@ -191,8 +191,8 @@ class GVisorRuntime(Runtime):
         return await finish_in_thread(images.seal, origin)
 
     @override
-    async def restore(self, spec: MachineSpec, origin: Path) -> Machine:
-        running = await self._launcher.launch(spec, origin)
+    async def restore(self, spec: MachineSpec, origin: Path, *, listens: bool = True) -> Machine:
+        running = await self._launcher.launch(spec, origin, listens=listens)
         self._watch(running)
         return _machine(running)
 
