@@ -103,8 +103,8 @@ def test_only_a_team_and_the_homes_key_see_its_metrics(api: LiveApi, mine: httpx
 
     for path in (METRICS, f"{METRICS}/max?metric=concurrent_sandboxes", "/teams/nobody/metrics"):
         answer = httpx.get(f"{api.url}{path}", headers={"X-API-Key": OTHER_KEY})
-        assert answer.status_code == 403, answer.text
-        assert answer.json()["code"] == 403
+        assert answer.status_code == 404, answer.text
+        assert answer.json()["code"] == 404
     assert httpx.get(f"{api.url}{METRICS}").status_code == 401
     theirs = httpx.get(f"{api.url}/teams/other/metrics", headers={"X-API-Key": HOME_KEY})
     assert levels(theirs.json()) == [0]

@@ -12,7 +12,7 @@ from atoll.server.control.events import EventLimits
 from atoll.server.control.keys import Keys
 from atoll.server.control.observing import MetricsLimits
 from atoll.server.control.requests import Actor
-from atoll.server.domain.errors import InvalidArgumentError, PermissionDeniedError
+from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.ids import TeamId
 from atoll.server.domain.sandbox import Status
 from atoll.server.domain.team_history import TeamHistory
@@ -68,15 +68,15 @@ class TeamMetrics:
 
         Args:
             actor: who asks.
-            untrusted_team: the team's id.
+            untrusted_team: the team, by id or name.
             start: first moment; None: a day before the end.
             end: last moment; None: now.
 
         Raises:
             InvalidArgumentError: the end is before the start.
-            PermissionDeniedError: no such team, or somebody else's.
+            NotFoundError: no such team, or somebody else's.
         """
-        team_id = await self._team(actor, untrusted_team)
+        team_id = await self._keys.find_team(actor, untrusted_team)
         now = self._clock.now()
         if start is not None and end is not None and end < start:
             raise InvalidArgumentError("the end must not be before the start")
@@ -111,9 +111,3 @@ class TeamMetrics:
         # Where there are as many as there may be, older ones may have gone.
         first = await self._event_store.kept_since(team_id, most=max(self._events.most, 1))
         return max(oldest, first) if first is not None else oldest
-
-    async def _team(self, actor: Actor, untrusted: str) -> TeamId:
-        for team in await self._keys.teams(actor):
-            if team.id == untrusted:
-                return team.id
-        raise PermissionDeniedError(f"You don't have access to team {untrusted[:64]!a}")
