@@ -11,17 +11,20 @@ from pathlib import Path
 
 import pytest
 from e2b import (
+    GuestUnresponsiveException,
     RateLimitException,
     Sandbox,
     SandboxException,
     SandboxNotFoundException,
     SandboxQuery,
+    ServiceBusyException,
     Template,
 )
 from fakes.live_api import KEY, OTHER_KEY, LiveApi, live_api
 from fakes.world import small
 
 from atoll.server.control.changing import change
+from atoll.server.domain.errors import UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import EndReason, Status, Target
 from atoll.server.domain.sandbox import Sandbox as Row
@@ -83,20 +86,11 @@ def test_a_team_does_not_see_the_sandboxes_of_another() -> None:
     assert sandbox.kill()
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda one: Sandbox.create("base", mcp={"github/a/b": {"run_cmd": "x", "install_cmd": "y"}}),
-    ],
-)
-def test_what_is_not_there_yet_is_said_once_and_clearly(api: LiveApi, call: object) -> None:
-    sandbox = Sandbox.create("base")
-    assert callable(call)
-
-    with pytest.raises(SandboxException, match=r"501: .*not available"):
-        call(sandbox)
-
-    assert sandbox.kill()
+# The client takes the template "mcp-gateway" where none is named.
+@pytest.mark.parametrize("template", ["base", None])
+def test_what_mcp_would_need_is_said_once_and_clearly(api: LiveApi, template: str | None) -> None:
+    with pytest.raises(SandboxException, match=r"400: .*mcp-gateway, which no template here has"):
+        Sandbox.create(template, mcp={"github/a/b": {"run_cmd": "x", "install_cmd": "y"}})
 
 
 def test_tags_are_read_as_clients_write_them(api: LiveApi) -> None:
@@ -125,6 +119,26 @@ def test_who_connects_to_what_is_being_killed_is_told_so(api: LiveApi) -> None:
     assert sandbox.kill()
     with pytest.raises(SandboxNotFoundException):
         Sandbox.connect(sandbox.sandbox_id)
+
+
+def test_a_guest_that_hung_at_its_pause_is_told_and_comes_back_by_a_boot(api: LiveApi) -> None:
+    sandbox = Sandbox.create("base")
+    faults = api.world.faults
+    faults.fail("probe", UnavailableError("silent"))
+    with pytest.raises(ServiceBusyException):
+        # Refusals of this kind are sent again, unless they are not.
+        sandbox.pause(strict=True, retries=0)
+    faults.fail("probe", UnavailableError("silent"))
+    assert sandbox.pause()
+    assert sandbox.get_info().envd_unresponsive_at_pause is True
+    faults.fail("configure", UnavailableError("silent still"))
+
+    with pytest.raises(GuestUnresponsiveException, match="did not answer when it was paused"):
+        Sandbox.connect(sandbox.sandbox_id)
+
+    assert Sandbox.connect(sandbox.sandbox_id, on_resume="reboot").sandbox_id == sandbox.sandbox_id
+    assert not sandbox.get_info().envd_unresponsive_at_pause
+    assert sandbox.kill()
 
 
 def test_a_create_that_is_sent_twice_is_done_once(api: LiveApi) -> None:

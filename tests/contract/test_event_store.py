@@ -16,6 +16,7 @@ from atoll.server.domain.errors import AbortedError
 from atoll.server.domain.events import EventType
 from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.sandbox import Sandbox, Status
+from atoll.server.domain.team_history import Change
 from atoll.server.ports.events import EventQuery
 from atoll.server.ports.snapshots import SnapshotStore
 from atoll.server.ports.store import Store
@@ -92,6 +93,38 @@ async def test_sandboxes_and_teams_are_kept_apart(kept: Kept) -> None:
     assert await kept.types(sandbox_id=again) == ["CREATED"]
     assert await kept.types(sandbox_id=stranger) == []
     assert len(await kept.types()) == 3
+
+
+async def test_turns_are_what_changes_how_many_run(kept: Kept) -> None:
+    await kept.life(updates=2)
+    await kept.life(team_id=TeamId("other"))
+    row = make(team_id=TEAM, status=Status.RUNNING)
+    await kept.rows.add_sandbox(row)
+    for status in (Status.PAUSING, Status.PAUSED, Status.RESUMING, Status.RUNNING, Status.PAUSING):
+        row = await kept.change(row, status=status)
+    for status in (Status.PAUSED, Status.KILLING):
+        row = await kept.change(row, status=status)
+
+    turns = await kept.events.list_turns(TEAM, before=None, limit=100)
+
+    assert [turn.change for turn in turns] == [
+        Change.NONE, Change.ENDED, Change.RESUMED, Change.ENDED, Change.ENDED, Change.STARTED,
+    ]  # fmt: skip
+    assert {turn.at for turn in turns} == {kept.clock.now()}
+    pages = [*await kept.events.list_turns(TEAM, before=None, limit=2)]
+    pages += await kept.events.list_turns(TEAM, before=pages[-1].place, limit=100)
+    assert pages == turns
+
+
+async def test_how_far_back_a_team_has_its_last_events(kept: Kept) -> None:
+    first = kept.clock.now()
+    await kept.life(updates=1)
+    kept.clock.advance(HOUR)
+    await kept.life()
+
+    assert await kept.events.kept_since(TEAM, most=6) is None
+    assert await kept.events.kept_since(TEAM, most=5) == first
+    assert await kept.events.kept_since(TEAM, most=2) == kept.clock.now()
 
 
 async def test_an_event_outlives_its_sandbox(kept: Kept) -> None:

@@ -146,6 +146,18 @@ def test_the_last_page_of_e2bs_list_has_no_token(
         Secret.delete(name, **options)
 
 
+def test_a_full_page_behind_which_nothing_comes_has_no_token(api: LiveApi, options: dict[str, str]) -> None:
+    for name in ("a", "b"):
+        Secret.create(name, VALUE, **options)
+
+    page = call(api, "GET", "/v1/secrets", params={"limit": 2}).json()
+
+    assert [one["name"] for one in page["secrets"]] == ["a", "b"]
+    assert page["next_page_token"] is None
+    for name in ("a", "b"):
+        Secret.delete(name, **options)
+
+
 def test_lists_come_whole_and_in_the_order_of_names(api: LiveApi, options: dict[str, str]) -> None:
     # Names as long as there may be, of characters as long as there are: tokens name places in them.
     names = sorted(f"{number:03}" + "😀" * 125 for number in range(MOST_LISTED + 1))

@@ -83,6 +83,21 @@ def test_the_last_page_of_e2bs_list_has_no_token(api: LiveApi, sandbox: Sandbox,
         Snapshot.delete(one.id, api_url=api.url, api_key=KEY)
 
 
+def test_a_full_page_behind_which_nothing_comes_has_no_token(api: LiveApi, sandbox: Sandbox) -> None:
+    made = [sandbox.snapshot() for _ in range(2)]
+
+    answer = httpx.get(
+        f"{api.url}/v1/snapshots",
+        params={"limit": 2, "sandbox_id": sandbox.id},
+        headers={"X-API-Key": KEY},
+    )
+
+    assert sorted(one["id"] for one in answer.json()["snapshots"]) == sorted(one.id for one in made)
+    assert answer.json()["next_page_token"] is None
+    for one in made:
+        Snapshot.delete(one.id, api_url=api.url, api_key=KEY)
+
+
 def test_each_fork_is_a_sandbox_or_an_error(sandbox: Sandbox) -> None:
     made = sandbox.fork(7, timeout=60)
 
@@ -94,6 +109,23 @@ def test_each_fork_is_a_sandbox_or_an_error(sandbox: Sandbox) -> None:
     for one in sandboxes:
         one.kill()
         one.close()
+
+
+def test_e2bs_forks_say_why_there_is_none_in_its_words(api: LiveApi, sandbox: Sandbox) -> None:
+    answer = httpx.post(
+        f"{api.url}/sandboxes/{sandbox.id}/fork", json={"count": 6}, headers={"X-API-Key": KEY}
+    )
+
+    [error] = [one["error"] for one in answer.json() if "error" in one]
+    assert error == {
+        "code": 429,
+        "message": "The most sandboxes exist that this server may have (6)",
+        "error_code": "sandbox_capacity_unavailable",
+    }
+    for one in answer.json():
+        if "sandbox" in one:
+            path = f"{api.url}/sandboxes/{one['sandbox']['sandboxID']}"
+            assert httpx.delete(path, headers={"X-API-Key": KEY}).status_code == 204
 
 
 def test_what_cannot_be_is_said(sandbox: Sandbox) -> None:

@@ -10,6 +10,7 @@ import pytest
 from fakes.events import sandboxes_in
 from fakes.teams import add_teams
 
+from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import (
     AbortedError,
@@ -21,7 +22,7 @@ from atoll.server.domain.ids import SandboxId, TeamId, TemplateId, new_sandbox_i
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import ProcessKilledForMemory
-from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
+from atoll.server.domain.sandbox import EndReason, Pause, Sandbox, Status, Target
 from atoll.server.domain.upkeep import NEVER, Fall, Restart, Skip, Upkeep
 from atoll.server.ports.store import Page, SandboxFilter, Store
 from atoll.server.stores.database import Database
@@ -446,3 +447,12 @@ async def test_kills_for_memory_are_forgotten_with_their_row(store: Store) -> No
     assert await store.memory_kills(old) == []
     await store.add_sandbox(make(id=old))
     assert await store.memory_kills(old) == []
+
+
+async def test_what_was_known_of_a_guest_at_its_pause_is_kept(store: Store) -> None:
+    for silent in (True, False):
+        pause = Pause(checkpoint="c", kind=CheckpointKind.MEMORY, at=make().created_at, silent=silent)
+        row = make(status=Status.PAUSED, pause=pause)
+        await store.add_sandbox(row)
+
+        assert (await store.get_sandbox(row.id)).pause == pause

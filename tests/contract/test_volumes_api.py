@@ -117,6 +117,17 @@ def test_lists_come_whole_oldest_first_and_a_page_at_a_time(api: LiveApi, option
         Volume.delete(one.id, **options)
 
 
+def test_a_full_page_behind_which_nothing_comes_has_no_token(api: LiveApi, options: dict[str, str]) -> None:
+    made = [Volume.create(f"two-{number}", **options) for number in range(2)]
+
+    page = call(api, "GET", "/v1/volumes", params={"limit": 2}).json()
+
+    assert sorted(one["id"] for one in page["volumes"]) == sorted(one.id for one in made)
+    assert page["next_page_token"] is None
+    for one in made:
+        Volume.delete(one.id, **options)
+
+
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "page_token=%00", "page_token=eA"])
 def test_a_wrong_query_is_refused(api: LiveApi, query: str) -> None:
     assert call(api, "GET", f"/v1/volumes?{query}").status_code == 400

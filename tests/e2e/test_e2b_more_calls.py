@@ -115,7 +115,7 @@ def test_the_gateway_of_mcp_is_asked_for_in_vain(sandbox: Sandbox, client_option
         sandbox.get_mcp_token()
     sandbox.files.write("/etc/mcp-gateway/.token", "token", user="root")
     assert sandbox.get_mcp_token() == "token"
-    with pytest.raises(SandboxException, match="501: option mcp is not available"):
+    with pytest.raises(SandboxException, match="needs the program mcp-gateway"):
         Sandbox.create(mcp={"github/a/b": {"run_cmd": "x"}}, **client_options)
 
 

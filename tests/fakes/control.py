@@ -69,7 +69,7 @@ class FakePausing(Pausing):
         self._control = control
 
     async def pause(
-        self, actor: Actor, untrusted_id: str, kind: CheckpointKind, *, answering: bool = False
+        self, actor: Actor, untrusted_id: str, kind: CheckpointKind, *, healthy: bool = False
     ) -> Sandbox:
         sandbox = await self._control.get(actor, untrusted_id)
         if sandbox.status is not Status.RUNNING:

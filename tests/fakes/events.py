@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 from atoll.server.control.clock import SystemClock
 from atoll.server.control.events import EventLimits, Events
+from atoll.server.control.keys import Keys
+from atoll.server.control.observing import MetricsLimits
+from atoll.server.control.team_metrics import TeamMetrics
 from atoll.server.control.webhooks import WebhookLimits, Webhooks
 from atoll.server.domain.webhooks import parse_networks
 from atoll.server.ports.clock import Clock
@@ -47,6 +50,21 @@ def snapshots_in(
 def events_in(database: Database, clock: Clock | None = None, limits: EventLimits | None = None) -> Events:
     """Show events in a database."""
     return Events(store=SqliteEvents(database), clock=clock or SystemClock(), limits=limits or EventLimits())
+
+
+def team_metrics_in(
+    database: Database, keys: Keys, clock: Clock | None = None, limits: EventLimits | None = None
+) -> TeamMetrics:
+    """Read how many ran off events in a database."""
+    clock = clock or SystemClock()
+    return TeamMetrics(
+        store=sandboxes_in(database, clock),
+        event_store=SqliteEvents(database),
+        keys=keys,
+        clock=clock,
+        events=limits or EventLimits(),
+        metrics=MetricsLimits(),
+    )
 
 
 def webhooks_in(

@@ -21,7 +21,7 @@ from atoll.server.stores.sandboxes import SqliteSandboxes
 from atoll.server.stores.snapshots import SqliteSnapshots
 from atoll.server.stores.telling import Telling
 from fakes.control import FakeControl
-from fakes.events import events_in, webhooks_in
+from fakes.events import events_in, team_metrics_in, webhooks_in
 from fakes.observing import FakeObserving
 from fakes.secrets import no_identity, no_secrets
 
@@ -60,6 +60,7 @@ def verbs_over(control: FakeControl) -> Verbs:
     return Verbs(
         control=control,
         observing=FakeObserving(control),
+        team_metrics=team_metrics_in(Database(None), keys),
         logbook=FakeLogbook(control),
         secrets=secrets,
         identity=no_identity(),

@@ -48,7 +48,7 @@ from atoll.server.stores.events import SqliteEvents
 from atoll.server.stores.lines import FileLines
 from atoll.server.stores.samples import FileSamples
 from atoll.server.stores.volumes import SqliteVolumes
-from fakes.events import events_in, sandboxes_in, snapshots_in, webhooks_in
+from fakes.events import events_in, sandboxes_in, snapshots_in, team_metrics_in, webhooks_in
 from fakes.secrets import identity_in, secrets_in
 
 ALICE = Actor(team_id=DEFAULT_TEAM, key_id="alice", key_name="alice")
@@ -144,6 +144,7 @@ class World:
         return Verbs(
             control=control,
             observing=self.observing(),
+            team_metrics=team_metrics_in(self.database, self.keys(), self.clock),
             logbook=self.logbook(),
             secrets=secrets_in(self.database),
             identity=identity_in(self.database, self.clock),

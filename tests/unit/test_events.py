@@ -82,6 +82,14 @@ def test_a_sandbox_is_killed_when_it_no_longer_runs(status: Status) -> None:
     }
 
 
+@pytest.mark.parametrize("status", [Status.PAUSED, Status.RESUMING])
+def test_who_did_not_run_when_it_was_killed_is_told_apart(status: Status) -> None:
+    event = told(replace(RUNNING, status=status), status=Status.KILLING)
+
+    assert event.data is not None
+    assert event.data["state"] == "paused"
+
+
 def test_what_an_owner_changes_is_told() -> None:
     assert told(RUNNING, deadline=NOON).data == {"set_timeout": "2026-01-01T12:00:00.250000Z"}
     event = told(RUNNING, egress=EgressPolicy(internet=True))

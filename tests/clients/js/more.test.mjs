@@ -114,7 +114,7 @@ test('the gateway of MCP is asked for in vain', async () => {
   await assert.rejects(sandbox.getMcpToken(), FileNotFoundError)
   await sandbox.files.write('/etc/mcp-gateway/.token', 'token', { user: 'root' })
   assert.equal(await sandbox.getMcpToken(), 'token')
-  await assert.rejects(Sandbox.create({ mcp: { 'github/a/b': { runCmd: 'x' } } }), /501: option mcp is not available/)
+  await assert.rejects(Sandbox.create({ mcp: { 'github/a/b': { runCmd: 'x' } } }), /400: .*mcp-gateway/)
 })
 
 test('a handle is typed to until its input is closed', async () => {

@@ -177,7 +177,20 @@ async def test_an_alias_is_found_or_free(client: httpx.AsyncClient) -> None:
     }
     assert (await client.get("/templates/aliases/team%2Fnope")).status_code == 404
     assert (await client.delete("/templates/nope")).status_code == 404
-    assert (await client.delete("/templates/base:default")).status_code == 501
+
+
+@pytest.mark.parametrize("name", ["base", "base:default", "base-3f1c9a27d0b4"])
+async def test_a_template_of_the_servers_is_not_its_callers_to_delete(
+    client: httpx.AsyncClient, name: str
+) -> None:
+    answer = await client.delete(f"/templates/{name}")
+
+    assert answer.status_code == 403
+    assert answer.json() == {
+        "code": 403,
+        "message": "template 'base' is the server's own: callers cannot delete it",
+    }
+    assert (await client.get("/templates/aliases/base")).status_code == 200
 
 
 async def test_a_tag_is_read_wherever_a_template_is_named(client: httpx.AsyncClient) -> None:

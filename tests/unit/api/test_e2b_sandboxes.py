@@ -8,11 +8,13 @@ import httpx
 import pytest
 from fakes.control import BASE, OTHER_KEY, FakeControl
 
+from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AbortedError,
     AtollError,
     DeadlineExceededError,
     FailedPreconditionError,
+    InternalError,
     NotFoundError,
     Reason,
     ResourceExhaustedError,
@@ -20,7 +22,7 @@ from atoll.server.domain.errors import (
 )
 from atoll.server.domain.identity import WorkloadToken
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.sandbox import OnDeadline, Status
+from atoll.server.domain.sandbox import OnDeadline, Pause, Status
 
 MINIMAL = {"templateID": "base", "metadata": {}, "envVars": {}}
 NOBODY = "i" + "0" * 20
@@ -95,7 +97,6 @@ async def test_tokens_are_asked_for_as_clients_write_them(
 @pytest.mark.parametrize(
     ("option", "name"),
     [
-        ({"mcp": {"github": {}}}, "mcp"),
         ({"network": {"somethingOfTomorrow": True}}, "network.somethingOfTomorrow"),
         ({"somethingOfTomorrow": 1}, "somethingOfTomorrow"),
     ],
@@ -108,6 +109,17 @@ async def test_an_option_that_atoll_does_not_have_is_refused_by_name(
     assert response.status_code == 501
     assert name in response.json()["message"]
     assert response.headers["Should-Retry"] == "false"
+    assert not control.rows
+
+
+async def test_mcp_is_refused_with_what_it_would_need(
+    client: httpx.AsyncClient, control: FakeControl
+) -> None:
+    for path in ("/sandboxes", "/v2/sandboxes"):
+        response = await client.post(path, json=MINIMAL | {"mcp": {"github": {}}})
+
+        assert response.status_code == 400
+        assert response.json()["message"].startswith("option mcp needs the program mcp-gateway")
     assert not control.rows
 
 
@@ -227,6 +239,58 @@ async def test_what_is_wrong_with_a_repeated_create_has_e2bs_name(
 
     assert answer.json() == {"code": status, "message": failure.message, "error_code": name}
     assert (answer.status_code, answer.headers["Should-Retry"]) == (status, retry)
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "name", "retry"),
+    [
+        (ResourceExhaustedError("full", reason=Reason.NO_ROOM), 429, "sandbox_capacity_unavailable", "false"),
+        (ResourceExhaustedError("late", reason=Reason.NO_TURN), 429, "sandbox_placement_timeout", "false"),
+        (UnavailableError("not now", reason=Reason.CREATE_FAILED), 503, "sandbox_create_failed", "true"),
+        (DeadlineExceededError("slow", reason=Reason.CREATE_FAILED), 504, "sandbox_create_failed", "false"),
+        (InternalError("broken", reason=Reason.CREATE_FAILED), 500, "sandbox_create_failed", "false"),
+        (InternalError("broken"), 500, "internal_server_error", "false"),
+    ],
+)
+async def test_why_there_is_no_sandbox_has_e2bs_name(
+    client: httpx.AsyncClient, control: FakeControl, failure: AtollError, status: int, name: str, retry: str
+) -> None:
+    control.failure = failure
+
+    answer = await client.post("/v2/sandboxes", json=MINIMAL)
+
+    assert answer.json() == {"code": status, "message": failure.message, "error_code": name}
+    assert (answer.status_code, answer.headers["Should-Retry"]) == (status, retry)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "silent", "mode", "shown"),
+    [
+        (Status.PAUSING, CheckpointKind.MEMORY, True, None, None),
+        (Status.PAUSED, CheckpointKind.MEMORY, False, "full", None),
+        (Status.PAUSED, CheckpointKind.MEMORY, True, "full", True),
+        (Status.RESUMING, CheckpointKind.FILES, False, "filesystem", None),
+    ],
+)
+async def test_a_pause_is_described_once_it_is_over(
+    client: httpx.AsyncClient,
+    control: FakeControl,
+    status: Status,
+    kind: CheckpointKind,
+    silent: bool,
+    mode: str | None,
+    shown: bool | None,
+) -> None:
+    sandbox_id = SandboxId((await create(client))["sandboxID"])
+    pause = Pause(checkpoint="x", kind=kind, at=control.clock.now(), silent=silent)
+    control.rows[sandbox_id] = replace(control.rows[sandbox_id], status=status, pause=pause)
+
+    detail = (await client.get(f"/sandboxes/{sandbox_id}")).json()
+
+    assert detail.get("pauseMode") == mode
+    assert detail.get("envdUnresponsiveAtPause") == shown
+    [listed] = (await client.get("/v2/sandboxes")).json()
+    assert listed.get("envdUnresponsiveAtPause") == shown
 
 
 async def test_the_first_version_secures_only_when_asked_to(client: httpx.AsyncClient) -> None:

@@ -10,7 +10,7 @@ from fakes.world import turns
 
 from atoll.server.control.admission import Admission
 from atoll.server.control.locks import Locks
-from atoll.server.domain.errors import ResourceExhaustedError
+from atoll.server.domain.errors import Reason, ResourceExhaustedError
 from atoll.server.domain.ids import SandboxId, TeamId
 
 A, B = TeamId("a"), TeamId("b")
@@ -86,9 +86,10 @@ async def test_a_full_queue_refuses_and_still_serves_those_in_it() -> None:
 
             waiting = group.create_task(wait())
             await turns(1)
-            with pytest.raises(ResourceExhaustedError, match="1 wait already"):
+            with pytest.raises(ResourceExhaustedError, match="1 wait already") as caught:
                 async with door.turn(B):
                     pass
+            assert caught.value.reason is Reason.NO_ROOM
         await waiting
 
 

@@ -20,6 +20,7 @@ from atoll.server.domain.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
+    Reason,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -131,9 +132,10 @@ async def test_limits_of_the_wish_replace_those_of_the_template(world: World, co
 async def test_a_failing_step_is_undone_and_named(world: World, control: Control, step: str) -> None:
     world.faults.fail(step, UnavailableError("no luck", details="the facts"))
 
-    with pytest.raises(UnavailableError, match="no luck"):
+    with pytest.raises(UnavailableError, match="no luck") as caught:
         await control.create(ALICE, wish())
 
+    assert caught.value.reason is Reason.CREATE_FAILED
     row = await only_row(world)
     assert (row.status, row.target, row.end_reason) == (
         Status.FAILED,
@@ -402,7 +404,8 @@ async def test_nobody_waits_for_a_turn_for_ever(tmp_path: Path) -> None:
             first = group.create_task(outcome(control.create(ALICE, wish())))
             await world.faults.reached("start:3")
 
-            with pytest.raises(ResourceExhaustedError, match=r"no turn within 0\.02 s"):
+            with pytest.raises(ResourceExhaustedError, match=r"no turn within 0\.02 s") as caught:
                 await control.create(ALICE, wish())
+            assert caught.value.reason is Reason.NO_TURN
 
             first.cancel()

@@ -14,6 +14,7 @@ from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     FailedPreconditionError,
     NotFoundError,
+    Reason,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -52,31 +53,6 @@ async def test_the_next_server_seals_what_the_last_one_left(world: World) -> Non
 
     async with world.server():
         await world.faults.reached("seal", times=before + 1)
-
-
-async def test_a_guest_that_does_not_answer_is_left_running_for_who_asks_for_that(
-    world: World, control: Control
-) -> None:
-    sandbox = await started(world, control)
-    world.faults.fail("probe", UnavailableError("no answer"))
-
-    with pytest.raises(UnavailableError, match="its guest does not answer; it runs on"):
-        await control.pausing.pause(ALICE, sandbox.id, MEMORY, answering=True)
-    assert (await world.store.get_sandbox(sandbox.id)).status is Status.RUNNING
-    # It answers again.
-    paused = await control.pausing.pause(ALICE, sandbox.id, MEMORY, answering=True)
-
-    assert paused.status is Status.PAUSED
-    assert world.faults.passed["probe"] == 2
-    await world.assert_agreement()
-
-
-async def test_nobody_else_asks_a_guest_before_a_pause(world: World, control: Control) -> None:
-    sandbox = await started(world, control)
-
-    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
-
-    assert world.faults.passed["probe"] == 0
 
 
 async def test_a_paused_sandbox_comes_back_as_it_was_with_a_new_generation(
@@ -202,6 +178,67 @@ async def test_who_cannot_boot_from_files_keeps_the_memory(
     assert world.runtime.recall(sandbox.id) == ("kept", "kept")
     await control.settled()
     await world.assert_agreement()
+
+
+@pytest.mark.parametrize("place", ["restore:3", "configure"])
+async def test_a_guest_that_did_not_answer_at_its_pause_is_known_by_that(
+    world: World, control: Control, place: str
+) -> None:
+    sandbox = await started(world, control)
+    world.faults.fail("probe", UnavailableError("silent"))
+    paused = await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    assert paused.pause is not None
+    assert paused.pause.silent
+    world.faults.fail(place, UnavailableError("silent still"))
+
+    with pytest.raises(FailedPreconditionError, match="did not answer when it was paused") as caught:
+        await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+
+    assert caught.value.reason is Reason.GUEST_SILENT
+    assert (await control.get(ALICE, sandbox.id)).status is Status.PAUSED
+    back, _ = await control.pausing.connect(ALICE, sandbox.id, MINUTE, memory=False)
+    assert back.status is Status.RUNNING
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_a_guest_that_was_only_slow_at_its_pause_comes_back_with_its_memory(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+    world.faults.fail("probe", UnavailableError("busy"))
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+    await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+
+    assert world.runtime.recall(sandbox.id) == ("kept", "kept")
+    again = await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    assert again.pause is not None
+    assert not again.pause.silent
+
+
+@pytest.mark.parametrize("kind", [MEMORY, FILES])
+async def test_who_wants_a_guest_that_answers_is_refused_without_one(
+    world: World, control: Control, kind: CheckpointKind
+) -> None:
+    sandbox = await started(world, control)
+    world.faults.fail("probe", UnavailableError("silent"))
+
+    with pytest.raises(UnavailableError, match="silent"):
+        await control.pausing.pause(ALICE, sandbox.id, kind, healthy=True)
+
+    assert (await control.get(ALICE, sandbox.id)).status is Status.RUNNING
+    paused = await control.pausing.pause(ALICE, sandbox.id, kind, healthy=True)
+    assert paused.status is Status.PAUSED
+    await world.assert_agreement()
+
+
+async def test_what_boots_anyway_is_not_asked(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+
+    await control.pausing.pause(ALICE, sandbox.id, FILES)
+
+    assert world.faults.passed["probe"] == 0
 
 
 async def test_a_machine_that_ends_while_it_is_brought_back_costs_no_paused_sandbox(

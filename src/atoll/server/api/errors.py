@@ -130,6 +130,8 @@ def _advice_for(reason: Reason) -> Mapping[str, str]:
             return {"Should-Retry": "true", "Retry-After": "1"}
         case Reason.REQUEST_MISMATCH | Reason.LIMIT_OF_SECRETS | Reason.LIMIT_OF_SANDBOXES | Reason.DISK_FULL:
             return {"Should-Retry": "false"}
+        case Reason.NO_ROOM | Reason.NO_TURN | Reason.CREATE_FAILED | Reason.GUEST_SILENT:
+            return {}  # what the code says
 
 
 def in_e2bs_words(answer: Answer) -> str:

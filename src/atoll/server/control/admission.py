@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 
-from atoll.server.domain.errors import ResourceExhaustedError
+from atoll.server.domain.errors import Reason, ResourceExhaustedError
 from atoll.server.domain.ids import TeamId
 
 _Place = asyncio.Future[None]
@@ -131,6 +131,7 @@ class Admission:
             raise ResourceExhaustedError(
                 f"Too much is under way: {waiting} wait already",
                 resolution="Try again in a moment.",
+                reason=Reason.NO_ROOM,
             )
         place: _Place = asyncio.get_running_loop().create_future()
         queue = self._urgent if urgent else self._waiting.setdefault(team_id, deque())
@@ -145,6 +146,7 @@ class Admission:
                     "Too much is under way: the sandbox had no turn within "
                     f"{self._longest_wait.total_seconds():g} s",
                     resolution="Try again in a moment.",
+                    reason=Reason.NO_TURN,
                 ) from None
             raise
 

@@ -21,15 +21,18 @@ from atoll.server.control.locks import Locks
 from atoll.server.control.reading import not_there
 from atoll.server.control.sealing import Sealing
 from atoll.server.control.underway import Underway
+from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AtollError,
     UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
+from atoll.server.domain.machine import Machine
+from atoll.server.domain.sandbox import EndReason, Pause, Sandbox, Status, Target
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
+from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.store import Store
 
@@ -54,7 +57,9 @@ class Checkpointing:
         admission: Admission,
         killing: Killing,
         deadlines: Deadlines,
+        guest: Guest,
     ) -> None:
+        self._guest = guest
         self._store = store
         self._runtime = runtime
         self._edge = edge
@@ -68,24 +73,32 @@ class Checkpointing:
         self._killing = killing
         self._deadlines = deadlines
 
-    async def run(self, row: Sandbox) -> Sandbox:
+    async def run(self, row: Sandbox, *, ask: bool = True, healthy: bool = False) -> Sandbox:
         """
         Write down a machine and end it; returns the row, paused.
+
+        Args:
+            row: as it was when the pause began.
+            ask: whether the guest is asked first; one that does not answer is written down as that.
+            healthy: whether such a one runs on instead.
 
         Raises:
             NotFoundError: it ended meanwhile.
             UnavailableError: what becomes of it is not known yet; it is settled behind this.
             AtollError: it runs on, and why.
         """
-        assert row.pause is not None
+        pause = row.pause
+        assert pause is not None
         async with self._locks.hold(row.id):
             await check_unchanged(self._store, row)
             try:
+                if healthy or (ask and pause.kind is CheckpointKind.MEMORY):
+                    row = await self._asked(row, pause, healthy=healthy)
                 async with self._admission.turn(row.team_id):
                     written = self._runtime.checkpoint(
                         row.id,
-                        self._checkpoints.path(row.pause.checkpoint),
-                        kind=row.pause.kind,
+                        self._checkpoints.path(pause.checkpoint),
+                        kind=pause.kind,
                         leave_running=False,
                     )
                     await within(self._limits.pause_timeout, "stand still on the disk", written)
@@ -96,8 +109,28 @@ class Checkpointing:
             paused = await self._underway.settle(
                 row, lambda: self.settle(row, is_there=False), lambda: self._look_again(row)
             )
-        self._sealing.begin(row.pause.checkpoint)
+        self._sealing.begin(pause.checkpoint)
         return paused
+
+    async def _asked(self, row: Sandbox, pause: Pause, *, healthy: bool) -> Sandbox:
+        """Ask a guest whether it answers; returns the row, which says so where it does not."""
+        if row.address is None:
+            return row
+        try:
+            await self._guest.probe(Machine(sandbox_id=row.id, address=row.address))
+        except UnavailableError as error:
+            if healthy:
+                raise
+            log.warning("paused guest does not answer", sandbox_id=row.id, error=str(error))
+        else:
+            return row
+
+        def silent(now: Sandbox) -> Sandbox:
+            if now.status is not Status.PAUSING:
+                raise not_there(row.id)
+            return replace(now, pause=replace(pause, silent=True))
+
+        return await change(self._store, row.id, silent)
 
     async def settle(self, row: Sandbox, *, is_there: bool, ended: End | None = None) -> Sandbox:
         """

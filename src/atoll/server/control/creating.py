@@ -32,8 +32,11 @@ from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AbortedError,
     AtollError,
+    DeadlineExceededError,
     FailedPreconditionError,
+    InternalError,
     NotFoundError,
+    Reason,
     UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId, new_sandbox_id
@@ -175,7 +178,11 @@ class Creating:
             request=repeating.named(wish),
             upkeep=checking.check_upkeep(wish.upkeep, self._limits),
         )
-        return await self._run(row, actor.limits, wish.timeout, template, origin)
+        try:
+            return await self._run(row, actor.limits, wish.timeout, template, origin)
+        except (UnavailableError, DeadlineExceededError, InternalError) as error:
+            error.reason = error.reason or Reason.CREATE_FAILED
+            raise
 
     def machine_ended(self, sandbox_id: SandboxId, end: End, error: AtollError) -> bool:
         """Stop a create whose machine ended; one from the pool is replaced instead. False: there is none."""

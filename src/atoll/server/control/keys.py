@@ -77,7 +77,7 @@ class Keys:
         _check_may(actor)
         assert kind in GIVEN
         name = rules.check_name(untrusted_name, "a key")
-        team_id = await self._team(actor, untrusted_team)
+        team_id = await self.find_team(actor, untrusted_team)
         key = rules.new_key(kind)
         made = rules.make_key(key, kind, team_id, name, self._clock.now())
         await self._keys.add_api_key(made, most=self._limits.max_keys)
@@ -95,7 +95,7 @@ class Keys:
             NotFoundError: no such team, or somebody else's.
         """
         _check_may(actor)
-        return await self._keys.list_api_keys(await self._team(actor, untrusted_team), kinds)
+        return await self._keys.list_api_keys(await self.find_team(actor, untrusted_team), kinds)
 
     async def rename(self, actor: Actor, untrusted_id: str, untrusted_name: str) -> None:
         """
@@ -137,7 +137,13 @@ class Keys:
             raise NotFoundError(f"Key {untrusted_id[:64]!a} not found")
         return key
 
-    async def _team(self, actor: Actor, untrusted: str | None) -> TeamId:
+    async def find_team(self, actor: Actor, untrusted: str | None) -> TeamId:
+        """
+        Find a team that the actor may act for, by id or name; None: its own.
+
+        Raises:
+            NotFoundError: no such team, or somebody else's.
+        """
         if untrusted is None:
             return actor.team_id
         for team in await self.teams(actor):

@@ -175,7 +175,6 @@ def assemble(
         store=ports.store,
         api_keys=ports.api_keys,
         runtime=ports.runtime,
-        guest=ports.guest,
         edge=ports.edge,
         checkpoints=ports.checkpoints,
         templates=ports.templates,
@@ -189,6 +188,7 @@ def assemble(
         killing=killing,
         deadlines=deadlines,
         reading=reading,
+        guest=ports.guest,
     )
     deadlines.pause = pausing.expire
     snapshots = Snapshots(

@@ -73,7 +73,6 @@ class Pausing:
         store: Store,
         api_keys: ApiKeys,
         runtime: Runtime,
-        guest: Guest,
         edge: Edge,
         checkpoints: Checkpoints,
         templates: Templates,
@@ -87,10 +86,10 @@ class Pausing:
         killing: Killing,
         deadlines: Deadlines,
         reading: Reading,
+        guest: Guest,
     ) -> None:
         self._store = store
         self._runtime = runtime
-        self._guest = guest
         self._checkpoints = checkpoints
         self._clock = clock
         self._limits = limits
@@ -111,6 +110,7 @@ class Pausing:
             admission=admission,
             killing=killing,
             deadlines=deadlines,
+            guest=guest,
         )
         self.restoring = Restoring(
             store=store,
@@ -129,7 +129,7 @@ class Pausing:
         )
 
     async def pause(
-        self, actor: Actor, untrusted_id: str, kind: CheckpointKind, *, answering: bool = False
+        self, actor: Actor, untrusted_id: str, kind: CheckpointKind, *, healthy: bool = False
     ) -> Sandbox:
         """
         Write a running sandbox down and end its machine; return when all of it is on the disk.
@@ -140,7 +140,7 @@ class Pausing:
             actor: who asks.
             untrusted_id: whose.
             kind: what to keep; without its memory, a resume boots.
-            answering: whether its guest must answer first: one that hangs, hangs when it is resumed, too.
+            healthy: whether one whose guest does not answer runs on (unavailable).
 
         Raises:
             InvalidArgumentError: the id has another form.
@@ -153,9 +153,7 @@ class Pausing:
         row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)
         if row.status is not Status.RUNNING:
             raise FailedPreconditionError(f"Sandbox {sandbox_id} is {row.status}, not running")
-        if answering:
-            await self._check_guest(row)
-        return await (await self._begin_pause(sandbox_id, kind)).wait()
+        return await (await self._begin_pause(sandbox_id, kind, healthy=healthy)).wait()
 
     async def expire(self, row: Sandbox, *, if_still: Callable[[Sandbox], bool] | None = None) -> None:
         """Begin to pause a sandbox whose deadline has passed, or for which ``if_still`` holds."""
@@ -283,22 +281,13 @@ class Pausing:
         except UnavailableError as error:
             log.warning("old checkpoints not removed", error=str(error))
 
-    async def _check_guest(self, row: Sandbox) -> None:
-        assert row.address is not None, "a running sandbox has an address"
-        try:
-            await self._guest.probe(Machine(sandbox_id=row.id, address=row.address))
-        except UnavailableError as error:
-            raise UnavailableError(
-                f"Sandbox {row.id} is not paused: its guest does not answer; it runs on",
-                details=error.details or str(error),
-            ) from error
-
     async def _begin_pause(
         self,
         sandbox_id: SandboxId,
         kind: CheckpointKind,
         if_still: Callable[[Sandbox], bool] = lambda _: True,
         fall: Fall | None = None,
+        healthy: bool = False,
     ) -> Job[Sandbox]:
         now = self._clock.now()
 
@@ -311,7 +300,9 @@ class Pausing:
             return replace(row, target=Target.PAUSED, status=Status.PAUSING, pause=pause)
 
         row = await change(self._store, sandbox_id, pausing)
-        return self._underway.begin(row, lambda: self._checkpointing.run(row))
+        # Where the server stops, there is no time to wait for an answer.
+        ask = fall is None
+        return self._underway.begin(row, lambda: self._checkpointing.run(row, ask=ask, healthy=healthy))
 
     def _is_due(self, row: Sandbox) -> bool:
         return row.deadline <= self._clock.now()

@@ -26,7 +26,12 @@ from atoll.server.control.tasks import Tasks
 from atoll.server.control.underway import Underway
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
-from atoll.server.domain.errors import UnavailableError
+from atoll.server.domain.errors import (
+    DeadlineExceededError,
+    FailedPreconditionError,
+    Reason,
+    UnavailableError,
+)
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import Pause, Sandbox, Status, Target, pausing_at_deadline, set_going
@@ -175,6 +180,7 @@ class Restoring:
         await check_unchanged(self._store, row)
         spec = replace(spec_of(row), egress=EgressPolicy(internet=False))
         async with self._checkpoints.raw(pause.checkpoint) as origin:
+            # Its guest may be why its memory is not wanted.
             restored = self._runtime.restore(spec, origin, listens=False)
             await within(self._limits.resume_timeout, "come back", restored)
         name = f"{row.id}-{row.generation}"
@@ -186,7 +192,7 @@ class Restoring:
             # It may be whole, and nobody will know of it.
             await self._drop(row.id, name)
             raise
-        files = replace(pause, checkpoint=name, kind=CheckpointKind.FILES)
+        files = replace(pause, checkpoint=name, kind=CheckpointKind.FILES, silent=False)
 
         def without(now: Sandbox) -> Sandbox:
             if now.status is not Status.RESUMING:
@@ -199,10 +205,17 @@ class Restoring:
 
     async def _restore(self, row: Sandbox, lifetime: timedelta) -> Sandbox:
         await check_unchanged(self._store, row)
-        template = await self._templates.get(row.template_id)
-        machine = await self._machine(row)
-        booted = row.pause is None or row.pause.kind is CheckpointKind.FILES
-        await self._configuring.configure(row, machine, template, booted=booted)
+        try:
+            machine = await self._configured(row)
+        except (UnavailableError, DeadlineExceededError) as error:
+            if row.pause is None or not row.pause.silent:
+                raise
+            raise FailedPreconditionError(
+                f"Sandbox {row.id} did not answer when it was paused, and does not with its memory from then",
+                details=str(error),
+                resolution="Resume it without its memory: it boots from its files.",
+                reason=Reason.GUEST_SILENT,
+            ) from error
         at = self._clock.now()
 
         def running(now: Sandbox) -> Sandbox:
@@ -215,6 +228,13 @@ class Restoring:
         found = await change(self._store, row.id, running)
         self._deadlines.began(found)
         return found
+
+    async def _configured(self, row: Sandbox) -> Machine:
+        template = await self._templates.get(row.template_id)
+        machine = await self._machine(row)
+        booted = row.pause is None or row.pause.kind is CheckpointKind.FILES
+        await self._configuring.configure(row, machine, template, booted=booted)
+        return machine
 
     async def _machine(self, row: Sandbox) -> Machine:
         if row.pause is None:

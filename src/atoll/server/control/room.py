@@ -29,6 +29,7 @@ async def check_room(store: Store, limits: ControlLimits, team_id: TeamId, team:
         raise ResourceExhaustedError(
             f"The most sandboxes exist that this server may have ({limits.max_sandboxes})",
             resolution="Pause or kill some, or raise max_sandboxes in the server's settings.",
+            reason=Reason.NO_ROOM,
         )
     most = team.max_sandboxes
     if most is not None:

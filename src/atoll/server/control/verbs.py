@@ -11,6 +11,7 @@ from atoll.server.control.secrets import Secrets
 from atoll.server.control.service import Control
 from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.storing import Storing
+from atoll.server.control.team_metrics import TeamMetrics
 from atoll.server.control.teams import Teams
 from atoll.server.control.webhooks import Webhooks
 
@@ -23,6 +24,7 @@ class Verbs:
     Attributes:
         control: sandboxes, and who calls.
         observing: what sandboxes use.
+        team_metrics: how many of a team's ran.
         logbook: what happened in them.
         secrets: what sandboxes may use and never see.
         identity: what sandboxes prove to others that they are.
@@ -36,6 +38,7 @@ class Verbs:
 
     control: Control
     observing: Observing
+    team_metrics: TeamMetrics
     logbook: Logbook
     secrets: Secrets
     identity: Identity

@@ -51,6 +51,14 @@ class Reason(StrEnum):
     LIMIT_OF_SECRETS = "limit_of_secrets"
     # The team has as many sandboxes as it may.
     LIMIT_OF_SANDBOXES = "limit_of_sandboxes"
+    # No more sandboxes fit on the server, or wait for their turn.
+    NO_ROOM = "no_room"
+    # The sandbox had no turn in time.
+    NO_TURN = "no_turn"
+    # The sandbox did not come up.
+    CREATE_FAILED = "create_failed"
+    # Its guest hung when it was paused, and does again with the memory from then.
+    GUEST_SILENT = "guest_silent"
     # There is no room on the host's disk.
     DISK_FULL = "disk_full"
 

@@ -25,6 +25,10 @@ VERSION = "v1"
 _EXECUTIONS = uuid.UUID("8c1f0a52-5b0e-4e55-9d5a-3f8a2a6f4f10")
 # Created, and not ended.
 _LIVES = SLEEPING | {Status.RUNNING}
+# No machine of it runs, and its owner was told so.
+_STANDING = frozenset({Status.PAUSED, Status.RESUMING})
+# What a killed sandbox was, where it did not run.
+PAUSED = "paused"
 _MIB = 1024 * 1024
 
 
@@ -122,6 +126,7 @@ def _found(old: Sandbox, new: Sandbox, at: datetime) -> tuple[EventType, dict[st
                 **_words(new.metadata),
                 "execution": _execution(old, at),
                 **_reason(new),
+                **({"state": PAUSED} if old.status in _STANDING else {}),
             }
         case True, True if old.status is not new.status:
             return _turned(old, new)

@@ -113,11 +113,13 @@ class Pause:
         checkpoint: its name; never used twice.
         kind: what is in it.
         at: when the pause was begun.
+        silent: whether its guest did not answer then: with its memory, it may not again.
     """
 
     checkpoint: str
     kind: CheckpointKind
     at: datetime
+    silent: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from atoll.server.control.observing import Observing
 from atoll.server.control.secrets import Secrets
 from atoll.server.control.signing_in import SigningIn
 from atoll.server.control.storing import Storing
+from atoll.server.control.team_metrics import TeamMetrics
 from atoll.server.control.teams import Belongings, Teams
 from atoll.server.control.verbs import Verbs
 from atoll.server.control.webhooks import Webhooks
@@ -137,6 +138,7 @@ def make_verbs(
         metrics=settings.metrics,
         nobodys=lambda: control.pool.ids,
     )
+    event_store = SqliteEvents(database)
     secrets = Secrets(
         store=SqliteSecrets(database, secret=home.secret()), clock=clock, limits=settings.sandboxes
     )
@@ -157,11 +159,19 @@ def make_verbs(
         volumes=control.volumes,
         secrets=secrets,
         webhooks=webhooks,
-        events=SqliteEvents(database),
+        events=event_store,
     )
     return Verbs(
         control=control,
         observing=observing,
+        team_metrics=TeamMetrics(
+            store=store,
+            event_store=event_store,
+            keys=keys,
+            clock=clock,
+            events=settings.events,
+            metrics=settings.metrics,
+        ),
         logbook=logbook,
         secrets=secrets,
         identity=Identity(
@@ -170,7 +180,7 @@ def make_verbs(
             clock=clock,
             limits=settings.identity,
         ),
-        events=Events(store=SqliteEvents(database), clock=clock, limits=settings.events),
+        events=Events(store=event_store, clock=clock, limits=settings.events),
         webhooks=webhooks,
         keys=keys,
         teams=Teams(keys=api_keys, belongings=belongings, clock=clock, limits=settings.sandboxes),

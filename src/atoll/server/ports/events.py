@@ -7,6 +7,7 @@ from typing import Protocol
 
 from atoll.server.domain.events import Event, EventType
 from atoll.server.domain.ids import SandboxId, TeamId
+from atoll.server.domain.team_history import Turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,21 @@ class EventStore(Protocol):
 
     async def list_events(self, query: EventQuery) -> Sequence[Event]:
         """List events."""
+        ...
+
+    async def list_turns(self, team_id: TeamId, *, before: int | None, limit: int) -> Sequence[Turn]:
+        """
+        List what changed how many sandboxes of a team run, newest first.
+
+        Args:
+            team_id: whose.
+            before: only what was written before this place; None: all.
+            limit: at most so many.
+        """
+        ...
+
+    async def kept_since(self, team_id: TeamId, *, most: int) -> datetime | None:
+        """Return when the oldest of a team's last ``most`` events happened; None: it has fewer."""
         ...
 
     async def forget_events(self, *, before: datetime, most: int) -> int:

@@ -103,7 +103,7 @@ class Runtime(Protocol):
 
     async def restore(self, spec: MachineSpec, origin: Path, *, listens: bool = True) -> Machine:
         """
-        Start a machine from a checkpoint; return when its guestd listens, or when it runs if not ``listens``.
+        Start a machine from a checkpoint; return when its guestd listens, without ``listens`` when it runs.
 
         The checkpoint stays as it is and can be restored any number of times, also at once. The machine has
         the spec's id, host name, memory, processors, process limit, policy, and volumes: other ones at the

@@ -6,14 +6,21 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, insert, select
 from typing_extensions import override
 
-from atoll.server.domain.events import Event, EventType
+from atoll.server.domain.events import PAUSED, Event, EventType
 from atoll.server.domain.ids import SandboxId, TeamId, TemplateId
+from atoll.server.domain.team_history import Change, Turn
 from atoll.server.ports.events import EventQuery, EventStore
 from atoll.server.stores.database import Database, unreadable
 from atoll.server.stores.tables import events
 
 # Built once: every create writes one.
 _NEW = insert(events)
+_CHANGES = {
+    EventType.CREATED.value: Change.STARTED,
+    EventType.RESUMED.value: Change.RESUMED,
+    EventType.PAUSED.value: Change.ENDED,
+    EventType.KILLED.value: Change.ENDED,
+}
 
 
 class SqliteEvents(EventStore):
@@ -39,6 +46,26 @@ class SqliteEvents(EventStore):
             return [event_from_row(row) for row in connection.execute(statement).mappings()]
 
     @override
+    async def list_turns(self, team_id: TeamId, *, before: int | None, limit: int) -> Sequence[Turn]:
+        state = events.c.data["state"].as_string().label("state")
+        wanted = [events.c.team_id == team_id, events.c.type.in_(_CHANGES)]
+        if before is not None:
+            wanted.append(events.c.seq < before)
+        statement = select(events.c.seq, events.c.at, events.c.type, state).where(*wanted)
+        with self._database.transaction(writes=False) as connection:
+            found = connection.execute(statement.order_by(events.c.seq.desc()).limit(limit))
+            return [
+                Turn(place=row.seq, at=row.at, change=_change(row.type, row.state)) for row in found.all()
+            ]
+
+    @override
+    async def kept_since(self, team_id: TeamId, *, most: int) -> datetime | None:
+        ours = select(events.c.at).where(events.c.team_id == team_id).order_by(events.c.seq.desc())
+        with self._database.transaction(writes=False) as connection:
+            found: datetime | None = connection.execute(ours.limit(1).offset(most - 1)).scalar()
+            return found
+
+    @override
     async def forget_events(self, *, before: datetime, most: int) -> int:
         old = select(events.c.seq).where(events.c.at < before).order_by(events.c.at).limit(most)
         with self._database.transaction(writes=True) as connection:
@@ -59,6 +86,11 @@ class SqliteEvents(EventStore):
         with self._database.transaction(writes=False) as connection:
             found = connection.execute(statement).scalar_one()
             return TeamId(found) if found is not None else None
+
+
+def _change(type: str, state: str | None) -> Change:
+    # Who was paused when it was killed did not run before, either.
+    return Change.NONE if state == PAUSED else _CHANGES[type]
 
 
 def _delete(connection: Connection, which: ColumnElement[int]) -> int:

@@ -58,6 +58,7 @@ def sandbox_to_row(sandbox: Sandbox) -> dict[str, Any]:
         "checkpoint": sandbox.pause.checkpoint if sandbox.pause else None,
         "checkpoint_kind": sandbox.pause.kind.value if sandbox.pause else None,
         "paused_at": sandbox.pause.at if sandbox.pause else None,
+        "pause_silent": sandbox.pause.silent if sandbox.pause else False,
         "request_key": sandbox.request.key if sandbox.request else None,
         "request_fingerprint": sandbox.request.fingerprint if sandbox.request else None,
         "upkeep": upkeep_to_plain(sandbox.upkeep),
@@ -124,7 +125,7 @@ def _pause(row: RowMapping) -> Pause | None:
     if row["checkpoint"] is None:
         return None
     kind = CheckpointKind(row["checkpoint_kind"])
-    return Pause(checkpoint=row["checkpoint"], kind=kind, at=row["paused_at"])
+    return Pause(checkpoint=row["checkpoint"], kind=kind, at=row["paused_at"], silent=row["pause_silent"])
 
 
 def _request(row: RowMapping) -> NamedRequest | None:

@@ -90,6 +90,7 @@ sandboxes = Table(
     Column("checkpoint", String),
     Column("checkpoint_kind", String),
     Column("paused_at", UtcDateTime),
+    Column("pause_silent", Boolean, nullable=False, server_default=text("0")),
     Column("request_key", String),
     Column("request_fingerprint", String),
     Column("upkeep", JSON, nullable=False, server_default=text("'{}'")),

@@ -32,7 +32,7 @@ def build(verbs: Verbs, reach: Reach) -> Dialect:
     add_error_forms(app, render)
     app.include_router(_health())
     # Before the calls about one sandbox: "metrics" is no id.
-    app.include_router(metrics.router(verbs.observing))
+    app.include_router(metrics.router(verbs.observing, verbs.team_metrics))
     app.include_router(sandboxes.router(verbs.control, reach))
     app.include_router(logs.router(verbs.logbook))
     app.include_router(secret_routes.router(verbs.secrets))

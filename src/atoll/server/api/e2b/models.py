@@ -1,7 +1,7 @@
 """Requests and answers of the E2B dialect, as they are on the wire."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
@@ -122,6 +122,7 @@ class NewSandbox(BaseModel):
     autoResume: AutoResume | None = None
     volumeMounts: list[VolumeMount] | None = None
     iam: WorkloadIdentity | None = None
+    mcp: dict[str, Any] | None = None
 
 
 class NewTimeout(BaseModel):
@@ -144,7 +145,7 @@ class Connect(BaseModel):
 
 
 class Pause(BaseModel):
-    """Pauses a sandbox; with ``requireHealthyGuest`` only if its guest answers."""
+    """Pauses a sandbox, with ``requireHealthyGuest`` only if its guest answers."""
 
     memory: Flag | None = None
     requireHealthyGuest: Flag | None = None
@@ -192,6 +193,7 @@ class ListedSandbox(BaseModel):
     state: Literal["running", "paused"]
     envdVersion: str
     metadata: dict[str, str]
+    envdUnresponsiveAtPause: bool | None = None
     volumeMounts: list[VolumeMount] = Field(default_factory=list)
 
 
@@ -259,6 +261,23 @@ class SandboxesWithMetrics(BaseModel):
     """The newest metric of each of several sandboxes."""
 
     sandboxes: dict[str, SandboxMetric]
+
+
+class TeamMetric(BaseModel):
+    """What a team's sandboxes were, all together; starts per second."""
+
+    timestamp: datetime
+    timestampUnix: int
+    concurrentSandboxes: int
+    sandboxStartRate: float
+
+
+class MaxTeamMetric(BaseModel):
+    """The most that one of these was, and when."""
+
+    timestamp: datetime
+    timestampUnix: int
+    value: float
 
 
 class LogLine(BaseModel):

@@ -125,8 +125,8 @@ class _Calls:
     async def pause(self, actor: Caller, sandbox_id: str, body: models.Pause | None = None) -> None:
         without = body is not None and body.memory is False
         kind = CheckpointKind.FILES if without else CheckpointKind.MEMORY
-        answering = body is not None and body.requireHealthyGuest is True
-        await self._control.pausing.pause(actor, sandbox_id, kind, answering=answering)
+        healthy = body is not None and body.requireHealthyGuest is True
+        await self._control.pausing.pause(actor, sandbox_id, kind, healthy=healthy)
 
     async def resume_v1(
         self, actor: Caller, sandbox_id: str, answer: Response, body: models.ResumeV1 | None = None

@@ -4,15 +4,15 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from atoll.server.api.cursor import decode_snapshot_cursor, encode_snapshot_cursor, last_before_more
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b import models
-from atoll.server.api.e2b.form import render
+from atoll.server.api.e2b.form import body_of, render
 from atoll.server.api.e2b.translate import Reach, from_sandbox
-from atoll.server.api.errors import STATUS
+from atoll.server.api.errors import answer_to
 from atoll.server.api.fields import Flag, Name, Seconds
 from atoll.server.control.service import Control
 from atoll.server.control.snapshots import MOST_LISTED
@@ -53,6 +53,7 @@ class ForkError(BaseModel):
 
     code: int
     message: str
+    error_code: str | None = None
 
 
 class ForkResult(BaseModel):
@@ -73,12 +74,14 @@ def router(control: Control, reach: Reach) -> APIRouter:
         return _shown(await control.snapshots.take(actor, sandbox_id, body.name, kind))
 
     @routes.post("/sandboxes/{sandbox_id}/fork", status_code=201, response_model_exclude_none=True)
-    async def fork(actor: Caller, sandbox_id: str, body: Fork | None = None) -> list[ForkResult]:
+    async def fork(
+        actor: Caller, sandbox_id: str, request: Request, body: Fork | None = None
+    ) -> list[ForkResult]:
         body = body or Fork()
         timeout = timedelta(seconds=_FORK_SECONDS if body.timeout is None else body.timeout)
         count = 1 if body.count is None else body.count
         made = await control.snapshots.fork(actor, sandbox_id, count, timeout)
-        return [_result(control, reach, one) for one in made]
+        return [_result(control, reach, one, request.state.request_id) for one in made]
 
     @routes.get("/snapshots")
     async def list_snapshots(
@@ -114,8 +117,8 @@ def _shown(snapshot: Snapshot) -> SnapshotInfo:
     return SnapshotInfo(snapshotID=f"{snapshot.id}:default", names=names)
 
 
-def _result(control: Control, reach: Reach, made: Sandbox | AtollError) -> ForkResult:
+def _result(control: Control, reach: Reach, made: Sandbox | AtollError, request_id: str) -> ForkResult:
     if isinstance(made, AtollError):
-        return ForkResult(error=ForkError(code=STATUS[made.code], message=made.message))
+        return ForkResult(error=ForkError(**body_of(answer_to(made, request_id))))
     token = control.access_token(made.id)
     return ForkResult(sandbox=from_sandbox(made, token, reach, control.traffic_token(made)))

@@ -11,7 +11,7 @@ from atoll.server.api.e2b import models
 from atoll.server.api.e2b.form import render
 from atoll.server.api.e2b.translate import from_build, from_template
 from atoll.server.control.service import Control
-from atoll.server.domain.errors import UnimplementedError
+from atoll.server.domain.errors import PermissionDeniedError
 
 # E2B's default, and its most.
 _PAGE = 100
@@ -60,7 +60,9 @@ def router(control: Control) -> APIRouter:
         if await control.snapshots.delete(actor, template_id):
             return
         template = await control.template(actor, template_id)
-        raise UnimplementedError(f"template '{template.name}' belongs to the server and cannot be deleted")
+        raise PermissionDeniedError(
+            f"template '{template.name}' is the server's own: callers cannot delete it"
+        )
 
     return routes
 

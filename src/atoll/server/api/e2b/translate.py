@@ -17,7 +17,8 @@ from atoll.server.domain.errors import InvalidArgumentError, UnimplementedError
 from atoll.server.domain.identity import WorkloadToken
 from atoll.server.domain.ingress import IngressPolicy
 from atoll.server.domain.metrics import Point
-from atoll.server.domain.sandbox import OnDeadline, Sandbox
+from atoll.server.domain.sandbox import OnDeadline, Pause, Sandbox, Status
+from atoll.server.domain.team_history import TeamPoint
 from atoll.server.domain.template import Template
 
 # Clients switch features of the daemon on by its version; guestd has all of this one's.
@@ -31,6 +32,11 @@ _BUILDS = UUID("8f1f7a52-6d0c-4b8e-9a55-1c1de2b1f0a7")
 PRIVATE_NEEDS_SECURE = (
     "You cannot create a sandbox without public access "
     "unless you enable secure envd access via 'secure' flag."
+)
+# Clients start it inside when the sandbox is there, and take a template of its name where none is named.
+NO_GATEWAY = (
+    "option mcp needs the program mcp-gateway, which no template here has: "
+    "leave the option out, and start servers inside with a command"
 )
 _TOKEN_TYPE = "JWT-SVID"  # noqa: S105  a kind, not a token
 _PAUSE_MODES: dict[CheckpointKind, Literal["full", "filesystem"]] = {
@@ -62,6 +68,8 @@ def to_wish(body: models.NewSandbox, *, version: int) -> CreateSandbox:
         UnimplementedError: an option that Atoll does not have.
     """
     _refuse_unknown("", body.model_extra)
+    if body.mcp:
+        raise InvalidArgumentError(NO_GATEWAY)
     if body.autoPauseMemory is False and not body.autoPause:
         raise InvalidArgumentError("autoPauseMemory false needs autoPause")
     auto_resume = body.autoResume is not None and body.autoResume.enabled is True
@@ -166,6 +174,7 @@ def from_listed(sandbox: Sandbox) -> models.ListedSandbox:
 
 def from_detailed(sandbox: Sandbox, token: str, reach: Reach) -> models.SandboxDetail:
     """Describe a running sandbox and say how to reach it."""
+    paused = _finished_pause(sandbox)
     return models.SandboxDetail(
         **_described(sandbox),
         envdAccessToken=token if sandbox.secured else None,
@@ -176,7 +185,7 @@ def from_detailed(sandbox: Sandbox, token: str, reach: Reach) -> models.SandboxD
             autoResume=sandbox.auto_resume,
             onTimeout="kill" if sandbox.on_deadline is OnDeadline.KILL else "pause",
         ),
-        pauseMode=_PAUSE_MODES[sandbox.pause.kind] if sandbox.pause else None,
+        pauseMode=_PAUSE_MODES[paused.kind] if paused else None,
     )
 
 
@@ -198,6 +207,7 @@ def _network(sandbox: Sandbox) -> models.NetworkInfo:
 
 
 def _described(sandbox: Sandbox) -> dict[str, Any]:
+    paused = _finished_pause(sandbox)
     return {
         "templateID": sandbox.template_id,
         "alias": sandbox.template_alias,
@@ -211,8 +221,14 @@ def _described(sandbox: Sandbox) -> dict[str, Any]:
         "state": STATE_OF_STATUS.get(sandbox.status, "running"),
         "envdVersion": ENVD_VERSION,
         "metadata": dict(sandbox.metadata),
+        "envdUnresponsiveAtPause": True if paused and paused.silent else None,
         "volumeMounts": [models.VolumeMount(name=one.name, path=one.path) for one in sandbox.volumes],
     }
+
+
+def _finished_pause(sandbox: Sandbox) -> Pause | None:
+    """Return what a sandbox comes back from; None: it runs, or is still being written down."""
+    return None if sandbox.status is Status.PAUSING else sandbox.pause
 
 
 def from_point(sandbox: Sandbox, point: Point) -> models.SandboxMetric:
@@ -227,6 +243,16 @@ def from_point(sandbox: Sandbox, point: Point) -> models.SandboxMetric:
         memCache=point.cache_bytes,
         diskUsed=point.disk_bytes,
         diskTotal=sandbox.limits.disk_bytes,
+    )
+
+
+def from_team_point(point: TeamPoint) -> models.TeamMetric:
+    """Describe what a team's sandboxes were, all together."""
+    return models.TeamMetric(
+        timestamp=point.at,
+        timestampUnix=int(point.at.timestamp()),
+        concurrentSandboxes=point.running,
+        sandboxStartRate=point.starts_per_second,
     )
 
 

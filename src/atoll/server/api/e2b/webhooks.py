@@ -1,11 +1,13 @@
 """Routes of the E2B dialect about webhooks; no answer holds a secret."""
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from atoll.server.api.cursor import last_before_more
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b.form import render
 from atoll.server.api.e2b.queries import split_list
@@ -124,16 +126,17 @@ def router(webhooks: Webhooks) -> APIRouter:
         orderAsc: bool = False,
         deliveryStatus: Annotated[list[str] | None, Query()] = None,
     ) -> list[Delivery]:
-        found = await webhooks.deliveries(
+        read = partial(
+            webhooks.deliveries,
             actor,
             webhook_id,
-            limit=limit,
-            after=_place(cursor) if cursor else None,
             oldest_first=orderAsc,
             untrusted_statuses=split_list("deliveryStatus", deliveryStatus),
         )
-        if len(found) == limit:
-            response.headers["X-Next-Cursor"] = str(found[-1].place)
+        found = await read(limit=limit, after=_place(cursor) if cursor else None)
+        last = await last_before_more(found, limit, lambda one: read(limit=1, after=one.place))
+        if last is not None:
+            response.headers["X-Next-Cursor"] = str(last.place)
         return [_line(delivery) for delivery in found]
 
     return routes

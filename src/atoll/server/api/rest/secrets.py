@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
-from atoll.server.api.cursor import decode_name_cursor, encode_name_cursor
+from atoll.server.api.cursor import decode_name_cursor, encode_name_cursor, last_before_more
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.fields import Texts
 from atoll.server.api.rest.form import problems, render
@@ -73,8 +73,11 @@ def router(secrets: Secrets) -> APIRouter:
         """List your secrets, in the order of their names."""
         after = decode_name_cursor(page_token) if page_token else ""
         found = await secrets.list(actor, after=after, limit=limit)
-        more = encode_name_cursor(found[-1].name) if len(found) == limit else None
-        return SecretPage(secrets=[_shown(one) for one in found], next_page_token=more)
+        last = await last_before_more(found, limit, lambda one: secrets.list(actor, after=one.name, limit=1))
+        return SecretPage(
+            secrets=[_shown(one) for one in found],
+            next_page_token=encode_name_cursor(last.name) if last is not None else None,
+        )
 
     @routes.get("/{reference}", summary="Get a secret", responses=problems(404))
     async def get_secret(actor: Caller, reference: Reference) -> Secret:

@@ -1,11 +1,12 @@
 """Calls of our own API about snapshots and forks."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from atoll.server.api.cursor import decode_snapshot_cursor, encode_snapshot_cursor
+from atoll.server.api.cursor import decode_snapshot_cursor, encode_snapshot_cursor, last_before_more
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.rest import models
 from atoll.server.api.rest.form import problems, render
@@ -60,8 +61,15 @@ def router(control: Control, domain_name: str) -> APIRouter:
             limit=limit,
         )
         found = await control.snapshots.list(query)
-        more = encode_snapshot_cursor(found[-1]) if len(found) == limit else None
-        return models.SnapshotPage(snapshots=[_shown(one) for one in found], next_page_token=more)
+        last = await last_before_more(
+            found,
+            limit,
+            lambda one: control.snapshots.list(replace(query, after=(one.created_at, one.id), limit=1)),
+        )
+        return models.SnapshotPage(
+            snapshots=[_shown(one) for one in found],
+            next_page_token=encode_snapshot_cursor(last) if last is not None else None,
+        )
 
     @routes.delete(
         "/snapshots/{reference}",

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
-from atoll.server.api.cursor import decode_volume_cursor, encode_volume_cursor
+from atoll.server.api.cursor import decode_volume_cursor, encode_volume_cursor, last_before_more
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.fields import Name
 from atoll.server.api.rest.form import problems, render
@@ -65,8 +65,13 @@ def router(volumes: Volumes) -> APIRouter:
         """List your volumes, oldest first."""
         after = decode_volume_cursor(page_token) if page_token else None
         found = await volumes.list(actor, after=after, limit=limit)
-        more = encode_volume_cursor(found[-1]) if len(found) == limit else None
-        return VolumePage(volumes=[_shown(one, None) for one in found], next_page_token=more)
+        last = await last_before_more(
+            found, limit, lambda one: volumes.list(actor, after=(one.created_at, one.id), limit=1)
+        )
+        return VolumePage(
+            volumes=[_shown(one, None) for one in found],
+            next_page_token=encode_volume_cursor(last) if last is not None else None,
+        )
 
     @routes.get("/{reference}", summary="Get a volume", responses=problems(404))
     async def get_volume(actor: Caller, reference: Reference) -> Volume:

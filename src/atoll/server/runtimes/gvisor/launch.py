@@ -80,7 +80,7 @@ class Launcher:
 
     async def launch(self, spec: MachineSpec, path: Path | None = None, *, listens: bool = True) -> Running:
         """
-        Start a machine, or restore it; return when its guestd listens, if it has to.
+        Start a machine, or restore it; return when its guestd listens, without ``listens`` when it runs.
 
         For errors see ``Runtime.start`` and ``Runtime.restore``.
         """

@@ -1,0 +1,113 @@
+"""
+How many sandboxes of a team ran at once and how fast they were started, read off its events.
+
+Nothing is measured for it: what runs now is counted, and events tell what it was before. So it goes back as
+far as events are kept, and has no gap where no server ran.
+"""
+
+import asyncio
+from datetime import datetime, timedelta
+
+from atoll.server.control.events import EventLimits
+from atoll.server.control.keys import Keys
+from atoll.server.control.observing import MetricsLimits
+from atoll.server.control.requests import Actor
+from atoll.server.domain.errors import InvalidArgumentError
+from atoll.server.domain.ids import TeamId
+from atoll.server.domain.sandbox import Status
+from atoll.server.domain.team_history import TeamHistory
+from atoll.server.ports.clock import Clock
+from atoll.server.ports.events import EventStore
+from atoll.server.ports.store import SandboxFilter, Store
+
+# Where no start is given.
+USUAL_TIME = timedelta(days=1)
+# Of one that is pausing nobody was told yet.
+_RUNNING = frozenset({Status.RUNNING, Status.PAUSING})
+# Events that are read in one step; everybody waits for it. So many take a few milliseconds.
+_AT_ONCE = 500
+_SHORTEST_STEP = timedelta(seconds=1)
+
+
+class TeamMetrics:
+    """Shows what a team's sandboxes were, all together."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        event_store: EventStore,
+        keys: Keys,
+        clock: Clock,
+        events: EventLimits,
+        metrics: MetricsLimits,
+    ) -> None:
+        """
+        Args:
+            events: how long these are kept.
+            metrics: the shortest step, and the most points.
+            The rest: as everywhere in control.
+        """
+        self._store = store
+        self._event_store = event_store
+        self._keys = keys
+        self._clock = clock
+        self._events = events
+        self._metrics = metrics
+
+    async def history(
+        self,
+        actor: Actor,
+        untrusted_team: str,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> TeamHistory | None:
+        """
+        Read what was, as far as events are kept; None: of that time none are.
+
+        Args:
+            actor: who asks.
+            untrusted_team: the team, by id or name.
+            start: first moment; None: a day before the end.
+            end: last moment; None: now.
+
+        Raises:
+            InvalidArgumentError: the end is before the start.
+            NotFoundError: no such team, or somebody else's.
+        """
+        team_id = await self._keys.find_team(actor, untrusted_team)
+        now = self._clock.now()
+        if start is not None and end is not None and end < start:
+            raise InvalidArgumentError("the end must not be before the start")
+        end = min(end or now, now)
+        start = max(start or end - USUAL_TIME, await self._known_since(team_id, now))
+        if end < start:
+            return None
+        running = await self._store.count_sandboxes(SandboxFilter(team_id=team_id, statuses=_RUNNING))
+        every = max(self._metrics.every, _SHORTEST_STEP)
+        history = TeamHistory(
+            running=running, start=start, end=end, every=every, most=max(self._metrics.points, 1)
+        )
+        await self._count_back(history, team_id, start)
+        return history
+
+    async def _count_back(self, history: TeamHistory, team_id: TeamId, start: datetime) -> None:
+        before: int | None = None
+        while True:
+            turns = await self._event_store.list_turns(team_id, before=before, limit=_AT_ONCE)
+            for turn in turns:
+                if turn.at < start:
+                    return
+                history.undo(turn)
+            if len(turns) < _AT_ONCE:
+                return
+            before = turns[-1].place
+            # The store's calls never yield: others take their turn here.
+            await asyncio.sleep(0)
+
+    async def _known_since(self, team_id: TeamId, now: datetime) -> datetime:
+        oldest = now - self._events.keep
+        # Where there are as many as there may be, older ones may have gone.
+        first = await self._event_store.kept_since(team_id, most=max(self._events.most, 1))
+        return max(oldest, first) if first is not None else oldest
