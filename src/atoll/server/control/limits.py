@@ -57,6 +57,9 @@ class ControlLimits:
             go on behind it.
         destroy_retry_delay: pause before the second attempt; it doubles with each one.
         destroy_retry_delay_most: longest pause between attempts.
+        park_timeout: how long ``atoll park`` takes to write down what is persistent before the machine stops;
+            half of it with memory, the rest for what could not be, without. The systemd unit gives it 150 s,
+            of which 30 go to what is under way, and some to a start of Python.
         close_timeout: how long a stopping server waits for creates and kills under way; systemd gives a
             service 90 s.
         keep_ended: how long rows of ended sandboxes are kept, for questions about their end.
@@ -125,6 +128,7 @@ class ControlLimits:
     destroy_attempts: int = 3
     destroy_retry_delay: timedelta = timedelta(milliseconds=200)
     destroy_retry_delay_most: timedelta = timedelta(seconds=60)
+    park_timeout: timedelta = timedelta(seconds=90)
     close_timeout: timedelta = timedelta(seconds=30)
     keep_ended: timedelta = timedelta(days=7)
     forget_every: timedelta = timedelta(hours=1)

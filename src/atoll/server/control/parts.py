@@ -14,6 +14,7 @@ from atoll.server.control.killing import Killing, Parting
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.networking import Networking
+from atoll.server.control.parking import Parking
 from atoll.server.control.pausing import Pausing
 from atoll.server.control.pool import Pool, PoolLimits
 from atoll.server.control.probing import Probing
@@ -80,6 +81,7 @@ class Parts:
     pausing: Pausing
     snapshots: Snapshots
     reviving: Reviving
+    parking: Parking
     scheduling: Scheduling
     idling: Idling
     networking: Networking
@@ -272,6 +274,7 @@ def assemble(
         pausing=pausing,
         snapshots=snapshots,
         reviving=reviving,
+        parking=Parking(store=ports.store, pausing=pausing, reviving=reviving),
         scheduling=scheduling,
         idling=idling,
         networking=networking,

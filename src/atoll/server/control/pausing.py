@@ -257,15 +257,16 @@ class Pausing:
             await self._killing.begin(row.id, end)
         return await self._store.get_sandbox(row.id)
 
-    async def park(self, sandbox_id: SandboxId) -> None:
+    async def park(self, sandbox_id: SandboxId, kind: CheckpointKind) -> None:
         """
         Write a running sandbox down that the next start is to resume.
 
         Raises:
-            AtollError: it could not be written down.
+            NotFoundError: it ended meanwhile.
+            AtollError: it could not be written down, and runs on.
         """
         fall = Fall(reason=PARKED, at=self._clock.now())
-        await (await self._begin_pause(sandbox_id, CheckpointKind.MEMORY, fall=fall)).wait()
+        await (await self._begin_pause(sandbox_id, kind, fall=fall)).wait()
 
     async def sweep(self, rows: Iterable[Sandbox], others: frozenset[str]) -> None:
         """Remove the checkpoints that neither a row nor anybody else names, before anything is written."""
