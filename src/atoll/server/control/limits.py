@@ -32,6 +32,9 @@ class ControlLimits:
         pause_timeout: how long a runtime may take to write a sandbox down; 512 MB take half a second on a
             quick disk, and 16 GB five minutes on a slow one.
         resume_timeout: how long a runtime may take to bring one back.
+        paused_keeps_address: how long a paused sandbox keeps its address even when all are taken; later it
+            may get another one when it is resumed. As long as Linux remembers a connection through NAT that
+            says nothing: without that, the address is of no use.
         pause_again: after a failed pause, for a full disk say, the sandbox runs on for so long at least,
             until the next try.
         settle_tries: how often it is tried to find and write what became of a pause or a failed resume,
@@ -108,6 +111,7 @@ class ControlLimits:
     start_timeout: timedelta = timedelta(seconds=40)
     pause_timeout: timedelta = timedelta(minutes=6)
     resume_timeout: timedelta = timedelta(minutes=6)
+    paused_keeps_address: timedelta = timedelta(days=5)
     pause_again: timedelta = timedelta(minutes=1)
     settle_tries: int = 5
     wake_timeout: timedelta = timedelta(minutes=5)

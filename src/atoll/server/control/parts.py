@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from atoll.server.control.addresses import Addresses
 from atoll.server.control.admission import Admission
 from atoll.server.control.configuring import Configuring
 from atoll.server.control.creating import Creating
@@ -154,6 +155,14 @@ def assemble(
         pool=pool,
         free_memory=ports.free_memory,
     )
+    addresses = Addresses(
+        store=ports.store,
+        runtime=ports.runtime,
+        pool=shelves,
+        clock=ports.clock,
+        limits=limits,
+        locks=locks,
+    )
     creating = Creating(
         store=ports.store,
         runtime=ports.runtime,
@@ -170,6 +179,7 @@ def assemble(
         checkpoints=ports.checkpoints,
         pool=shelves,
         warming=warming,
+        addresses=addresses,
     )
     reading = Reading(store=ports.store, limits=limits)
     sealing = Sealing(runtime=ports.runtime, checkpoints=ports.checkpoints, tasks=tasks)
@@ -190,6 +200,7 @@ def assemble(
         killing=killing,
         deadlines=deadlines,
         reading=reading,
+        addresses=addresses,
     )
     deadlines.pause = pausing.expire
     snapshots = Snapshots(

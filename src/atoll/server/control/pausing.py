@@ -15,6 +15,7 @@ from datetime import timedelta
 import structlog
 
 from atoll.server.control import checking
+from atoll.server.control.addresses import Addresses
 from atoll.server.control.admission import Admission
 from atoll.server.control.changing import change
 from atoll.server.control.checkpointing import Checkpointing
@@ -85,6 +86,7 @@ class Pausing:
         killing: Killing,
         deadlines: Deadlines,
         reading: Reading,
+        addresses: Addresses,
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -123,6 +125,7 @@ class Pausing:
             admission=admission,
             configuring=configuring,
             deadlines=deadlines,
+            addresses=addresses,
         )
 
     async def pause(self, actor: Actor, untrusted_id: str, kind: CheckpointKind) -> Sandbox:

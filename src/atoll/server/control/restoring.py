@@ -13,6 +13,7 @@ from functools import partial
 
 import structlog
 
+from atoll.server.control.addresses import Addresses
 from atoll.server.control.admission import Admission
 from atoll.server.control.changing import change
 from atoll.server.control.checkpointing import abandon, check_unchanged
@@ -59,6 +60,7 @@ class Restoring:
         admission: Admission,
         configuring: Configuring,
         deadlines: Deadlines,
+        addresses: Addresses,
     ) -> None:
         self._store = store
         self._api_keys = api_keys
@@ -73,6 +75,7 @@ class Restoring:
         self._admission = admission
         self._configuring = configuring
         self._deadlines = deadlines
+        self._addresses = addresses
 
     async def run(
         self,
@@ -175,8 +178,10 @@ class Restoring:
         await check_unchanged(self._store, row)
         spec = replace(spec_of(row), egress=EgressPolicy(internet=False))
         async with self._checkpoints.raw(pause.checkpoint) as origin:
-            restored = self._runtime.restore(spec, origin)
-            await within(self._limits.resume_timeout, "come back", restored)
+            await self._addresses.have(
+                lambda: within(self._limits.resume_timeout, "come back", self._runtime.restore(spec, origin)),
+                lambda: self._runtime.abandon(row.id),
+            )
         name = f"{row.id}-{row.generation}"
         path = self._checkpoints.path(name)
         written = self._runtime.checkpoint(row.id, path, kind=CheckpointKind.FILES, leave_running=False)
@@ -217,6 +222,11 @@ class Restoring:
         return found
 
     async def _machine(self, row: Sandbox) -> Machine:
+        return await self._addresses.have(
+            lambda: self._start_or_restore(row), lambda: self._runtime.abandon(row.id)
+        )
+
+    async def _start_or_restore(self, row: Sandbox) -> Machine:
         if row.pause is None:
             # Nothing was kept of what fell.
             return await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))

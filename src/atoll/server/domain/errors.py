@@ -53,6 +53,8 @@ class Reason(StrEnum):
     LIMIT_OF_SANDBOXES = "limit_of_sandboxes"
     # There is no room on the host's disk.
     DISK_FULL = "disk_full"
+    # Every address of the home's range is held.
+    ADDRESSES_USED_UP = "addresses_used_up"
 
 
 class AtollError(Exception):

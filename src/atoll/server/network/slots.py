@@ -19,7 +19,13 @@ import structlog
 from typing_extensions import override
 
 from atoll.server.domain.egress import EgressPolicy
-from atoll.server.domain.errors import AtollError, NotFoundError, ResourceExhaustedError, UnavailableError
+from atoll.server.domain.errors import (
+    AtollError,
+    NotFoundError,
+    Reason,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from atoll.server.domain.ids import SandboxId
 from atoll.server.host import netns
 from atoll.server.host.netlink import Netlink
@@ -271,6 +277,7 @@ class SlotPool(Slots):
             "The address range for sandboxes is used up",
             details=f"{self._addresses.v4} has {size} addresses, and {len(self._held)} are held",
             resolution="end sandboxes, or give the home a wider range",
+            reason=Reason.ADDRESSES_USED_UP,
         )
 
     async def _keep_ready(self) -> None:
