@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,6 +143,55 @@ def test_taking_down_ends_server_and_sandboxes(home: Home) -> None:
     assert machines(home) == set()
     assert (home.path / "taken-down").exists()
     assert list(home.run.glob("*.sock")) == []
+
+
+def create_persistent(client: httpx.Client) -> str:
+    answer = client.post("/v1/sandboxes", json={"template": "base", "persistent": True})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def until_runs(client: httpx.Client, sandbox_id: str) -> dict[str, Any]:
+    limit = time.monotonic() + 30
+    while (row := client.get(f"/v1/sandboxes/{sandbox_id}").json())["status"] != "running":
+        assert time.monotonic() < limit, row
+        time.sleep(0.05)
+    assert isinstance(row, dict)
+    return row
+
+
+def test_parking_ends_the_server_and_the_next_one_has_all_of_them(home: Home) -> None:
+    with server(home) as (process, client):
+        other, kept = create(client), create_persistent(client)
+        with command(home, "park") as parking:
+            _, errors = parking.communicate(timeout=60)
+
+        assert parking.returncode == 0, errors
+        assert process.wait(timeout=30) == 0
+    assert not (home.path / "taken-down").exists()
+    assert {path.name for path in home.checkpoints.iterdir()} == {f"{kept}-1"}
+    with server(home) as (_, client):
+        assert until_runs(client, kept)["generation"] == 2
+        assert until_runs(client, other)["generation"] == 1
+
+
+@pytest.mark.parametrize("place", few(["checkpoint:1", "checkpoint:2", "abandon"]))
+@pytest.mark.parametrize("host_falls", [False, True])
+def test_parking_that_kill_9_cut_off_loses_nothing_that_is_there(
+    home: Home, place: str, host_falls: bool
+) -> None:
+    with server(home) as (_, client):
+        kept = create_persistent(client)
+        (home.sandboxes / kept / "files").write_text("written")
+        with command(home, "park", place) as parking:
+            assert parking.wait(timeout=60) == -signal.SIGKILL
+    if host_falls:
+        (home.sandboxes / kept / "process").unlink()
+
+    with server(home) as (_, client):
+        assert until_runs(client, kept)["generation"] == (2 if host_falls else 1)
+    if not host_falls or place != "checkpoint:1":
+        assert (home.sandboxes / kept / "files").read_text() == "written"
 
 
 def test_taking_down_works_when_the_database_is_damaged(home: Home) -> None:

@@ -159,6 +159,32 @@ def test_down_writes_what_is_persistent_down_and_up_resumes_it(
         sandbox.close()
 
 
+def test_parked_before_the_machine_stops_it_comes_back_with_what_it_had(
+    own: LiveHome, options: dict[str, Any]
+) -> None:
+    kept = Sandbox.create("minimal", persistent=True, **options)
+    other = Sandbox.create("minimal", timeout=600, **options)
+    try:
+        held(kept, "now")
+        held(other, "now")
+
+        parked = own.atoll("park", "--home", str(own.path))
+        assert parked.returncode == 0, parked.stderr
+        left = {word for one in own.processes("runsc-sandbox") for word in one.cmdline()}
+        assert other.id in left
+        assert kept.id not in left
+        own.start()
+
+        back(kept, 2)
+        assert holds(kept) == ("now", "now")
+        assert back(other, 1).generation == 1
+        assert holds(other) == ("now", "now")
+    finally:
+        for sandbox in (kept, other):
+            sandbox.kill()
+            sandbox.close()
+
+
 def test_a_schedule_takes_snapshots_and_keeps_the_newest(options: dict[str, Any]) -> None:
     with Sandbox.create(
         "minimal", timeout=600, snapshot_every=1, keep_snapshots=2, restart="from_snapshot", **options

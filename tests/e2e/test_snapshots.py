@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import pytest
 from e2b import AsyncSandbox, NotFoundException, Sandbox, SandboxException
 
@@ -90,6 +91,38 @@ def test_forks_are_different_machines_that_go_on(client_options: dict[str, Any])
             for child in children:
                 child.kill()
         assert sandbox.list_snapshots().next_items() == []
+
+
+def test_a_fork_has_a_token_and_an_environment_of_its_own(client_options: dict[str, Any]) -> None:
+    with Sandbox.create("minimal", timeout=300, envs={"A": "1"}, **client_options) as sandbox:
+        told = "echo $A $E2B_SANDBOX_ID"
+        first, second = (one for one in sandbox.fork(timeout=120, count=2) if isinstance(one, Sandbox))
+        try:
+            all_three = (sandbox, first, second)
+            # The same of who was there before, and its own id.
+            assert [one.commands.run(told).stdout for one in all_three] == [
+                f"1 {one.sandbox_id}\n" for one in all_three
+            ]
+            tokens = [token(one) for one in all_three]
+            assert len(set(tokens)) == 3
+            for whose in all_three:
+                for shown in tokens:
+                    expected = 200 if shown == token(whose) else 401
+                    assert asked(client_options, whose, shown) == expected
+        finally:
+            for child in (first, second):
+                child.kill()
+
+
+def token(sandbox: Sandbox) -> str:
+    return str(sandbox.connection_config.sandbox_headers["X-Access-Token"])
+
+
+def asked(client_options: dict[str, Any], sandbox: Sandbox, shown: str) -> int:
+    """Read a file of a sandbox with a token; return the status."""
+    headers = {"E2b-Sandbox-Id": sandbox.sandbox_id, "E2b-Sandbox-Port": "49983", "X-Access-Token": shown}
+    url = f"{client_options['sandbox_url']}/files"
+    return httpx.get(url, params={"path": "/etc/hostname"}, headers=headers, timeout=20).status_code
 
 
 async def test_asyncio_has_them_too(client_options: dict[str, Any]) -> None:

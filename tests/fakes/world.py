@@ -80,6 +80,7 @@ class World:
         # Off, unless a test is about it.
         self.pool = pool or PoolLimits(memory_bytes=0)
         self.free_memory = 64 * 1024**3
+        self.addresses = 1000
         self.clock = FakeClock()
         self.templates: Templates = FakeTemplates()
         self.renew(Faults())
@@ -93,7 +94,7 @@ class World:
         self.snapshots: SnapshotStore = snapshots_in(self.database, self.clock)
         self.samples = FileSamples(self.directory / "metrics", kept=1000)
         self.lines = FileLines(self.directory / "logs", most_bytes=1024 * 1024)
-        self.runtime = FakeRuntime(self.directory / "machines", faults=faults)
+        self.runtime = FakeRuntime(self.directory / "machines", faults=faults, most_machines=self.addresses)
         self.guest = FakeGuest(faults=faults)
         self.edge = FakeEdge(faults=faults)
         self.checkpoints = CheckpointFiles(self.directory / "checkpoints")

@@ -1,5 +1,5 @@
 """
-A real server process over fake machines: ``python -m support.fake_server HOME [PLACE]``.
+A real server process over fake machines: ``python -m support.fake_server HOME [park|take-down] [PLACE]``.
 
 With a place (see FakeRuntime), it is killed by SIGKILL when it passes there the first time.
 """
@@ -75,12 +75,18 @@ def main() -> None:
     # Tests count what is there.
     settings = load(home.settings, {"ATOLL_POOL_MEMORY_BYTES": "0"})
     logs.set_up(home.server_log, settings.server, errors=home.server_errors)
-    place = sys.argv[2] if len(sys.argv) > 2 else None
+    verb, place = (*sys.argv[2:], None, None)[:2]
+    if verb not in ("park", "take-down"):
+        verb, place = None, verb
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        if place == "take-down":
-            runner.run(stopping.take_down(home, settings, fake_host(None)))
-        else:
-            runner.run(serving.serve(home, settings, fake_host(place), ready=say_ready))
+        host = fake_host(place)
+        match verb:
+            case "park":
+                runner.run(stopping.park(home, settings, host))
+            case "take-down":
+                runner.run(stopping.take_down(home, settings, host))
+            case _:
+                runner.run(serving.serve(home, settings, host, ready=say_ready))
 
 
 if __name__ == "__main__":

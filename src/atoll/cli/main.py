@@ -22,6 +22,7 @@ from atoll.cli import output
 _VERBS: Mapping[str, tuple[str, str]] = {
     "up": ("atoll.cli.up", "up"),
     "down": ("atoll.cli.down", "down"),
+    "park": ("atoll.cli.park", "park"),
     "env": ("atoll.cli.env", "env"),
     "dns": ("atoll.cli.dns", "dns"),
     "doctor": ("atoll.cli.doctor", "doctor"),

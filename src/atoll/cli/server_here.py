@@ -1,9 +1,16 @@
-"""What verbs that look after a server on this machine ask first. Imports no server."""
+"""What verbs that look after a server on this machine ask and do first. Imports no server."""
 
+import contextlib
 import importlib.util
 import os
+import select
+import signal
+from pathlib import Path
 
 from atoll.sdk.errors import FailedPreconditionError, PermissionDeniedError
+
+# Seconds that a server gets for its end: it waits for creates and kills under way.
+_END_TIMEOUT = 120.0
 
 
 def need_root(verb: str) -> None:
@@ -38,3 +45,30 @@ def need_server() -> None:
             details=f"missing: {', '.join(missing)}",
             resolution="pip install 'atoll[server]'",
         )
+
+
+def end_starting(home: Path) -> None:
+    """End a server that has not got as far as its lock: nothing else knows of it."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if _serves(process, home):
+                held = os.pidfd_open(int(process.name))
+                try:
+                    # Between the two the process may have ended, and its number be another's.
+                    if _serves(process, home):
+                        _end(held)
+                finally:
+                    os.close(held)
+
+
+def _serves(process: Path, home: Path) -> bool:
+    words = (process / "cmdline").read_bytes().split(b"\0")
+    wanted = [b"atoll.server.main", b"serve", b"--home", os.fsencode(home)]
+    return any(words[start : start + len(wanted)] == wanted for start in range(len(words)))
+
+
+def _end(held: int) -> None:
+    for number, patience in ((signal.SIGTERM, _END_TIMEOUT), (signal.SIGKILL, 10.0)):
+        signal.pidfd_send_signal(held, number)
+        if select.select([held], [], [], patience)[0]:
+            return

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -224,3 +226,35 @@ async def test_what_another_program_or_processor_wrote_is_refused_by_name(host: 
     copies.with_name("away").rename(kept)
 
     assert (await host.runtime.remains()) == [machine.sandbox_id]
+
+
+def written_elsewhere(checkpoint: Path, *features: str) -> None:
+    """Have a checkpoint say that it was written on a processor that has these features, too."""
+    manifest = checkpoint / "manifest.json"
+    outer = json.loads(manifest.read_text())
+    body = outer["checkpoint"]
+    body["cpu_features"] = [*body["cpu_features"], *features]
+    outer["sha256"] = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    manifest.write_text(json.dumps(outer))
+
+
+async def test_memory_of_a_processor_that_had_more_is_refused_by_name_and_files_are_not(
+    host: Host, tmp_path: Path
+) -> None:
+    machine, other = await host.start(), await host.start()
+    await host.runtime.checkpoint(machine.sandbox_id, tmp_path / "one", kind=MEMORY, leave_running=False)
+    await host.runtime.checkpoint(other.sandbox_id, tmp_path / "two", kind=FILES, leave_running=False)
+    original = (tmp_path / "one" / "manifest.json").read_text()
+    for name in ("one", "two"):
+        written_elsewhere(tmp_path / name, "amx_of_tomorrow", "avx10")
+
+    spec = replace(host.spec(), sandbox_id=machine.sandbox_id)
+    with pytest.raises(FailedPreconditionError, match="missing here: amx_of_tomorrow, avx10"):
+        await host.runtime.restore(spec, tmp_path / "one")
+
+    # No program is in the other one.
+    files = replace(host.spec(), sandbox_id=other.sandbox_id)
+    assert await host.runtime.restore(files, tmp_path / "two") == other
+    # Nothing of the refused one is in the way.
+    (tmp_path / "one" / "manifest.json").write_text(original)
+    await host.assert_lives(await host.runtime.restore(spec, tmp_path / "one"))

@@ -14,7 +14,7 @@ import pytest
 from support.network import PUBLIC4, TestHome, acquire, ip, network_home, probe
 
 from atoll.server.domain.egress import EgressPolicy
-from atoll.server.domain.errors import FailedPreconditionError, ResourceExhaustedError
+from atoll.server.domain.errors import FailedPreconditionError, Reason, ResourceExhaustedError
 from atoll.server.domain.ids import new_sandbox_id
 from atoll.server.host import netns
 from atoll.server.host.netlink import Link, Netlink
@@ -163,8 +163,9 @@ async def test_a_used_up_range_says_so_and_recovers(home: TestHome) -> None:
         with contextlib.suppress(ResourceExhaustedError):
             while True:
                 held.append(await acquire(pool))
-        with pytest.raises(ResourceExhaustedError, match="6 addresses"):
+        with pytest.raises(ResourceExhaustedError, match="6 addresses") as refused:
             await acquire(pool)
+        assert refused.value.reason is Reason.ADDRESSES_USED_UP
         await pool.release(held[0][0])
 
         _, again = await acquire(pool)

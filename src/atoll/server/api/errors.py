@@ -128,7 +128,13 @@ def _advice_for(reason: Reason) -> Mapping[str, str]:
     match reason:
         case Reason.REQUEST_IN_PROGRESS:
             return {"Should-Retry": "true", "Retry-After": "1"}
-        case Reason.REQUEST_MISMATCH | Reason.LIMIT_OF_SECRETS | Reason.LIMIT_OF_SANDBOXES | Reason.DISK_FULL:
+        case (
+            Reason.REQUEST_MISMATCH
+            | Reason.LIMIT_OF_SECRETS
+            | Reason.LIMIT_OF_SANDBOXES
+            | Reason.DISK_FULL
+            | Reason.ADDRESSES_USED_UP
+        ):
             return {"Should-Retry": "false"}
         case Reason.NO_ROOM | Reason.NO_TURN | Reason.CREATE_FAILED | Reason.GUEST_SILENT:
             return {}  # what the code says

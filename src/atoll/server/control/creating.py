@@ -15,6 +15,7 @@ from datetime import timedelta
 import structlog
 
 from atoll.server.control import checking, repeating
+from atoll.server.control.addresses import Addresses
 from atoll.server.control.admission import Admission
 from atoll.server.control.configuring import Configuring, spec_of, within
 from atoll.server.control.deadlines import Deadlines
@@ -118,6 +119,7 @@ class Creating:
         checkpoints: Checkpoints,
         pool: Pool,
         warming: Warming,
+        addresses: Addresses,
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -134,6 +136,7 @@ class Creating:
         self._checkpoints = checkpoints
         self._pool = pool
         self._warming = warming
+        self._addresses = addresses
         # Counting and adding a row are two calls; between them nobody else may add one.
         self._adding = asyncio.Lock()
         self._underway: dict[SandboxId, _Creation] = {}
@@ -324,7 +327,7 @@ class Creating:
             await self._run_again(creation, row, waiting.machine, template)
             return waiting.machine
         # Its end is not told, and its id is free for another.
-        await within(self._limits.destroy_timeout, "make room", self._runtime.destroy(row.id))
+        await self._make_room(row.id)
         creation.waiting = None
         return None
 
@@ -348,25 +351,31 @@ class Creating:
             # Damaged, gone, or of another runsc: nobody asked for it, so nobody fails for it.
             log.warning("warm template not restored", template=template.id, error=str(error))
         await self._warming.forget(template)
-        await within(self._limits.destroy_timeout, "make room", self._runtime.destroy(row.id))
+        await self._make_room(row.id)
         creation.origin = None
         return await self._make_once(creation, row, template)
 
     async def _make_once(self, creation: _Creation, row: Sandbox, template: Template) -> Machine:
         origin = creation.origin
-        if origin is None:
-            creation.step = "start"
-            machine = await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
-        else:
-            creation.step = "restore"
-            async with self._checkpoints.raw(origin.checkpoint) as path:
-                restored = self._runtime.restore(spec_of(row), path)
-                machine = await within(self._limits.resume_timeout, "come back", restored)
+        creation.step = "start" if origin is None else "restore"
+        machine = await self._addresses.have(
+            lambda: self._start_or_restore(row, origin), lambda: self._make_room(row.id)
+        )
         booted = origin is None or origin.kind is CheckpointKind.FILES
         await self._tell(creation, row, machine, template, booted=booted)
         if origin is not None and origin.is_warm:
             await self._run_again(creation, row, machine, template)
         return machine
+
+    async def _start_or_restore(self, row: Sandbox, origin: _Origin | None) -> Machine:
+        if origin is None:
+            return await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
+        async with self._checkpoints.raw(origin.checkpoint) as path:
+            restored = self._runtime.restore(spec_of(row), path)
+            return await within(self._limits.resume_timeout, "come back", restored)
+
+    async def _make_room(self, sandbox_id: SandboxId) -> None:
+        await within(self._limits.destroy_timeout, "make room", self._runtime.destroy(sandbox_id))
 
     async def _tell(
         self,

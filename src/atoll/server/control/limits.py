@@ -32,6 +32,9 @@ class ControlLimits:
         pause_timeout: how long a runtime may take to write a sandbox down; 512 MB take half a second on a
             quick disk, and 16 GB five minutes on a slow one.
         resume_timeout: how long a runtime may take to bring one back.
+        paused_keeps_address: how long a paused sandbox keeps its address even when all are taken; later it
+            may get another one when it is resumed. As long as Linux remembers a connection through NAT that
+            says nothing: without that, the address is of no use.
         pause_again: after a failed pause, for a full disk say, the sandbox runs on for so long at least,
             until the next try.
         settle_tries: how often it is tried to find and write what became of a pause or a failed resume,
@@ -57,6 +60,9 @@ class ControlLimits:
             go on behind it.
         destroy_retry_delay: pause before the second attempt; it doubles with each one.
         destroy_retry_delay_most: longest pause between attempts.
+        park_timeout: how long ``atoll park`` takes to write down what is persistent before the machine stops;
+            half of it with memory, the rest for what could not be, without. The systemd unit gives it 150 s,
+            of which 30 go to what is under way, and some to a start of Python.
         close_timeout: how long a stopping server waits for creates and kills under way; systemd gives a
             service 90 s.
         keep_ended: how long rows of ended sandboxes are kept, for questions about their end.
@@ -105,6 +111,7 @@ class ControlLimits:
     start_timeout: timedelta = timedelta(seconds=40)
     pause_timeout: timedelta = timedelta(minutes=6)
     resume_timeout: timedelta = timedelta(minutes=6)
+    paused_keeps_address: timedelta = timedelta(days=5)
     pause_again: timedelta = timedelta(minutes=1)
     settle_tries: int = 5
     wake_timeout: timedelta = timedelta(minutes=5)
@@ -125,6 +132,7 @@ class ControlLimits:
     destroy_attempts: int = 3
     destroy_retry_delay: timedelta = timedelta(milliseconds=200)
     destroy_retry_delay_most: timedelta = timedelta(seconds=60)
+    park_timeout: timedelta = timedelta(seconds=90)
     close_timeout: timedelta = timedelta(seconds=30)
     keep_ended: timedelta = timedelta(days=7)
     forget_every: timedelta = timedelta(hours=1)

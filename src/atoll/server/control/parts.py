@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from atoll.server.control.addresses import Addresses
 from atoll.server.control.admission import Admission
 from atoll.server.control.configuring import Configuring
 from atoll.server.control.creating import Creating
@@ -14,6 +15,7 @@ from atoll.server.control.killing import Killing, Parting
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.networking import Networking
+from atoll.server.control.parking import Parking
 from atoll.server.control.pausing import Pausing
 from atoll.server.control.pool import Pool, PoolLimits
 from atoll.server.control.probing import Probing
@@ -80,6 +82,7 @@ class Parts:
     pausing: Pausing
     snapshots: Snapshots
     reviving: Reviving
+    parking: Parking
     scheduling: Scheduling
     idling: Idling
     networking: Networking
@@ -152,6 +155,14 @@ def assemble(
         pool=pool,
         free_memory=ports.free_memory,
     )
+    addresses = Addresses(
+        store=ports.store,
+        runtime=ports.runtime,
+        pool=shelves,
+        clock=ports.clock,
+        limits=limits,
+        locks=locks,
+    )
     creating = Creating(
         store=ports.store,
         runtime=ports.runtime,
@@ -168,6 +179,7 @@ def assemble(
         checkpoints=ports.checkpoints,
         pool=shelves,
         warming=warming,
+        addresses=addresses,
     )
     reading = Reading(store=ports.store, limits=limits)
     sealing = Sealing(runtime=ports.runtime, checkpoints=ports.checkpoints, tasks=tasks)
@@ -189,6 +201,7 @@ def assemble(
         deadlines=deadlines,
         reading=reading,
         guest=ports.guest,
+        addresses=addresses,
     )
     deadlines.pause = pausing.expire
     snapshots = Snapshots(
@@ -273,6 +286,7 @@ def assemble(
         pausing=pausing,
         snapshots=snapshots,
         reviving=reviving,
+        parking=Parking(store=ports.store, pausing=pausing, reviving=reviving),
         scheduling=scheduling,
         idling=idling,
         networking=networking,

@@ -15,6 +15,7 @@ from datetime import timedelta
 import structlog
 
 from atoll.server.control import checking
+from atoll.server.control.addresses import Addresses
 from atoll.server.control.admission import Admission
 from atoll.server.control.changing import change
 from atoll.server.control.checkpointing import Checkpointing
@@ -87,6 +88,7 @@ class Pausing:
         deadlines: Deadlines,
         reading: Reading,
         guest: Guest,
+        addresses: Addresses,
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -126,6 +128,7 @@ class Pausing:
             admission=admission,
             configuring=configuring,
             deadlines=deadlines,
+            addresses=addresses,
         )
 
     async def pause(
@@ -263,15 +266,16 @@ class Pausing:
             await self._killing.begin(row.id, end)
         return await self._store.get_sandbox(row.id)
 
-    async def park(self, sandbox_id: SandboxId) -> None:
+    async def park(self, sandbox_id: SandboxId, kind: CheckpointKind) -> None:
         """
         Write a running sandbox down that the next start is to resume.
 
         Raises:
-            AtollError: it could not be written down.
+            NotFoundError: it ended meanwhile.
+            AtollError: it could not be written down, and runs on.
         """
         fall = Fall(reason=PARKED, at=self._clock.now())
-        await (await self._begin_pause(sandbox_id, CheckpointKind.MEMORY, fall=fall)).wait()
+        await (await self._begin_pause(sandbox_id, kind, fall=fall)).wait()
 
     async def sweep(self, rows: Iterable[Sandbox], others: frozenset[str]) -> None:
         """Remove the checkpoints that neither a row nor anybody else names, before anything is written."""

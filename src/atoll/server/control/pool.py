@@ -9,6 +9,7 @@ one removes. What the pool does, it does when nobody wants anything else (``Admi
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -26,6 +27,7 @@ from atoll.server.domain.errors import (
     FailedPreconditionError,
     NotFoundError,
     PermissionDeniedError,
+    UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId, TeamId, new_sandbox_id
 from atoll.server.domain.keys import KeyKind
@@ -171,6 +173,8 @@ class Pool:
         # Being made: they are machines already, and nobody's.
         self._making: set[SandboxId] = set()
         self._changed = asyncio.Event()
+        # All addresses were taken, and others want them.
+        self._addresses_again_at: datetime | None = None
 
     @property
     def enabled(self) -> bool:
@@ -218,6 +222,23 @@ class Pool:
             return
         shelf.hits -= 1
         shelf.waiting.appendleft(waiting)
+
+    async def give_up_address(self) -> bool:
+        """
+        End a machine that waits, since all addresses are taken and somebody wants one; False: none waits.
+
+        No other is made for a while (``again``), or it would have the address that is free now.
+        """
+        self._addresses_again_at = self._clock.now() + self._pool.again
+        while (shelf := max(self._shelves.values(), key=_count, default=None)) and shelf.waiting:
+            sandbox_id = shelf.waiting.popleft().sandbox_id
+            log.info("pool shrinks: the addresses are used up", template=shelf.template.id)
+            self._killing.remove(sandbox_id)
+            # One that will not go is tried again behind this.
+            with suppress(UnavailableError):
+                await self._killing.removed(sandbox_id)
+                return True
+        return False
 
     def lost(self, sandbox_id: SandboxId) -> None:
         """Hand out a machine no more, since it ended; whoever says so removes it."""
@@ -290,6 +311,8 @@ class Pool:
 
     def _neediest(self) -> _Shelf | None:
         now = self._clock.now()
+        if self._addresses_again_at is not None and now < self._addresses_again_at:
+            return None
         wanted, stocks = self._sizes(), self._stocks()
         needy = [
             shelf
@@ -424,6 +447,10 @@ def check_sees(actor: Actor) -> None:
         raise PermissionDeniedError(
             "The pool is shown with the home's own key", resolution="'atoll env' prints it."
         )
+
+
+def _count(shelf: _Shelf) -> int:
+    return len(shelf.waiting)
 
 
 def _held(shelf: _Shelf) -> int:

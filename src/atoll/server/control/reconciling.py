@@ -5,7 +5,6 @@ At the start a machine may have lost its row, and a row its machine; a create or
 been cut off anywhere. The row decides what should be, the machine shows what is.
 """
 
-import asyncio
 from dataclasses import replace
 
 import structlog
@@ -19,9 +18,9 @@ from atoll.server.control.pausing import Pausing
 from atoll.server.control.pool import Pool
 from atoll.server.control.retrying import rest
 from atoll.server.control.reviving import Reviving
-from atoll.server.control.room import ALIVE
 from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.tasks import Tasks
+from atoll.server.control.unfinished import unfinished
 from atoll.server.control.warming import Warming
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId
@@ -30,12 +29,9 @@ from atoll.server.domain.sandbox import SLEEPING, EndReason, Sandbox, Status
 from atoll.server.domain.upkeep import Restart
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.runtime import Runtime
-from atoll.server.ports.store import MOST_ROWS, Page, SandboxFilter, Store
+from atoll.server.ports.store import Store
 
 log = structlog.get_logger(__name__)
-
-# Rows read at once at the start.
-ROWS_AT_ONCE = MOST_ROWS
 
 
 class Reconciling:
@@ -78,7 +74,7 @@ class Reconciling:
         """Open the runtime, and adopt, undo, finish or remove what an earlier server left."""
         machines = {machine.sandbox_id: machine for machine in await self._runtime.open()}
         strays = set(await self._runtime.remains()) | set(machines)
-        rows = await self._unfinished()
+        rows = await unfinished(self._store)
         kept = await self._snapshots.take_up() | await self._warming.take_up()
         await self._pausing.sweep(rows, kept)
         for row in rows:
@@ -112,33 +108,10 @@ class Reconciling:
 
     async def end_all(self, end: End) -> None:
         """Begin to end every sandbox that is not ended."""
-        for row in await self._unfinished():
+        for row in await unfinished(self._store):
             # What is on the disk stays there, for when the home is up again.
             if row.status not in (Status.PAUSED, Status.RESUMING):
                 await self._killing.begin(row.id, end)
-
-    async def park_all(self) -> None:
-        """
-        Write down what is persistent, for the next start to resume; what cannot be comes back as it does when
-        its host fell.
-        """
-        rows = [row for row in await self._unfinished() if row.upkeep.persistent]
-        async with asyncio.TaskGroup() as group:
-            for row in rows:
-                if row.status is Status.RUNNING:
-                    group.create_task(self._park(row.id))
-
-    async def _park(self, sandbox_id: SandboxId) -> None:
-        try:
-            await self._pausing.park(sandbox_id)
-        except AtollError as error:
-            log.warning("persistent sandbox not written down", sandbox_id=sandbox_id, error=str(error))
-            try:
-                if await self._reviving.lay_down(sandbox_id, End(reason=EndReason.LOST, detail=str(error))):
-                    await self._reviving.clear(sandbox_id)
-            except AtollError as problem:
-                # Then it ends with all others.
-                log.warning("persistent sandbox given up", sandbox_id=sandbox_id, error=str(problem))
 
     async def _lost(self, row: Sandbox) -> None:
         end = End(reason=EndReason.LOST, detail="no machine was there when the server started")
@@ -147,16 +120,6 @@ class Reconciling:
             self._tasks.job(f"end {row.id}", lambda: self._killing.insist(row.id, end))
         else:
             await self._killing.begin(row.id, end)
-
-    async def _unfinished(self) -> list[Sandbox]:
-        rows: list[Sandbox] = []
-        page = Page(limit=ROWS_AT_ONCE, newest_first=False)
-        while True:
-            part = await self._store.list_sandboxes(SandboxFilter(statuses=ALIVE), page)
-            rows += part
-            if len(part) < ROWS_AT_ONCE:
-                return rows
-            page = replace(page, after=(part[-1].created_at, part[-1].id))
 
     async def _take_up(self, row: Sandbox, machine: Machine | None) -> None:
         match row.status:
@@ -170,7 +133,7 @@ class Reconciling:
                 found = await self._pausing.take_up(row, machine)
                 if found.status is Status.RUNNING and machine is not None:
                     await self._adopt(found, machine)
-                elif found.status is Status.PAUSED and found.is_falling and row.status is not Status.PAUSING:
+                elif found.status is Status.PAUSED and found.is_falling and _is_left(row, found):
                     self._reviving.resume(row.id)
             case _:
                 self._killing.remove(row.id)
@@ -201,7 +164,7 @@ class Reconciling:
 
     async def _observe(self) -> None:
         # Rows first: a machine whose row says running was there by then; when it is not there now, it ended.
-        rows = await self._unfinished()
+        rows = await unfinished(self._store)
         seen = await self._runtime.observe()
         for event in seen.ended:
             self._machine_ended(event)
@@ -248,3 +211,8 @@ class Reconciling:
         except AtollError as error:
             # It stands in the log above; the next events must not wait for a full disk.
             log.warning("kill for memory not recorded", sandbox_id=event.sandbox_id, error=str(error))
+
+
+def _is_left(row: Sandbox, found: Sandbox) -> bool:
+    """Tell whether nobody brings it back yet; what fell just now, as its pause was settled, is under way."""
+    return row.status is not Status.PAUSING or found.fall == row.fall

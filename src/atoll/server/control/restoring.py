@@ -13,6 +13,7 @@ from functools import partial
 
 import structlog
 
+from atoll.server.control.addresses import Addresses
 from atoll.server.control.admission import Admission
 from atoll.server.control.changing import change
 from atoll.server.control.checkpointing import abandon, check_unchanged
@@ -64,6 +65,7 @@ class Restoring:
         admission: Admission,
         configuring: Configuring,
         deadlines: Deadlines,
+        addresses: Addresses,
     ) -> None:
         self._store = store
         self._api_keys = api_keys
@@ -78,6 +80,7 @@ class Restoring:
         self._admission = admission
         self._configuring = configuring
         self._deadlines = deadlines
+        self._addresses = addresses
 
     async def run(
         self,
@@ -181,8 +184,14 @@ class Restoring:
         spec = replace(spec_of(row), egress=EgressPolicy(internet=False))
         async with self._checkpoints.raw(pause.checkpoint) as origin:
             # Its guest may be why its memory is not wanted.
-            restored = self._runtime.restore(spec, origin, listens=False)
-            await within(self._limits.resume_timeout, "come back", restored)
+            await self._addresses.have(
+                lambda: within(
+                    self._limits.resume_timeout,
+                    "come back",
+                    self._runtime.restore(spec, origin, listens=False),
+                ),
+                lambda: self._runtime.abandon(row.id),
+            )
         name = f"{row.id}-{row.generation}"
         path = self._checkpoints.path(name)
         written = self._runtime.checkpoint(row.id, path, kind=CheckpointKind.FILES, leave_running=False)
@@ -237,6 +246,11 @@ class Restoring:
         return machine
 
     async def _machine(self, row: Sandbox) -> Machine:
+        return await self._addresses.have(
+            lambda: self._start_or_restore(row), lambda: self._runtime.abandon(row.id)
+        )
+
+    async def _start_or_restore(self, row: Sandbox) -> Machine:
         if row.pause is None:
             # Nothing was kept of what fell.
             return await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))

@@ -6,7 +6,7 @@ The verbs themselves live beside this file, one concern each; nothing here decid
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -27,7 +27,12 @@ from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPa
 from atoll.server.control.room import ALIVE
 from atoll.server.control.volumes import Volumes
 from atoll.server.domain.egress import EgressPolicy
-from atoll.server.domain.errors import NotFoundError, UnavailableError
+from atoll.server.domain.errors import (
+    AtollError,
+    FailedPreconditionError,
+    NotFoundError,
+    UnavailableError,
+)
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
 from atoll.server.domain.machine import ProcessKilledForMemory, Usage
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status
@@ -134,21 +139,43 @@ class Control:
         while jobs := self._tasks.jobs:
             await asyncio.wait([job.outcome for job in jobs])
 
-    async def kill_all(self, detail: str) -> None:
+    async def park(self) -> Mapping[SandboxId, AtollError]:
+        """
+        Write down what is persistent and let nothing new begin, for when the machine stops; the next start
+        resumes it. Everything else runs on.
+
+        Returns:
+            Those that were not written down in ``park_timeout``, and why; they run on, too.
+        """
+        await self._stand_still()
+        return await self._parts.parking.park_all(self._limits.park_timeout)
+
+    async def kill_all(self, detail: str, *, force: bool = False) -> None:
         """
         End every sandbox there is and let no new one begin, for when the home is taken down.
 
         Persistent ones are written down, and resumed by the next start.
 
+        Args:
+            detail: why, for the rows.
+            force: whether persistent ones end, too, that cannot be written down. They come back from their
+                last snapshot, or anew.
+
         Raises:
+            FailedPreconditionError: without force: a persistent one cannot be written down. All that is not
+                persistent runs on, and it, too.
             UnavailableError: something would not go in ``close_timeout``.
         """
-        self._open = False
-        self._parts.creating.stop_all()
-        self._parts.reviving.stop_all()
-        await self.pausing.stop_all()
-        await self.snapshots.stop_all()
-        await self._parts.reconciling.park_all()
+        await self._stand_still()
+        kept = await self._parts.parking.park_all()
+        if kept and not force:
+            raise FailedPreconditionError(
+                f"{len(kept)} persistent sandboxes cannot be written down, so no sandbox was ended",
+                details="\n".join(f"{sandbox_id}: {error}" for sandbox_id, error in kept.items()),
+                resolution="`atoll up` goes on with them; `atoll down --force` ends them, and what they have "
+                "written since their last snapshot is lost.",
+            )
+        await self._parts.parking.give_up(kept)
         await self._parts.reconciling.end_all(End(reason=EndReason.KILLED, detail=detail))
         try:
             async with asyncio.timeout(self._limits.close_timeout.total_seconds()):
@@ -158,6 +185,13 @@ class Control:
             raise UnavailableError(
                 f"{len(left)} sandboxes would not go", details=", ".join(left[:10])
             ) from error
+
+    async def _stand_still(self) -> None:
+        self._open = False
+        self._parts.creating.stop_all()
+        self._parts.reviving.stop_all()
+        await self.pausing.stop_all()
+        await self.snapshots.stop_all()
 
     @property
     def volumes(self) -> Volumes:

@@ -61,6 +61,8 @@ class Reason(StrEnum):
     GUEST_SILENT = "guest_silent"
     # There is no room on the host's disk.
     DISK_FULL = "disk_full"
+    # Every address of the home's range is held.
+    ADDRESSES_USED_UP = "addresses_used_up"
 
 
 class AtollError(Exception):

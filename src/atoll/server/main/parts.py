@@ -21,7 +21,7 @@ class Purpose(Enum):
     """What the parts are made for."""
 
     SERVE = auto()
-    # No edge is started, only ended; what is there is taken up to be removed.
+    # No edge is started, only ended; what is there is taken up to be removed, or to be written down.
     TAKE_DOWN = auto()
 
 

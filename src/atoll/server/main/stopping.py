@@ -2,6 +2,7 @@
 Ends a server from outside.
 
 ``stop`` ends the server only: sandboxes and edge live on, and the next server adopts them.
+``park`` writes down what is persistent, before the machine stops; all other sandboxes live on until then.
 ``take_down`` ends everything of a home, and leaves files only.
 """
 
@@ -15,6 +16,7 @@ import structlog
 from typing_extensions import override
 
 from atoll.server.control.pool import PoolLimits
+from atoll.server.control.service import Control
 from atoll.server.domain.errors import InternalError, ResourceExhaustedError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.host.pidfd import Pidfd
@@ -59,35 +61,69 @@ async def stop(home: Home, settings: Settings) -> bool:
     return True
 
 
-async def take_down(home: Home, settings: Settings, host: HostFactory) -> None:
+async def park(home: Home, settings: Settings, host: HostFactory) -> None:
+    """
+    Stop the server, end the edge, and write down what is persistent, for the next start to resume.
+
+    All other sandboxes run on. May be repeated, and cut off at any moment. What is left undone comes back as
+    after a fall of the machine.
+
+    Raises:
+        UnavailableError: not all was written down in ``sandboxes.park_timeout``; the rest runs on.
+    """
+    await stop(home, settings)
+    with home.locked():
+        async with (
+            host(home, settings, Purpose.TAKE_DOWN) as parts,
+            Database(home.database) as database,
+            _control(home, settings, parts, database) as control,
+        ):
+            left = await control.park()
+    if left:
+        raise UnavailableError(
+            f"{len(left)} persistent sandboxes were not written down",
+            details="\n".join(f"{sandbox_id}: {error}" for sandbox_id, error in left.items()),
+            resolution="They run on as long as this machine does. `atoll park` tries again.",
+        )
+
+
+async def take_down(home: Home, settings: Settings, host: HostFactory, *, force: bool = False) -> None:
     """
     Stop the server, kill every sandbox, end the edge, and remove all of this home that is not a file.
 
-    May be repeated, and cut off at any moment; does nothing where nothing is.
+    Persistent sandboxes are written down instead. May be repeated, and cut off at any moment; does nothing
+    where nothing is.
+
+    Args:
+        home: whose.
+        settings: of everything.
+        host: makes the parts that touch the machine.
+        force: whether persistent sandboxes end, too, that cannot be written down.
 
     Raises:
+        FailedPreconditionError: without force: there are such, and no sandbox was ended.
         UnavailableError: something would not go; calling again may help.
     """
     await stop(home, settings)
     with home.locked():
         async with host(home, settings, Purpose.TAKE_DOWN) as parts:
-            await _kill_all(home, settings, parts)
+            await _kill_all(home, settings, parts, force=force)
             await parts.take_down()
         for path in (home.api_socket, home.control_socket, home.edge_socket):
             path.unlink(missing_ok=True)
 
 
-async def _kill_all(home: Home, settings: Settings, parts: HostParts) -> None:
+async def _kill_all(home: Home, settings: Settings, parts: HostParts, *, force: bool) -> None:
     try:
         async with Database(home.database) as database:
-            await _kill_rows(home, settings, parts, database)
+            await _kill_rows(home, settings, parts, database, force=force)
     except (InternalError, ResourceExhaustedError) as error:
         # A database that is damaged, or has no room on a full disk, must not keep sandboxes alive: without
         # rows, all of them are orphans. What is paused is not: the rows may name it.
         log.warning("rows not read or written; removing all sandboxes without them", error=str(error))
         kept = dataclasses.replace(parts, checkpoints=_Kept(parts.checkpoints))
         async with Database(None) as database:
-            await _kill_rows(home, settings, kept, database)
+            await _kill_rows(home, settings, kept, database, force=force)
 
 
 class _Kept(Checkpoints):
@@ -133,9 +169,16 @@ class _Kept(Checkpoints):
         return
 
 
-async def _kill_rows(home: Home, settings: Settings, parts: HostParts, database: Database) -> None:
+async def _kill_rows(
+    home: Home, settings: Settings, parts: HostParts, database: Database, *, force: bool
+) -> None:
+    async with _control(home, settings, parts, database) as control:
+        await control.kill_all("the home was taken down", force=force)
+
+
+def _control(home: Home, settings: Settings, parts: HostParts, database: Database) -> Control:
     telling = make_telling(settings)
-    async with make_control(
+    return make_control(
         home,
         # Nothing new is made to wait.
         replace(settings, pool=PoolLimits(memory_bytes=0)),
@@ -143,5 +186,4 @@ async def _kill_rows(home: Home, settings: Settings, parts: HostParts, database:
         parts,
         store=SqliteSandboxes(database, telling),
         snapshots=SqliteSnapshots(database, telling),
-    ) as control:
-        await control.kill_all("the home was taken down")
+    )

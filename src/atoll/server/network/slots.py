@@ -277,7 +277,7 @@ class SlotPool(Slots):
             "The address range for sandboxes is used up",
             details=f"{self._addresses.v4} has {size} addresses, and {len(self._held)} are held",
             resolution="end sandboxes, or give the home a wider range",
-            reason=Reason.NO_ROOM,
+            reason=Reason.ADDRESSES_USED_UP,
         )
 
     async def _keep_ready(self) -> None:

@@ -50,7 +50,7 @@ class Runtime(Protocol):
 
         Raises:
             NotFoundError: the template is not built here.
-            ResourceExhaustedError: the host has no room (disk, slots, memory).
+            ResourceExhaustedError: the host has no room (disk, memory), or no slot (``ADDRESSES_USED_UP``).
             UnavailableError: it did not come up; details say what the host saw.
             DeadlineExceededError: a step took longer than its limit.
         """

@@ -38,7 +38,7 @@ class Slots(Protocol):
         stands before this returns.
 
         Raises:
-            ResourceExhaustedError: the home's address range is used up.
+            ResourceExhaustedError: the home's address range is used up (``ADDRESSES_USED_UP``).
             UnavailableError: the kernel refused; details say what.
         """
         ...

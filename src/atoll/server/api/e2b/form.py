@@ -14,6 +14,7 @@ _NAMES: Mapping[Reason, tuple[str, int | None]] = {
     Reason.LIMIT_OF_SECRETS: ("secret_limit_reached", None),
     Reason.REQUEST_IN_PROGRESS: ("idempotency_in_progress", None),
     Reason.NO_ROOM: ("sandbox_capacity_unavailable", None),
+    Reason.ADDRESSES_USED_UP: ("sandbox_capacity_unavailable", None),
     Reason.NO_TURN: ("sandbox_placement_timeout", None),
     Reason.CREATE_FAILED: ("sandbox_create_failed", None),
     Reason.GUEST_SILENT: ("sandbox_snapshot_guest_agent_unresponsive", None),

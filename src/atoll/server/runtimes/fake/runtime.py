@@ -21,7 +21,12 @@ from typing_extensions import override
 
 from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
 from atoll.server.domain.egress import EgressPolicy, to_plain
-from atoll.server.domain.errors import AlreadyExistsError, NotFoundError, ResourceExhaustedError
+from atoll.server.domain.errors import (
+    AlreadyExistsError,
+    NotFoundError,
+    Reason,
+    ResourceExhaustedError,
+)
 from atoll.server.domain.ids import SandboxId, TemplateId
 from atoll.server.domain.machine import (
     Machine,
@@ -267,7 +272,7 @@ class FakeRuntime(Runtime):
             address = FIRST_ADDRESS + number
             if str(address) not in taken:
                 return address
-        raise ResourceExhaustedError(f"all {self._most} addresses are taken")
+        raise ResourceExhaustedError(f"all {self._most} addresses are taken", reason=Reason.ADDRESSES_USED_UP)
 
 
 def _runs(directory: Path) -> bool:

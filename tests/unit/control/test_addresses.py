@@ -1,0 +1,169 @@
+"""Where all addresses are taken: the pool gives one up, then who has been paused for long, then nobody."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from fakes.world import ALICE, World, small, wish
+
+from atoll.server.control.pool import PoolLimits
+from atoll.server.control.requests import LimitsOverride
+from atoll.server.control.service import Control
+from atoll.server.domain.checkpoint import CheckpointKind
+from atoll.server.domain.errors import Reason, ResourceExhaustedError
+from atoll.server.domain.sandbox import Sandbox, Status
+from atoll.server.runtimes.fake.faults import Faults
+from atoll.server.runtimes.fake.templates import BASE
+
+POOL = PoolLimits(least=2, most=2, memory_bytes=10**9, least_free_bytes=10**9)
+# Such a sandbox boots: none of the pool's machines is good for it.
+OTHER_DISK = LimitsOverride(disk_bytes=BASE.limits.disk_bytes * 2)
+MEMORY = CheckpointKind.MEMORY
+LONG = timedelta(days=6)
+HOUR = timedelta(hours=1)
+
+
+def few(directory: Path, addresses: int, pool: PoolLimits | None = None) -> World:
+    world = World(directory, small(max_timeout=timedelta(days=30)), pool)
+    world.addresses = addresses
+    world.renew(Faults())
+    return world
+
+
+async def created(control: Control) -> Sandbox:
+    return await control.create(ALICE, wish(limits=OTHER_DISK, timeout=timedelta(days=29)))
+
+
+async def filled(control: Control, number: int) -> None:
+    async with asyncio.timeout(5):
+        while len(control.pool.ids) != number:
+            await asyncio.sleep(0)
+    await control.settled()
+
+
+async def test_machines_that_wait_give_their_addresses_up_before_a_create_fails(tmp_path: Path) -> None:
+    world = few(tmp_path, 4, POOL)
+    async with world.server() as control:
+        await filled(control, 2)
+
+        sandboxes = [await created(control) for _ in range(4)]
+
+        assert len({one.address for one in sandboxes}) == 4
+        assert control.pool.ids == frozenset()
+        with pytest.raises(ResourceExhaustedError) as refused:
+            await created(control)
+        assert refused.value.reason is Reason.ADDRESSES_USED_UP
+        await control.settled()
+        assert world.runtime.running() == {one.id for one in sandboxes}
+
+
+async def test_the_pool_leaves_addresses_alone_for_a_while_and_then_is_filled(tmp_path: Path) -> None:
+    world = few(tmp_path, 4, POOL)
+    async with world.server() as control:
+        await filled(control, 2)
+        first, *_ = [await created(control) for _ in range(4)]
+        await control.kill(ALICE, first.id)
+        await control.settled()
+        assert control.pool.ids == frozenset()
+
+        now = world.clock.now()
+        world.clock.advance(POOL.again)
+        await world.clock.slept_until(now + POOL.again + POOL.look_every)
+
+        await filled(control, 1)
+
+
+async def test_a_resume_without_an_address_takes_one_of_the_pool(tmp_path: Path) -> None:
+    world = few(tmp_path, 3, POOL)
+    async with world.server() as control:
+        await filled(control, 2)
+        paused = await created(control)
+        await control.pausing.pause(ALICE, paused.id, MEMORY)
+        # As after `atoll down`.
+        await world.runtime.destroy(paused.id)
+        other = await created(control)
+
+        back, _ = await control.pausing.connect(ALICE, paused.id, HOUR)
+
+        assert back.status is Status.RUNNING
+        assert world.runtime.running() == {paused.id, other.id} | control.pool.ids
+        assert len(control.pool.ids) == 1
+
+
+async def test_who_was_paused_for_longest_gives_its_address_up_and_gets_another(tmp_path: Path) -> None:
+    world = few(tmp_path, 3)
+    async with world.server() as control:
+        first, second, third = [await created(control) for _ in range(3)]
+        for one in (first, second, third):
+            world.runtime.remember(one.id, one.id)
+            await control.pausing.pause(ALICE, one.id, MEMORY)
+            world.clock.advance(HOUR)
+        world.clock.advance(LONG)
+
+        new = await created(control)
+
+        assert new.address == first.address
+        await control.kill(ALICE, new.id)
+        await control.kill(ALICE, second.id)
+        # The free ones go to others first, so that this one cannot come back to what it had.
+        other = await created(control)
+        assert other.address == first.address
+        back, _ = await control.pausing.connect(ALICE, first.id, HOUR)
+        assert back.address == second.address
+        assert world.runtime.recall(first.id) == (first.id, first.id)
+        assert (await control.pausing.connect(ALICE, third.id, HOUR))[0].address == third.address
+        await control.settled()
+        await world.assert_agreement()
+
+
+async def test_who_was_paused_lately_keeps_its_address_and_the_create_fails(tmp_path: Path) -> None:
+    world = few(tmp_path, 1)
+    async with world.server() as control:
+        paused = await created(control)
+        await control.pausing.pause(ALICE, paused.id, MEMORY)
+        world.clock.advance(HOUR)
+
+        with pytest.raises(ResourceExhaustedError) as refused:
+            await created(control)
+
+        assert refused.value.reason is Reason.ADDRESSES_USED_UP
+        await control.settled()
+        assert (await control.pausing.connect(ALICE, paused.id, HOUR))[0].address == paused.address
+        await control.settled()
+        await world.assert_agreement()
+
+
+async def test_many_creates_at_once_each_find_an_address(tmp_path: Path) -> None:
+    world = few(tmp_path, 5)
+    async with world.server() as control:
+        for one in [await created(control) for _ in range(5)]:
+            await control.pausing.pause(ALICE, one.id, MEMORY)
+        world.clock.advance(LONG)
+
+        made = await asyncio.gather(*(created(control) for _ in range(5)))
+
+        assert len({one.address for one in made}) == 5
+        await control.settled()
+        assert {one.id for one in made} == world.runtime.running()
+
+
+async def test_who_is_resumed_while_it_is_asked_for_its_address_keeps_it(tmp_path: Path) -> None:
+    world = few(tmp_path, 2)
+    async with world.server() as control:
+        first, second = [await created(control) for _ in range(2)]
+        for one in (first, second):
+            await control.pausing.pause(ALICE, one.id, MEMORY)
+            world.clock.advance(HOUR)
+        world.clock.advance(LONG)
+        world.faults.hang("restore:2")
+        resume = asyncio.ensure_future(control.pausing.connect(ALICE, first.id, HOUR))
+        await world.faults.reached("restore:2")
+
+        new = await created(control)
+
+        assert new.address == second.address
+        resume.cancel()
+        control.pausing.stop(first.id)
+        await control.settled()
+        assert (await control.pausing.connect(ALICE, first.id, HOUR))[0].address == first.address

@@ -1,0 +1,153 @@
+"""What is persistent is written down before its machine goes: by ``atoll park``, and by ``atoll down``."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.events import sandboxes_in
+from fakes.world import ALICE, World, small, wish
+
+from atoll.server.control.service import Control
+from atoll.server.domain.checkpoint import CheckpointKind
+from atoll.server.domain.errors import (
+    DeadlineExceededError,
+    FailedPreconditionError,
+    ResourceExhaustedError,
+)
+from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
+from atoll.server.domain.upkeep import Restart, Upkeep
+from atoll.server.runtimes.fake.faults import Faults
+
+PERSISTENT = Upkeep(persistent=True, restart=Restart.FROM_SNAPSHOT)
+FULL = ResourceExhaustedError("The disk is full")
+
+
+async def started(world: World, control: Control, upkeep: Upkeep = PERSISTENT, **changes: Any) -> Sandbox:
+    sandbox = await control.create(ALICE, wish(upkeep=upkeep, **changes))
+    world.runtime.remember(sandbox.id, "now")
+    return sandbox
+
+
+async def came_back(world: World, control: Control, sandbox_id: SandboxId) -> tuple[str, str]:
+    """Wait until it runs again; return what it holds."""
+    beside = sandboxes_in(world.database)
+    await control.settled()
+    row = await beside.get_sandbox(sandbox_id)
+    assert (row.status, row.generation) == (Status.RUNNING, 2)
+    return world.runtime.recall(sandbox_id)
+
+
+async def test_parked_is_what_is_persistent_and_the_rest_runs_on(world: World) -> None:
+    async with world.server() as control:
+        kept = await started(world, control)
+        other = await started(world, control, Upkeep())
+        asleep = await started(world, control)
+        await control.pausing.pause(ALICE, asleep.id, CheckpointKind.MEMORY)
+
+        assert await control.park() == {}
+
+        rows = await world.rows()
+        assert (rows[kept.id].status, rows[kept.id].target) == (Status.PAUSED, Target.RUNNING)
+        assert (rows[asleep.id].status, rows[asleep.id].target) == (Status.PAUSED, Target.PAUSED)
+        assert world.runtime.running() == {other.id}
+    world.renew(Faults())
+
+    async with world.server() as control:
+        assert await came_back(world, control, kept.id) == ("now", "now")
+        rows = await world.rows()
+        assert rows[other.id].status is Status.RUNNING
+        assert rows[asleep.id].status is Status.PAUSED
+        await world.assert_agreement()
+
+
+async def test_where_the_memory_cannot_be_written_down_the_files_are(world: World) -> None:
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        world.faults.fail("checkpoint:1", FULL)
+
+        assert await control.park() == {}
+    world.renew(Faults())
+
+    async with world.server() as control:
+        assert await came_back(world, control, sandbox.id) == ("", "now")
+        await world.assert_agreement()
+
+
+async def test_what_hangs_costs_half_of_the_time_and_then_has_its_files(tmp_path: Path) -> None:
+    world = World(tmp_path, small(park_timeout=timedelta(seconds=0.2)))
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        world.faults.hang("checkpoint:1")
+
+        assert await control.park() == {}
+    world.renew(Faults())
+
+    async with world.server() as control:
+        assert await came_back(world, control, sandbox.id) == ("", "now")
+
+
+async def test_what_is_not_written_down_in_time_is_named_and_runs_on(tmp_path: Path) -> None:
+    world = World(tmp_path, small(park_timeout=timedelta(seconds=0.2)))
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        world.faults.hang("checkpoint:1", times=2)
+
+        left = await control.park()
+
+        assert set(left) == {sandbox.id}
+        assert isinstance(left[sandbox.id], DeadlineExceededError)
+        assert (await world.store.get_sandbox(sandbox.id)).status is Status.RUNNING
+        assert world.runtime.running() == {sandbox.id}
+        await world.assert_agreement()
+
+
+async def test_what_cannot_be_written_down_keeps_the_home_up(world: World) -> None:
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        other = await started(world, control, Upkeep())
+        world.faults.fail("checkpoint:1", FULL, times=2)
+
+        with pytest.raises(FailedPreconditionError) as refused:
+            await control.kill_all("taken down")
+
+        assert sandbox.id in str(refused.value.details)
+        assert "The disk is full" in str(refused.value.details)
+        assert "--force" in str(refused.value.resolution)
+        assert world.runtime.running() == {sandbox.id, other.id}
+    world.renew(Faults())
+
+    async with world.server() as control:
+        assert world.runtime.recall(sandbox.id) == ("now", "now")
+        assert (await control.get(ALICE, sandbox.id)).generation == 1
+        await world.assert_agreement()
+
+
+@pytest.mark.parametrize(("snapshot", "had"), [(True, ("snapshot", "snapshot")), (False, ("", ""))])
+async def test_by_force_it_ends_and_comes_back_from_its_snapshot_or_anew(
+    world: World, snapshot: bool, had: tuple[str, str]
+) -> None:
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        if snapshot:
+            world.runtime.remember(sandbox.id, "snapshot")
+            await control.snapshots.take(ALICE, sandbox.id, None, CheckpointKind.MEMORY)
+            world.runtime.remember(sandbox.id, "now")
+        world.faults.fail("checkpoint:1", FULL, times=2)
+        await control.kill_all("taken down", force=True)
+        assert world.runtime.running() == set()
+    world.renew(Faults())
+
+    async with world.server() as control:
+        assert await came_back(world, control, sandbox.id) == had
+
+
+async def test_one_that_ends_while_it_is_written_down_is_no_obstacle(world: World) -> None:
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        world.runtime.end(sandbox.id, EndReason.RUNTIME_ENDED)
+
+        assert await control.park() == {}
+        await control.settled()
+        assert (await world.store.get_sandbox(sandbox.id)).status is Status.PAUSED
