@@ -236,7 +236,10 @@ def working(clients: list[Client]) -> Iterator[None]:
     assert not any(client.is_alive() for client in clients)
 
 
-@pytest.mark.parametrize("kills", [FEW, pytest.param(MANY, marks=pytest.mark.heavy)])
+# Many take five seconds each, and ten on a busy host.
+@pytest.mark.parametrize(
+    "kills", [FEW, pytest.param(MANY, marks=[pytest.mark.heavy, pytest.mark.timeout(15 * MANY)])]
+)
 def test_any_part_may_die_at_any_moment(record_property: Callable[[str, object], None], kills: int) -> None:
     seed = int(os.environ.get("ATOLL_CHAOS_SEED") or random.randrange(1 << 32))
     record_property("seed", seed)

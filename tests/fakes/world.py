@@ -93,6 +93,7 @@ class World:
     ) -> None:
         self.directory = directory
         if not (file := directory / "atoll.db").exists():
+            directory.mkdir(parents=True, exist_ok=True)
             file.write_bytes(_with_tables())
             file.chmod(0o600)
         self.limits = limits

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.ports import free_port
 
 from atoll.server.domain.errors import InvalidArgumentError, UnavailableError
 from atoll.server.domain.ids import new_sandbox_id
@@ -25,12 +26,6 @@ from atoll.server.host.pidfd import Pidfd
 PROGRAM = Path(sys.executable).parent / "atoll-edge"
 # An edge that is stopped by SIGSTOP answers never; the tests wait this long to be sure.
 IMPATIENT = EdgeLimits(answer_s=0.5, stop_s=5, restart_pause_s=0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from e2b import CommandExitException, Sandbox, SandboxException, SandboxState
 from e2b.sandbox.sandbox_api import SandboxQuery
 
 from atoll import Pool
+from support.ports import free_port
 
 ATOLL = Path(sys.executable).parent / "atoll"
 CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
@@ -29,9 +29,7 @@ UP_TIMEOUT_S = 1500
 
 def free_address() -> str:
     """Find a loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from atoll.server.network import home_network
 from atoll.server.network.names import AddressRange, Names
 from atoll.server.network.slots import SlotPool
 from atoll.server.ports.slots import Slot
+from support.ports import free_port
 
 # Public addresses of AS112, which answers what nobody should ask (RFC 7534, 7535): no machine needs them.
 # The documentation ranges are really used by some networks, for their package mirror, say.
@@ -220,11 +221,8 @@ class TestHome:
 async def network_home(path: Path) -> AsyncIterator[TestHome]:
     """Prepare a home's network, and take it down."""
     home_id = secrets.token_hex(3)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     prepared = await asyncio.to_thread(home_network.prepare, home_id)
-    home = TestHome(id=home_id, path=path, addresses=prepared.addresses, dns_port=port)
+    home = TestHome(id=home_id, path=path, addresses=prepared.addresses, dns_port=free_port())
     try:
         yield home
     finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from atoll.server.host.blobs import S3Bucket
 from support.gvisor import CACHE
+from support.ports import free_port
 
 # Versity's own, Apache-2.0, released monthly: S3 over files, so that tests can damage what it keeps. No tool
 # of dataplane/go.mod, since it would bring the clients of three clouds along.
@@ -90,10 +91,7 @@ class S3Server:
 def s3_server(directory: Path) -> Iterator[S3Server]:
     """Run one over a directory."""
     (directory / BUCKET).mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = S3Server(directory, port)
+    server = S3Server(directory, free_port())
     server.start()
     try:
         yield server

@@ -116,7 +116,6 @@ async def test_a_server_that_dies_anywhere_loses_nothing(world: World, point: in
 async def test_a_server_that_dies_while_it_puts_things_right_is_no_worse(tmp_path: Path, first: str) -> None:
     for point in range(1, 25):
         world = World(tmp_path / str(point))
-        world.directory.mkdir()
         told = Told()
         dying = Points()
         dying.fail(first, Crash())

@@ -43,11 +43,13 @@ async def test_one_that_stands_still_to_be_written_down_is_not_asked(world: Worl
     world.faults.hang("checkpoint:1")
     pausing = asyncio.create_task(control.pausing.pause(ALICE, sandbox.id, CheckpointKind.MEMORY))
     await world.faults.reached("checkpoint:1")
+    # By the pause itself, before its machine stood still.
+    asked = world.faults.passed["probe"]
 
     control.silent(sandbox.id)
     for _ in range(20):
         await asyncio.sleep(0)
-    assert world.faults.passed["probe"] == 0
+    assert world.faults.passed["probe"] == asked
 
     control.pausing.stop(sandbox.id)
     await asyncio.wait([pausing])
