@@ -101,6 +101,8 @@ async def script(world: StoringWorld, control: Control, told: Told) -> None:
     told.paused.discard(one.id)
     await control.pausing.connect(ALICE, one.id, HOUR)
     assert world.memory(one.id).read_bytes() == CONTENT
+    # Its old checkpoint goes behind the answer, and only what went makes something to sweep.
+    await control.settled()
     await storing.work()
     told.snapshots.discard(snapshot.id)
     await control.snapshots.delete(ALICE, snapshot.id)
