@@ -41,7 +41,6 @@ if TYPE_CHECKING:
         AbortedError,
         AlreadyExistsError,
         AtollError,
-        CommandFailedError,
         ConnectionLostError,
         DeadlineExceededError,
         FailedPreconditionError,
@@ -56,7 +55,6 @@ if TYPE_CHECKING:
     )
     from atoll.sdk.models import (
         Collection,
-        CommandResult,
         Fall,
         FileChange,
         FileEvent,
@@ -83,6 +81,7 @@ if TYPE_CHECKING:
         VolumeMount,
     )
     from atoll.sdk.network import Network, Proxy, ProxyTLS
+    from atoll.sdk.results import CommandFailedError, CommandResult
 
 __all__ = [
     "AbortedError",
@@ -199,7 +198,6 @@ _MODULES = {
         "AbortedError",
         "AlreadyExistsError",
         "AtollError",
-        "CommandFailedError",
         "ConnectionLostError",
         "DeadlineExceededError",
         "FailedPreconditionError",
@@ -214,7 +212,6 @@ _MODULES = {
     ),
     "atoll.sdk.models": (
         "Collection",
-        "CommandResult",
         "Fall",
         "FileChange",
         "FileEvent",
@@ -242,6 +239,7 @@ _MODULES = {
         "VolumeMount",
     ),
     "atoll.sdk.network": ("Incoming", "Network", "Proxy", "ProxyTLS"),
+    "atoll.sdk.results": ("CommandFailedError", "CommandResult"),
 }
 
 

@@ -15,17 +15,12 @@ The SDK's one tree of errors.
     ├── DeadlineExceededError           it took longer than its limit
     ├── UnimplementedError
     ├── InternalError                   the server's fault
-    └── CommandFailedError              a command ended with another code than 0, and ``check`` was asked for
+    └── CommandFailedError              a command ended with another code than 0 (``results.py``)
 
 The codes are Connect's. Nothing of an HTTP library gets out of the SDK: see ``transport.py``.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from atoll.sdk.models import CommandResult
+from typing import ClassVar
 
 
 class AtollError(Exception):
@@ -128,25 +123,6 @@ class InternalError(AtollError):
     """The server's fault; its log says more under the request's id."""
 
     code = "internal"
-
-
-class CommandFailedError(AtollError):
-    """
-    A command ended with another code than 0.
-
-    Attributes:
-        result: its output and code.
-    """
-
-    code = "failed_precondition"
-
-    def __init__(self, result: CommandResult) -> None:
-        last = result.stderr.strip().splitlines()[-1:] or result.stdout.strip().splitlines()[-1:]
-        super().__init__(
-            f"the command ended with exit code {result.exit_code}",
-            details=f"its last line: {last[0][:500]}" if last else None,
-        )
-        self.result = result
 
 
 BY_CODE: dict[str, type[AtollError]] = {

@@ -2,7 +2,8 @@
 
 import codecs
 
-from atoll.sdk.models import CommandResult, Output, Stream
+from atoll.sdk.models import Output, Stream
+from atoll.sdk.results import CommandResult
 
 # Bytes of each of a command's two outputs that its result keeps. More than a person reads or a model takes;
 # a command that prints a gigabyte must not fill its caller's memory. Callbacks and iteration get all of it.

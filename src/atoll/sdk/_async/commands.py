@@ -16,7 +16,8 @@ from atoll.sdk.errors import (
     NotFoundError,
 )
 from atoll.sdk.messages import Command, input_piece, input_pieces, input_start, process_config, selector
-from atoll.sdk.models import CommandResult, ProcessInfo
+from atoll.sdk.models import ProcessInfo
+from atoll.sdk.results import CommandResult
 
 # Seconds that a command may take when nothing else is said.
 TIMEOUT = 60.0

@@ -22,8 +22,9 @@ from atoll.sdk._synchronization import (
 )
 from atoll.sdk.errors import ConnectionLostError, InternalError, NotFoundError
 from atoll.sdk.messages import input_pieces, process_input, selector
-from atoll.sdk.models import CommandResult, Output, Stream
+from atoll.sdk.models import Output, Stream
 from atoll.sdk.output import Collector
+from atoll.sdk.results import CommandResult
 
 
 class AsyncCommandHandle:
