@@ -2,13 +2,14 @@
 
 import asyncio
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[3] / "templates/code-interpreter-v1/files/opt/interpreter"
+from support.ports import free_port
+
+SOURCE = Path(__file__).parents[2] / "templates/code-interpreter-v1/files/opt/interpreter"
 
 _PROGRAM = """
 import asyncio, runpy, sys, types
@@ -49,13 +50,6 @@ async def told(self, sockets=None):
 uvicorn.Server.startup = told
 runpy.run_module("interpreter", run_name="__main__")
 """
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 @asynccontextmanager
