@@ -21,7 +21,13 @@ class Kernel:
     def __init__(self, language, cwd):
         self.language, self.ended, self.how = language, asyncio.Event(), ""
     async def start(self):
-        pass
+        print("starts", flush=True)
+        try:
+            while "slowly" in sys.argv:
+                await asyncio.sleep(3600)
+        except BaseException:
+            await self.kill()
+            raise
     def execute(self, code, put, silent=False):
         put({"type": "stdout", "text": "begins"})
         request = types.SimpleNamespace(flooded=asyncio.Event(), abandoned=False)
@@ -53,20 +59,30 @@ runpy.run_module("interpreter", run_name="__main__")
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+async def starting(*how: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """Start the server, and wait until its first kernel starts."""
     port = free_port()
     server = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _PROGRAM, str(SOURCE), str(port), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", _PROGRAM, str(SOURCE), str(port), *how, stdout=asyncio.subprocess.PIPE
     )
     assert server.stdout is not None
     try:
         async with asyncio.timeout(30):
-            assert await server.stdout.readline() == b"ready\n"
+            assert await server.stdout.readline() == b"starts\n"
         yield server, port
     finally:
         if server.returncode is None:
             server.kill()
         await server.wait()
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    async with starting() as (server, port):
+        assert server.stdout is not None
+        async with asyncio.timeout(30):
+            assert await server.stdout.readline() == b"ready\n"
+        yield server, port
 
 
 async def health(port: int) -> str:
@@ -89,6 +105,16 @@ async def test_it_ends_at_once_where_nothing_goes_on() -> None:
     async with serving() as (server, port):
         assert await health(port) == "OK"
         await until_it_sleeps(server.pid)
+        server.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(15):
+            said, _ = await server.communicate()
+
+    assert server.returncode == 0
+    assert said == b"killed python\n"
+
+
+async def test_it_ends_while_its_first_kernel_starts() -> None:
+    async with starting("slowly") as (server, _):
         server.send_signal(signal.SIGTERM)
         async with asyncio.timeout(15):
             said, _ = await server.communicate()

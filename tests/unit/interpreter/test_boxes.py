@@ -31,6 +31,8 @@ class Axes:
     def __init__(self, labels: Sequence[str] = (), lying: bool = False) -> None:
         self.patches: list[Any] = []
         self._lines: list[Any] = []
+        # How often data were read off a line.
+        self.reads = 0
         self._lying = lying
         named, plain = self._axis(labels), self._axis(())
         self.xaxis, self.yaxis = (plain, named) if lying else (named, plain)
@@ -66,7 +68,12 @@ class Axes:
 
     def _line(self, across: Numbers, along: Numbers, style: str) -> None:
         x, y = (along, across) if self._lying else (across, along)
-        line = types.SimpleNamespace(get_xdata=lambda: x, get_ydata=lambda: y, get_linestyle=lambda: style)
+
+        def get_xdata() -> Numbers:
+            self.reads += 1
+            return x
+
+        line = types.SimpleNamespace(get_xdata=get_xdata, get_ydata=lambda: y, get_linestyle=lambda: style)
         self._lines.append(line)
 
     def _axis(self, labels: Sequence[str]) -> Any:
@@ -114,6 +121,16 @@ def test_boxes_beside_each_other_share_the_label_that_is_nearest(boxes: Any) -> 
         axes.draw(place, (1, 2, 3, 4, 5))
 
     assert [one["label"] for one in boxes.boxes(axes)[0]] == ["a", "a", "b", "b"]
+
+
+def test_the_lines_of_many_boxes_are_not_read_for_each_of_them(boxes: Any) -> None:
+    axes = Axes()
+    for place in range(20):
+        axes.draw(place, (1, 2, 3, 4, 5))
+
+    boxes.boxes(axes)
+
+    assert axes.reads == len(axes.get_lines())
 
 
 def test_what_is_no_box_plot_is_refused(boxes: Any) -> None:

@@ -32,6 +32,8 @@ class FakeKernel:
     """Says what it was asked to run."""
 
     started: list[str]
+    # What it was asked to run.
+    ran: list[str]
     broken: set[str]
     # What it does not come to an end with: a piece of code that is run silently.
     hangs_with: str
@@ -50,6 +52,7 @@ class FakeKernel:
         self.started.append(self._language.name)
 
     def execute(self, code: str, put: Any, *, silent: bool = False) -> Asked:
+        self.ran.append(code)
         put({"type": "stdout", "text": code})
         hangs_with = type(self).hangs_with
         self._asked = Asked(hangs=silent and bool(hangs_with) and hangs_with in code)
@@ -81,7 +84,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeKernel]]:
     module.Kernel, module.KernelEndedError, module.Request = FakeKernel, KernelEndedError, Asked
     monkeypatch.syspath_prepend(str(SOURCE))
     sys.modules["interpreter.kernel"] = module
-    FakeKernel.started, FakeKernel.broken = [], set()
+    FakeKernel.started, FakeKernel.ran, FakeKernel.broken = [], [], set()
     FakeKernel.hangs_with, FakeKernel.heeds_interrupts = "", True
     yield FakeKernel
     for name in [name for name in sys.modules if name.split(".")[0] == "interpreter"]:
@@ -206,3 +209,27 @@ async def test_variables_that_are_not_set_or_unset_are_told(
     kernels.hangs_with = hangs_with.replace("'", '"')
 
     assert await told(restored, "1", {"A_VARIABLE": "1"}) == outcome
+
+
+@pytest.mark.parametrize("heeds_interrupts", [True, False])
+async def test_of_variables_that_were_not_all_set_none_is_left_to_other_cells(
+    kernels: type[FakeKernel], restored: Any, heeds_interrupts: bool
+) -> None:
+    kernels.hangs_with, kernels.heeds_interrupts = '"SECOND"] = ', heeds_interrupts
+    names = ["FIRST", "SECOND"]
+
+    await told(restored, "1", dict.fromkeys(names, "x"))
+
+    unset = "\n".join(f"__import__('os').environ.pop(\"{name}\", None)" for name in names)
+    assert kernels.ran[-1] == unset if heeds_interrupts else kernels.started == ["python", "python"]
+
+
+async def test_variables_that_are_neither_set_nor_unset_are_told_as_both(
+    kernels: type[FakeKernel], restored: Any
+) -> None:
+    kernels.hangs_with = "A_VARIABLE"
+
+    (error, _), *_ = [items async for items in restored.run("1", {"A_VARIABLE": "1"})]
+
+    assert "did not set the variables, so the code was not run" in error["value"]
+    assert "did not unset the variables of this execution" in error["value"]

@@ -99,14 +99,10 @@ class Context:
         try:
             await self._reseed(kernel)
             if env:
-                setting = self.language.environment(env)
-                await self._silently(kernel, setting, "set the variables, so the code was not run")
+                await self._set(kernel, env)
             await self._forward(kernel, run, code)
             if env:
-                before = {key: os.environ.get(key) for key in env}
-                await self._silently(
-                    kernel, self.language.environment(before), "unset the variables of this execution"
-                )
+                await self._unset(kernel, env)
         except KernelEndedError:
             text = f"The kernel ended ({kernel.how}) and was restarted: what it had in memory is gone."
             if run.given_up.is_set():
@@ -137,6 +133,24 @@ class Context:
                 kernel, self.language.reseed, "draw new random numbers, so the code was not run"
             )
         self._generation = now
+
+    async def _set(self, kernel: Kernel, env: Mapping[str, str]) -> None:
+        setting = self.language.environment(env)
+        try:
+            await self._silently(kernel, setting, "set the variables, so the code was not run")
+        except KernelStuckError as problem:
+            # It has set those before the one that it was stuck with: the next cells are not to see them.
+            try:
+                await self._unset(kernel, env)
+            except KernelStuckError as another:
+                raise KernelStuckError(f"{problem} {another}") from None
+            raise
+
+    async def _unset(self, kernel: Kernel, env: Mapping[str, str]) -> None:
+        before = {key: os.environ.get(key) for key in env}
+        await self._silently(
+            kernel, self.language.environment(before), "unset the variables of this execution"
+        )
 
     async def _silently(self, kernel: Kernel, code: str, what: str) -> None:
         """Run code of ours; *what* it does is told where it is interrupted, or the kernel ended for it."""

@@ -12,18 +12,13 @@ TOLERANCE = 1e-6
 class Box:
     """A box, and what is drawn around it; *along* is the direction of the values, *across* the other one."""
 
-    def __init__(self, patch, axes, across):
-        self._across = across
+    def __init__(self, patch, lines, across):
         corners = [tuple(map(float, point)) for point in patch.get_path().vertices]
         self._low, self._high = _ends(point[1 - across] for point in corners)
         self._left, self._right = _ends(point[across] for point in corners)
         self.centre = (self._left + self._right) / 2
         self._near = TOLERANCE * (self._right - self._left)
-        self._lines = [self._line(line) for line in axes.get_lines()]
-
-    def _line(self, line):
-        data = (list(map(float, line.get_xdata())), list(map(float, line.get_ydata())))
-        return str(line.get_linestyle()).lower(), data[self._across], data[1 - self._across]
+        self._lines = lines
 
     def _at_centre(self, places):
         return bool(places) and all(abs(place - self.centre) <= self._near for place in places)
@@ -81,8 +76,11 @@ def boxes(axes):
     Raises:
         ValueError: they lie neither way.
     """
+    # Once for all boxes: each of them has some six.
+    lines = [_line(line) for line in axes.get_lines()]
     for across, axis in ((0, axes.xaxis), (1, axes.yaxis)):
-        found = [Box(patch, axes, across) for patch in axes.patches]
+        turned = [(style, places[across], places[1 - across]) for style, places in lines]
+        found = [Box(patch, turned, across) for patch in axes.patches]
         if all(box.whiskers() for box in found):
             return [box.read(_label(axis, box.centre)) for box in found], across == 1
     raise ValueError("no box plot")
@@ -99,6 +97,12 @@ def teach(box_chart, data):
         chart.elements = [data(**one) for one in found]
 
     box_chart._extract_info = extract  # noqa: SLF001 - what a chart fills itself with
+
+
+def _line(line):
+    """Return a line's style, and its places along x and y."""
+    places = (list(map(float, line.get_xdata())), list(map(float, line.get_ydata())))
+    return str(line.get_linestyle()).lower(), places
 
 
 def _ends(values):
