@@ -76,6 +76,13 @@ def test_a_pool_that_others_ask_for_too_goes_later_than_ones_own() -> None:
     assert gone(team="a", both=stock(ago=9, teams="ab"), other=stock(ago=5, teams="b")) == "both"
 
 
+def test_a_pool_of_all_does_not_go_for_the_second_of_one_of_them() -> None:
+    theirs = {one: stock(ago=ago, teams=one) for ago, one in enumerate("tuvwxyz", start=1)}
+
+    assert gone(team="c", base=stock(ago=99, teams="ctuvwxyz"), **theirs) == "z"
+    assert gone(team="c", base=stock(ago=99, teams="cdtuvwxyz"), **theirs) == "z"
+
+
 def test_what_is_kept_goes_last_and_what_nobody_asked_for_first() -> None:
     own = stock(ago=1, teams="a")
     assert gone(team="a", kept="k", k=stock(), own=own) == "own"
@@ -126,9 +133,20 @@ def test_the_budget_and_the_most_are_never_exceeded(
 def test_demand_is_the_largest_burst_of_the_last_time() -> None:
     demand = Demand(window=timedelta(seconds=5), memory=timedelta(minutes=10))
     for second in (0, 1, 2, 20, 21):
-        demand.asked(NOW + timedelta(seconds=second))
+        demand.asked(NOW + timedelta(seconds=second), TeamId("a"))
 
     assert demand.burst(NOW + timedelta(seconds=30)) == 3
     assert demand.burst(NOW + timedelta(minutes=10, seconds=10)) == 2
     assert demand.burst(NOW + timedelta(minutes=11)) == 0
     assert demand.last_asked == NOW + timedelta(seconds=21)
+
+
+def test_a_team_that_asks_no_more_is_forgotten_as_its_bursts_are() -> None:
+    demand = Demand(window=timedelta(seconds=5), memory=timedelta(minutes=10))
+    demand.asked(NOW, TeamId("a"))
+    demand.asked(NOW, TeamId("b"))
+    demand.asked(NOW + timedelta(minutes=6), TeamId("b"))
+
+    assert demand.teams(NOW + timedelta(minutes=10)) == {"a", "b"}
+    assert demand.teams(NOW + timedelta(minutes=11)) == {"b"}
+    assert demand.teams(NOW + timedelta(minutes=17)) == frozenset()

@@ -59,10 +59,10 @@ class PoolLimits:
         least: machines that wait of each of those, and of each that was asked for lately.
         most: machines that wait of one kind; beyond a burst of so many, creates restore by themselves.
         window: creates that come within this count as one burst; the pool wants to hold the largest.
-        remember: how long a burst is remembered. Then the pool shrinks, and a template that nobody asked
-            for since has no pool any more.
+        remember: how long a burst is remembered, and whose it was. Then the pool shrinks, and a template that
+            nobody asked for since has no pool any more.
         kinds: pairs of template and size that can have a pool; beyond it goes one of the team that asked for
-            most of them, that which was not asked for longest.
+            most of them, that which fewest others lose, and was not asked for longest.
         assumed_bytes: what a machine takes before the first of its kind was looked at.
         refills_at_once: machines that are made at once when nothing else goes on.
         calm: how long nothing else goes on before one is made: the create that took a machine is still being
@@ -122,7 +122,6 @@ class _Shelf:
     template: Template
     key: PoolKey
     demand: Demand
-    teams: set[TeamId] = field(default_factory=set)
     waiting: deque[Waiting] = field(default_factory=deque)
     making: int = 0
     hits: int = 0
@@ -205,8 +204,7 @@ class Pool:
         if not self.enabled or limits.disk_bytes != template.limits.disk_bytes:
             return None
         shelf = self._shelf(template, limits, team_id)
-        shelf.teams.add(team_id)
-        shelf.demand.asked(self._clock.now())
+        shelf.demand.asked(self._clock.now(), team_id)
         self._changed.set()
         if not shelf.waiting:
             shelf.misses += 1
@@ -297,7 +295,7 @@ class Pool:
                 burst=shelf.demand.burst(now),
                 last_asked=shelf.demand.last_asked,
                 machine_bytes=shelf.machine_bytes,
-                teams=frozenset(shelf.teams),
+                teams=shelf.demand.teams(now),
             )
             for key, shelf in self._shelves.items()
         }

@@ -85,17 +85,19 @@ class Demand:
 
     Attributes:
         window: creates that come within this count as one burst.
-        memory: how long a burst is remembered.
+        memory: how long a burst is remembered, and who asked.
     """
 
     window: timedelta
     memory: timedelta
     last_asked: datetime | None = None
     _windows: deque[tuple[datetime, int]] = field(default_factory=deque)
+    # When each asked last.
+    _teams: dict[TeamId, datetime] = field(default_factory=dict)
 
-    def asked(self, now: datetime) -> None:
+    def asked(self, now: datetime, team_id: TeamId) -> None:
         """Count one create."""
-        self.last_asked = now
+        self.last_asked = self._teams[team_id] = now
         if self._windows and now - self._windows[-1][0] < self.window:
             began, number = self._windows[-1]
             self._windows[-1] = (began, number + 1)
@@ -107,6 +109,11 @@ class Demand:
         while self._windows and now - self._windows[0][0] > self.memory:
             self._windows.popleft()
         return max((number for _, number in self._windows), default=0)
+
+    def teams(self, now: datetime) -> frozenset[TeamId]:
+        """Return those whose creates are remembered."""
+        self._teams = {team: asked for team, asked in self._teams.items() if now - asked <= self.memory}
+        return frozenset(self._teams)
 
 
 def sizes(stocks: Mapping[PoolKey, Stock], *, least: int, most: int, budget_bytes: int) -> dict[PoolKey, int]:
@@ -154,8 +161,9 @@ def first_to_go(
     """
     Choose the pool that makes room for another one.
 
-    It is one of the team that has most with the new one, and not asked for longest; rather one that nobody
-    else asked for. What is kept before anybody asks goes last, what nobody asked for otherwise at once.
+    It is one of the team that has most, the new one with them; a pool of several teams counts as one of that
+    which has fewest. Of those it is what fewest others lose, rather one of who asks, and not asked for
+    longest. What is kept before anybody asks goes last, what nobody asked for otherwise at once.
 
     Args:
         stocks: what is known of each; at least one.
@@ -166,11 +174,11 @@ def first_to_go(
     if nobodys := [key for key in free if not stocks[key].teams]:
         return nobodys[0]
     has = Counter(one for key in free for one in stocks[key].teams)
-    own = team is not None and team in has
     if team is not None:
         has[team] += 1
-    greediest = {one for one, number in has.items() if number == max(has.values())}
-    if own and team in greediest:
-        greediest = {team}
-    theirs = [key for key in free if stocks[key].teams & greediest]
-    return min(theirs, key=lambda key: (not stocks[key].teams <= greediest, stocks[key].asked))
+
+    def turn(key: PoolKey) -> tuple[int, int, bool, float]:
+        teams = stocks[key].teams
+        return -min(has[one] for one in teams), len(teams - {team}), team not in teams, stocks[key].asked
+
+    return min(free, key=turn)
