@@ -83,7 +83,7 @@ def test_a_teams_metrics_tell_how_many_ran_and_how_fast_they_started(
     assert fastest["value"] == pytest.approx(2 / 5)
     last = {"start": int((now - 30 * timedelta(minutes=1)).timestamp()), "end": int(now.timestamp())}
     assert levels(mine.get(METRICS, params=last).json()) == [1]
-    assert third
+    assert [one["sandboxID"] for one in mine.get("/v2/sandboxes").json()] == [third]
 
 
 def test_of_a_time_that_is_not_kept_there_is_nothing(api: LiveApi, mine: httpx.Client) -> None:
