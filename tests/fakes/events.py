@@ -10,6 +10,7 @@ from atoll.server.control.team_metrics import TeamMetrics
 from atoll.server.control.webhooks import WebhookLimits, Webhooks
 from atoll.server.domain.webhooks import parse_networks
 from atoll.server.ports.clock import Clock
+from atoll.server.ports.events import EventStore
 from atoll.server.stores.database import Database
 from atoll.server.stores.deliveries import SqliteDeliveries
 from atoll.server.stores.events import SqliteEvents
@@ -53,13 +54,17 @@ def events_in(database: Database, clock: Clock | None = None, limits: EventLimit
 
 
 def team_metrics_in(
-    database: Database, keys: Keys, clock: Clock | None = None, limits: EventLimits | None = None
+    database: Database,
+    keys: Keys,
+    clock: Clock | None = None,
+    limits: EventLimits | None = None,
+    event_store: EventStore | None = None,
 ) -> TeamMetrics:
     """Read how many ran off events in a database."""
     clock = clock or SystemClock()
     return TeamMetrics(
         store=sandboxes_in(database, clock),
-        event_store=SqliteEvents(database),
+        event_store=event_store or SqliteEvents(database),
         keys=keys,
         clock=clock,
         events=limits or EventLimits(),

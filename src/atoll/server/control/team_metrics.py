@@ -2,17 +2,21 @@
 How many sandboxes of a team ran at once and how fast they were started, read off its events.
 
 Nothing is measured for it: what runs now is counted, and events tell what it was before. So it goes back as
-far as events are kept, and has no gap where no server ran.
+far as events are kept, and has no gap where no server ran. With many events that takes the server's time, so
+it is done for one call after the other, and of a team only some may wait.
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from atoll.server.control.events import EventLimits
 from atoll.server.control.keys import Keys
 from atoll.server.control.observing import MetricsLimits
 from atoll.server.control.requests import Actor
-from atoll.server.domain.errors import InvalidArgumentError
+from atoll.server.domain.errors import InvalidArgumentError, UnavailableError
 from atoll.server.domain.ids import TeamId
 from atoll.server.domain.sandbox import Status
 from atoll.server.domain.team_history import TeamHistory
@@ -26,6 +30,8 @@ USUAL_TIME = timedelta(days=1)
 _RUNNING = frozenset({Status.RUNNING, Status.PAUSING})
 # Events that are read in one step; everybody waits for it. So many take a few milliseconds.
 _AT_ONCE = 500
+# Calls of one team that wait or are answered: what shows them asks for some at once.
+ASKED_AT_ONCE = 8
 _SHORTEST_STEP = timedelta(seconds=1)
 
 
@@ -54,6 +60,8 @@ class TeamMetrics:
         self._clock = clock
         self._events = events
         self._metrics = metrics
+        self._turn = asyncio.Lock()
+        self._asking = Counter[TeamId]()
 
     async def history(
         self,
@@ -75,11 +83,31 @@ class TeamMetrics:
         Raises:
             InvalidArgumentError: the end is before the start.
             NotFoundError: no such team, or somebody else's.
+            UnavailableError: too many ask for the team's at once.
         """
         team_id = await self._keys.find_team(actor, untrusted_team)
-        now = self._clock.now()
         if start is not None and end is not None and end < start:
             raise InvalidArgumentError("the end must not be before the start")
+        with self._place(team_id):
+            async with self._turn:
+                return await self._read(team_id, start, end)
+
+    @contextmanager
+    def _place(self, team_id: TeamId) -> Iterator[None]:
+        if self._asking[team_id] >= ASKED_AT_ONCE:
+            raise UnavailableError(f"{ASKED_AT_ONCE} calls for the team's metrics wait for their answer")
+        self._asking[team_id] += 1
+        try:
+            yield
+        finally:
+            self._asking[team_id] -= 1
+            # Those that are zero take no memory.
+            self._asking = +self._asking
+
+    async def _read(
+        self, team_id: TeamId, start: datetime | None, end: datetime | None
+    ) -> TeamHistory | None:
+        now = self._clock.now()
         end = min(end or now, now)
         start = max(start or end - USUAL_TIME, await self._known_since(team_id, now))
         if end < start:
