@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
@@ -19,12 +20,17 @@ from atoll.server.runtimes.gvisor.record import Record
 from atoll.server.runtimes.gvisor.running import Running
 
 PROMISE = 512 * MIB
+PAUSING = GVisorOptions(memory_refused_pause_s=0.1)
 
 
 class FullCgroup:
-    """A control group whose memory stays above the promise."""
+    """A control group whose memory stays above the promise, and that counts how often that is read."""
+
+    def __init__(self) -> None:
+        self.reads = 0
 
     def memory_total(self) -> int:
+        self.reads += 1
         return PROMISE + MIB
 
     memory_resident = memory_total
@@ -46,6 +52,7 @@ class UnreadableCgroup(FullCgroup):
     """One whose processes cannot be listed some of the times."""
 
     def __init__(self, *fails: int) -> None:
+        super().__init__()
         self._fails = fails
         self.listed = 0
 
@@ -57,16 +64,16 @@ class UnreadableCgroup(FullCgroup):
 
 
 class RefusingGuest(Guest):
-    """Refuses at once."""
+    """Refuses at once, and notes when it was asked."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked: list[float] = []
 
     async def configure(self, machine: Machine, configuration: GuestConfiguration) -> None:
         raise AssertionError("not asked for")
 
     async def kill_greediest(self, machine: Machine, *, excess_bytes: int) -> list[KilledProcess]:
-        self.asked += 1
+        self.asked.append(asyncio.get_running_loop().time())
         raise UnavailableError("the sandbox does not answer")
 
 
@@ -88,10 +95,16 @@ def machine_that_is_full(directory: Directory, cgroup: FullCgroup) -> Running:
     )
 
 
-async def ask_for(
-    seconds: float, options: GVisorOptions, cgroup: FullCgroup | None = None
-) -> tuple[int, int]:
-    """Watch for so long; returns how often the guest was asked, and its sentry probed."""
+async def watch_until(
+    asked: int, options: GVisorOptions, cgroup: FullCgroup | None = None, *, reads: int = 0
+) -> list[float]:
+    """
+    Watch until the guest was asked so often, and memory read so often since.
+
+    Returns:
+        When it was asked; its sentry was probed each time.
+    """
+    cgroup = cgroup or FullCgroup()
     guest, probed = RefusingGuest(), 0
 
     def no_answer(running: Running) -> None:
@@ -107,24 +120,37 @@ async def ask_for(
             no_answer=no_answer,
             spawn=lambda work, name: group.create_task(work, name=name),
         )
-        watch.add(machine_that_is_full(cast("Directory", None), cgroup or FullCgroup()))
+        watch.add(machine_that_is_full(cast("Directory", None), cgroup))
         running: asyncio.Task[Any] = group.create_task(watch.run())
-        await asyncio.sleep(seconds)
+        async with asyncio.timeout(60):
+            await until(lambda: probed >= asked)
+            before = cgroup.reads
+            await until(lambda: cgroup.reads >= before + reads)
         watch.close()
         running.cancel()
-    return guest.asked, probed
+    assert len(guest.asked) == probed
+    return guest.asked
+
+
+async def until(so: Callable[[], bool]) -> None:
+    while not so():
+        await asyncio.sleep(0.001)
+
+
+def pauses(moments: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in pairwise(moments)]
 
 
 async def test_a_guest_that_refuses_is_not_asked_and_probed_without_a_pause() -> None:
-    asked, probed = await ask_for(0.5, GVisorOptions())
+    asked = await watch_until(1, GVisorOptions(memory_refused_pause_s=3600), reads=20)
 
-    assert (asked, probed) == (1, 1)
+    assert len(asked) == 1
 
 
 async def test_a_guest_that_refuses_is_asked_again_after_the_pause() -> None:
-    asked, probed = await ask_for(0.6, GVisorOptions(memory_refused_pause_s=0.1))
+    asked = await watch_until(3, PAUSING)
 
-    assert 3 <= asked == probed <= 7
+    assert min(pauses(asked)) >= PAUSING.memory_refused_pause_s
 
 
 # Listed when it is added, before the guest is asked, after it, and so on.
@@ -134,16 +160,16 @@ async def test_processes_that_cannot_be_listed_keep_nobody_from_watching_memory(
 ) -> None:
     cgroup = UnreadableCgroup(*fails)
 
-    asked, probed = await ask_for(0.6, GVisorOptions(memory_refused_pause_s=0.1), cgroup)
+    asked = await watch_until(3, PAUSING, cgroup)
 
-    assert 3 <= asked == probed <= 7
+    assert min(pauses(asked)) >= PAUSING.memory_refused_pause_s
     assert cgroup.listed > 3
 
 
 async def test_who_could_not_be_let_go_is_let_go_the_next_time() -> None:
     cgroup = UnreadableCgroup(1)
 
-    await ask_for(0.1, GVisorOptions(), cgroup)
+    await watch_until(1, GVisorOptions(memory_refused_pause_s=3600), cgroup)
 
     # Once in vain; then after the guest was asked, for which none had to be held back.
     assert cgroup.listed == 2
