@@ -22,9 +22,10 @@ from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
-from atoll.server.control.pool import Pool, Waiting
+from atoll.server.control.pool import Pool
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.room import check_room
+from atoll.server.control.shelf import Waiting
 from atoll.server.control.tasks import Job, Tasks
 from atoll.server.control.volumes import Volumes
 from atoll.server.control.warming import GENERATION, Warming

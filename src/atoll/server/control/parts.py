@@ -21,6 +21,7 @@ from atoll.server.control.pool import Pool, PoolLimits
 from atoll.server.control.probing import Probing
 from atoll.server.control.reading import Reading
 from atoll.server.control.reconciling import Reconciling
+from atoll.server.control.refilling import Refilling
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.reviving import Reviving
 from atoll.server.control.scheduling import Scheduling
@@ -76,6 +77,7 @@ class Parts:
     killing: Killing
     deadlines: Deadlines
     pool: Pool
+    refilling: Refilling
     creating: Creating
     reading: Reading
     sealing: Sealing
@@ -143,6 +145,14 @@ def assemble(
         limits=limits,
     )
     shelves = Pool(
+        warming=warming,
+        killing=killing,
+        clock=ports.clock,
+        pool=pool,
+        free_memory=ports.free_memory,
+    )
+    refilling = Refilling(
+        pool=shelves,
         runtime=ports.runtime,
         checkpoints=ports.checkpoints,
         templates=ports.templates,
@@ -152,8 +162,7 @@ def assemble(
         admission=admission,
         clock=ports.clock,
         limits=limits,
-        pool=pool,
-        free_memory=ports.free_memory,
+        pool_limits=pool,
     )
     addresses = Addresses(
         store=ports.store,
@@ -280,6 +289,7 @@ def assemble(
         killing=killing,
         deadlines=deadlines,
         pool=shelves,
+        refilling=refilling,
         creating=creating,
         reading=reading,
         sealing=sealing,

@@ -3,42 +3,29 @@ The pool: machines that were restored from a warm template and wait, so that a c
 
 A waiting machine has the id, host name and address that its sandbox will have, and no row; what a create may
 choose else, it is told when it is claimed. A server that dies leaves machines without a row, which the next
-one removes. What the pool does, it does when nobody wants anything else (``Admission.spare``).
+one removes. Here is who has what, and what is wanted; ``refilling.py`` makes the machines.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 
-from atoll.server.control.admission import Admission
-from atoll.server.control.configuring import Configuring, within
 from atoll.server.control.killing import Killing
-from atoll.server.control.limits import ControlLimits
 from atoll.server.control.requests import Actor
-from atoll.server.control.tasks import Tasks
-from atoll.server.control.warming import GENERATION, Warming, machine_spec
-from atoll.server.domain.errors import (
-    AtollError,
-    FailedPreconditionError,
-    NotFoundError,
-    PermissionDeniedError,
-    UnavailableError,
-)
-from atoll.server.domain.ids import SandboxId, TeamId, new_sandbox_id
+from atoll.server.control.shelf import Shelf, Waiting
+from atoll.server.control.warming import Warming
+from atoll.server.domain.errors import PermissionDeniedError, UnavailableError
+from atoll.server.domain.ids import SandboxId, TeamId
 from atoll.server.domain.keys import KeyKind
 from atoll.server.domain.limits import Limits
-from atoll.server.domain.machine import Machine
 from atoll.server.domain.pool import Demand, PoolKey, PoolStatus, Stock, first_to_go, sizes
 from atoll.server.domain.template import Template
-from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
-from atoll.server.ports.runtime import Runtime
-from atoll.server.ports.templates import Templates
 
 log = structlog.get_logger(__name__)
 
@@ -94,58 +81,15 @@ class PoolLimits:
         return tuple(name.strip() for name in self.templates.split(",") if name.strip())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """
-    A machine that waits.
-
-    Attributes:
-        machine: what was restored.
-        key: what it is good for.
-        generation: what it was told last.
-        since: when it began to wait.
-    """
-
-    machine: Machine
-    key: PoolKey
-    generation: int
-    since: datetime
-
-    @property
-    def sandbox_id(self) -> SandboxId:
-        """Of the sandbox that it becomes."""
-        return self.machine.sandbox_id
-
-
-@dataclass(kw_only=True)
-class _Shelf:
-    template: Template
-    key: PoolKey
-    demand: Demand
-    waiting: deque[Waiting] = field(default_factory=deque)
-    making: int = 0
-    hits: int = 0
-    misses: int = 0
-    machine_bytes: int
-    problem: str | None = None
-    again_at: datetime | None = None
-
-
 class Pool:
-    """Keeps machines waiting, and hands them out."""
+    """Holds machines that wait, and hands them out."""
 
     def __init__(
         self,
         *,
-        runtime: Runtime,
-        checkpoints: Checkpoints,
-        templates: Templates,
         warming: Warming,
-        configuring: Configuring,
         killing: Killing,
-        admission: Admission,
         clock: Clock,
-        limits: ControlLimits,
         pool: PoolLimits,
         free_memory: Callable[[], int],
     ) -> None:
@@ -155,18 +99,12 @@ class Pool:
             free_memory: bytes that the host has available now.
             The rest: as everywhere in control.
         """
-        self._runtime = runtime
-        self._checkpoints = checkpoints
-        self._templates = templates
         self._warming = warming
-        self._configuring = configuring
         self._killing = killing
-        self._admission = admission
         self._clock = clock
-        self._limits = limits
         self._pool = pool
         self._free_memory = free_memory
-        self._shelves: dict[PoolKey, _Shelf] = {}
+        self._shelves: dict[PoolKey, Shelf] = {}
         # Of today's builds of the templates that are kept ready.
         self._kept: set[PoolKey] = set()
         # Being made: they are machines already, and nobody's.
@@ -190,14 +128,6 @@ class Pool:
         """Of machines that are no sandboxes yet."""
         waiting = (one.sandbox_id for shelf in self._shelves.values() for one in shelf.waiting)
         return frozenset(waiting) | self._making | self._warming.underway
-
-    def start(self, tasks: Tasks) -> None:
-        """Begin to keep machines waiting."""
-        if not self.enabled:
-            return
-        tasks.run("look after the pool", self._look_after)
-        for number in range(max(self._pool.refills_at_once, 1)):
-            tasks.run(f"refill the pool {number}", self._refill)
 
     def take(self, template: Template, limits: Limits, team_id: TeamId) -> Waiting | None:
         """Hand out a machine of this kind, and remember who asked for one; None: none waits."""
@@ -244,6 +174,84 @@ class Pool:
             shelf.waiting = deque(one for one in shelf.waiting if one.sandbox_id != sandbox_id)
         self._changed.set()
 
+    async def wait_until_needy(self) -> None:
+        """Return when a machine is wanted, and may be made."""
+        while self.neediest() is None:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def neediest(self) -> Shelf | None:
+        """Choose what the next machine is to be made for; None: none is to be made now."""
+        now = self._clock.now()
+        if self._addresses_again_at is not None and now < self._addresses_again_at:
+            return None
+        wanted, stocks = self._sizes(), self._stocks()
+        needy = [
+            shelf
+            for shelf in self._shelves.values()
+            if len(shelf.waiting) + shelf.making < max(wanted[shelf.key], self._unwarmed(shelf))
+            and (shelf.again_at is None or shelf.again_at <= now)
+        ]
+        if not needy or self._is_short():
+            return None
+        # What has least of what it wants; of those, what was asked for last.
+        return min(
+            needy,
+            key=lambda one: (
+                (len(one.waiting) + one.making) / max(wanted[one.key], 1),
+                -stocks[one.key].asked,
+            ),
+        )
+
+    def lacks(self, shelf: Shelf) -> bool:
+        """Say whether more machines are to wait here than do."""
+        return len(shelf.waiting) < self._sizes().get(shelf.key, 0)
+
+    @contextmanager
+    def making(self, sandbox_id: SandboxId) -> Iterator[None]:
+        """Count a machine that is being made among those that are no sandboxes yet."""
+        self._making.add(sandbox_id)
+        try:
+            yield
+        finally:
+            self._making.discard(sandbox_id)
+
+    def add(self, shelf: Shelf, waiting: Waiting, machine_bytes: int) -> None:
+        """Have a machine wait that was made; where its shelf went meanwhile, it goes too."""
+        if self._shelves.get(shelf.key) is not shelf:
+            self._killing.remove_later(waiting.sandbox_id)
+            return
+        shelf.machine_bytes = max(machine_bytes, 1)
+        shelf.waiting.append(waiting)
+
+    def open(self, template: Template) -> PoolKey:
+        """Have a shelf for a template as it is, whether or not anybody asked for it."""
+        return self._shelf(template, template.limits).key
+
+    def keep(self, keys: Collection[PoolKey]) -> None:
+        """Keep these before anybody asks, and no others."""
+        self._kept = set(keys)
+
+    def shrink(self) -> None:
+        """Follow what only time changes: give up what is not wanted any more, or what memory is short for."""
+        now = self._clock.now()
+        for shelf in list(self._shelves.values()):
+            asked = shelf.demand.last_asked
+            if shelf.key not in self._kept and (asked is None or now - asked > self._pool.remember):
+                self._close(shelf)
+        for key, size in self._sizes().items():
+            waiting = self._shelves[key].waiting
+            while len(waiting) > size:
+                self._give_up([waiting.popleft()])
+        if (
+            self._is_short()
+            and (most := max(self._shelves.values(), key=_held, default=None))
+            and most.waiting
+        ):
+            log.info("pool shrinks: the host's memory is short", template=most.template.id)
+            self._give_up([most.waiting.popleft()])
+        self._changed.set()
+
     def statuses(self, actor: Actor) -> list[PoolStatus]:
         """
         Say how it is, by name of the template.
@@ -269,18 +277,18 @@ class Pool:
         ]
         return sorted(found, key=lambda status: (status.template, status.key.limits.memory_bytes))
 
-    def _shelf(self, template: Template, limits: Limits, team_id: TeamId | None = None) -> _Shelf:
+    def _shelf(self, template: Template, limits: Limits, team_id: TeamId | None = None) -> Shelf:
         key = PoolKey(template_id=template.id, limits=limits)
         if (shelf := self._shelves.get(key)) is not None:
             return shelf
         while len(self._shelves) >= max(self._pool.kinds, 1):
             self._close(self._shelves[first_to_go(self._stocks(), kept=self._kept, team=team_id)])
         demand = Demand(window=self._pool.window, memory=self._pool.remember)
-        shelf = _Shelf(template=template, key=key, demand=demand, machine_bytes=self._pool.assumed_bytes)
+        shelf = Shelf(template=template, key=key, demand=demand, machine_bytes=self._pool.assumed_bytes)
         self._shelves[key] = shelf
         return shelf
 
-    def _close(self, shelf: _Shelf) -> None:
+    def _close(self, shelf: Shelf) -> None:
         del self._shelves[shelf.key]
         self._give_up(shelf.waiting)
 
@@ -307,131 +315,9 @@ class Pool:
     def _is_short(self) -> bool:
         return self._free_memory() < self._pool.least_free_bytes
 
-    def _neediest(self) -> _Shelf | None:
-        now = self._clock.now()
-        if self._addresses_again_at is not None and now < self._addresses_again_at:
-            return None
-        wanted, stocks = self._sizes(), self._stocks()
-        needy = [
-            shelf
-            for shelf in self._shelves.values()
-            if len(shelf.waiting) + shelf.making < max(wanted[shelf.key], self._unwarmed(shelf))
-            and (shelf.again_at is None or shelf.again_at <= now)
-        ]
-        if not needy or self._is_short():
-            return None
-        # What has least of what it wants; of those, what was asked for last.
-        return min(
-            needy,
-            key=lambda one: (
-                (len(one.waiting) + one.making) / max(wanted[one.key], 1),
-                -stocks[one.key].asked,
-            ),
-        )
-
-    def _unwarmed(self, shelf: _Shelf) -> int:
+    def _unwarmed(self, shelf: Shelf) -> int:
         """Count what is to be made of a template for its checkpoint's sake alone."""
         return 0 if self._warming.is_warm(shelf.template) else 1
-
-    async def _refill(self) -> None:
-        while True:
-            while self._neediest() is None:
-                self._changed.clear()
-                await self._changed.wait()
-            async with self._admission.spare():
-                shelf = self._neediest()
-                if shelf is None:
-                    continue
-                shelf.making += 1
-                try:
-                    await self._make(shelf)
-                    shelf.problem = shelf.again_at = None
-                # Whatever it was: creates go on without the pool.
-                except Exception as error:
-                    log.warning(
-                        "pool not refilled",
-                        template=shelf.template.id,
-                        error=str(error) or type(error).__name__,
-                        exc_info=not isinstance(error, AtollError),
-                    )
-                    shelf.problem = str(error) or type(error).__name__
-                    shelf.again_at = self._clock.now() + self._pool.again
-                finally:
-                    shelf.making -= 1
-
-    async def _make(self, shelf: _Shelf) -> None:
-        template, limits = shelf.template, shelf.key.limits
-        await self._warming.ensure(template)
-        if len(shelf.waiting) >= self._sizes().get(shelf.key, 0):
-            return
-        sandbox_id = new_sandbox_id()
-        self._making.add(sandbox_id)
-        try:
-            machine = await self._restore(template, sandbox_id, limits)
-            generation = GENERATION + 1
-            await self._configuring.introduce(machine, template, limits, generation)
-            usage = await self._runtime.usage(sandbox_id)
-        except BaseException as error:
-            self._killing.remove_later(sandbox_id)
-            if isinstance(error, FailedPreconditionError | NotFoundError):
-                # Of another runsc, damaged, or gone.
-                await self._warming.forget(template)
-            raise
-        finally:
-            self._making.discard(sandbox_id)
-        if self._shelves.get(shelf.key) is not shelf:
-            self._killing.remove_later(sandbox_id)
-            return
-        shelf.machine_bytes = max(usage.memory_bytes, 1)
-        since = self._clock.now()
-        shelf.waiting.append(Waiting(machine=machine, key=shelf.key, generation=generation, since=since))
-
-    async def _restore(self, template: Template, sandbox_id: SandboxId, limits: Limits) -> Machine:
-        path = self._checkpoints.path(self._warming.origin(template))
-        restored = self._runtime.restore(machine_spec(template, sandbox_id, limits), path)
-        return await within(self._limits.resume_timeout, "come back", restored)
-
-    async def _look_after(self) -> None:
-        """Follow what only time changes: demand that is forgotten, memory that runs short, failures."""
-        while True:
-            try:
-                await self._keep_templates()
-            except AtollError as error:
-                log.warning("templates of the pool not looked at", error=str(error))
-            self._shrink()
-            self._changed.set()
-            await self._clock.sleep_until(
-                self._clock.now() + max(self._pool.look_every, timedelta(seconds=0.1))
-            )
-
-    async def _keep_templates(self) -> None:
-        kept = set()
-        for name in self._pool.kept:
-            try:
-                template = await self._templates.get(name)
-            except NotFoundError:
-                # Not built yet, perhaps.
-                continue
-            kept.add(self._shelf(template, template.limits).key)
-        self._kept = kept
-
-    def _shrink(self) -> None:
-        now = self._clock.now()
-        for shelf in list(self._shelves.values()):
-            asked = shelf.demand.last_asked
-            if shelf.key not in self._kept and (asked is None or now - asked > self._pool.remember):
-                self._close(shelf)
-        for key, size in self._sizes().items():
-            waiting = self._shelves[key].waiting
-            while len(waiting) > size:
-                self._give_up([waiting.popleft()])
-        if (
-            self._is_short()
-            and (most := max(self._shelves.values(), key=_held, default=None))
-            and most.waiting
-        ):
-            log.info("pool shrinks: the host's memory is short", template=most.template.id)
-            self._give_up([most.waiting.popleft()])
 
 
 def check_sees(actor: Actor) -> None:
@@ -447,9 +333,9 @@ def check_sees(actor: Actor) -> None:
         )
 
 
-def _count(shelf: _Shelf) -> int:
+def _count(shelf: Shelf) -> int:
     return len(shelf.waiting)
 
 
-def _held(shelf: _Shelf) -> int:
+def _held(shelf: Shelf) -> int:
     return len(shelf.waiting) * shelf.machine_bytes

@@ -109,7 +109,7 @@ class Control:
             self._tasks.run("idle", self._parts.idling.run)
             self._tasks.run("forget", self._parts.forgetting.run)
             self._tasks.run("seal", self._parts.sealing.run)
-            self.pool.start(self._tasks)
+            self._parts.refilling.start(self._tasks)
             self._open = True
         except BaseException:
             await self.close()
