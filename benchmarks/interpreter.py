@@ -44,6 +44,19 @@ for _ in range(int(sys.argv[1])):
 """
 
 
+# The server ends and its kernels with it; then a kernel is started as it starts one.
+ALONE = """
+pkill -KILL -f '^/bin/bash -l -c while'
+pkill -TERM -f -- '-m interpreter$'
+while pgrep -f 'ipykernel_launcher|-m interpreter$' >/dev/null; do sleep 0.1; done
+cd /home/user
+setsid /usr/bin/python3 -m ipykernel_launcher -f /tmp/kernel.json \\
+    --IPKernelApp.extra_extensions=atoll_display </dev/null >/tmp/kernel.log 2>&1 &
+while [ ! -e /tmp/kernel.json ]; do sleep 0.1; done
+"""
+WINDOWS, WINDOW_SECONDS, SETTLE_SECONDS = 6, 10, 10
+
+
 def warm_cell(home: Home, tool: Path) -> list[stats.Figure]:
     """Run a cell in a sandbox whose kernel has run some."""
     asyncio.run(TemplateLibrary(CACHE / "templates").ensure(TEMPLATE))
@@ -79,3 +92,35 @@ def _cells(sandbox: Sandbox, count: int) -> list[float]:
         times.append((time.perf_counter() - start) * 1e3)
         assert execution.text == "2"
     return times
+
+
+def idle_kernel(home: Home, tool: Path) -> list[stats.Figure]:
+    """Let a sandbox idle whose kernel has run a cell, and one in which the bare kernel is alone."""
+    ours, raw = (
+        Sandbox.create(TEMPLATE, timeout=1800, api_key=home.key, api_url=home.url, sandbox_url=home.url)
+        for _ in range(2)
+    )
+    burnt: dict[str, list[float]] = {ours.sandbox_id: [], raw.sandbox_id: []}
+    try:
+        assert ours.run_code("1+1").text == "2"
+        # From a file: a shell that has all this as an argument would find itself.
+        raw.files.write("/tmp/alone", ALONE)
+        raw.commands.run("bash /tmp/alone", user="root", timeout=60)
+        time.sleep(SETTLE_SECONDS)
+        for _ in range(WINDOWS):
+            before = {one: home.cpu_nanoseconds(one) for one in burnt}
+            time.sleep(WINDOW_SECONDS)
+            for one, samples in burnt.items():
+                samples.append((home.cpu_nanoseconds(one) - before[one]) / 1e6 / WINDOW_SECONDS)
+    finally:
+        ours.kill()
+        raw.kill()
+    mine, bare = burnt[ours.sandbox_id], burnt[raw.sandbox_id]
+    ratio = stats.median(mine) / stats.median(bare)
+    return [
+        stats.Figure(
+            name="idle sandbox with a kernel, processor time per second", unit="ms/s",
+            median=stats.median(mine), p95=stats.p95(mine), raw=stats.median(bare), raw_p95=stats.p95(bare),
+            target="≤ 1.0 × raw kernel", score=ratio, met=ratio <= 1.0, samples=WINDOWS,
+        )
+    ]  # fmt: skip

@@ -41,6 +41,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "idle": rates.idle_costs,
     "api": rates.api_requests,
     "interpreter": interpreter.warm_cell,
+    "kernel": interpreter.idle_kernel,
     "edge": door.edge_and_direct,
     "watch": watching.events,
     "streams": crowd.streams,
