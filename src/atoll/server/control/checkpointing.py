@@ -1,9 +1,9 @@
 """
 Writes sandboxes down: the work behind a pause.
 
-Machine written down and ended, route forgotten, row (paused). What fails on the way, and what a killed server
-left, is settled by what is there: the machine runs on, or a complete checkpoint is kept, or it is lost. Where
-that fails, too, it is tried until it does not.
+Guest asked whether it answers, where its memory is kept; machine written down and ended, route forgotten, row
+(paused). What fails on the way, and what a killed server left, is settled by what is there: the machine runs
+on, or a complete checkpoint is kept, or it is lost. Where that fails, too, it is tried until it does not.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
+from atoll.server.control.probing import Probing
 from atoll.server.control.reading import not_there
 from atoll.server.control.sealing import Sealing
 from atoll.server.control.underway import Underway
@@ -27,12 +28,10 @@ from atoll.server.domain.errors import (
     UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import EndReason, Pause, Sandbox, Status, Target
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
-from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.store import Store
 
@@ -57,9 +56,8 @@ class Checkpointing:
         admission: Admission,
         killing: Killing,
         deadlines: Deadlines,
-        guest: Guest,
+        probing: Probing,
     ) -> None:
-        self._guest = guest
         self._store = store
         self._runtime = runtime
         self._edge = edge
@@ -72,6 +70,7 @@ class Checkpointing:
         self._admission = admission
         self._killing = killing
         self._deadlines = deadlines
+        self._probing = probing
 
     async def run(self, row: Sandbox, *, ask: bool = True, healthy: bool = False) -> Sandbox:
         """
@@ -114,10 +113,8 @@ class Checkpointing:
 
     async def _asked(self, row: Sandbox, pause: Pause, *, healthy: bool) -> Sandbox:
         """Ask a guest whether it answers; returns the row, which says so where it does not."""
-        if row.address is None:
-            return row
         try:
-            await self._guest.probe(Machine(sandbox_id=row.id, address=row.address))
+            await self._probing.ask(row)
         except UnavailableError as error:
             if healthy:
                 raise
