@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from fakes.crashes import Points, life
+from fakes.crashes import Crash, Points, life
 from fakes.world import ALICE, World, outcome, small, turns, wish
 
 from atoll.server.control.requests import Actor
@@ -231,6 +231,87 @@ async def test_who_wants_a_guest_that_answers_is_refused_without_one(
     paused = await control.pausing.pause(ALICE, sandbox.id, kind, healthy=True)
     assert paused.status is Status.PAUSED
     await world.assert_agreement()
+
+
+async def test_what_is_to_end_while_its_guest_is_asked_is_not_written_down(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+    at = world.faults.at
+
+    async def ending(place: str) -> None:
+        await at(place)
+        if place == "probe":
+            row = await world.store.get_sandbox(sandbox.id)
+            ends = replace(row, target=Target.KILLED, status=Status.KILLING, end_reason=EndReason.KILLED)
+            await world.store.replace_sandbox(row, ends)
+
+    world.faults.at = ending  # type: ignore[method-assign]
+
+    with pytest.raises(NotFoundError):
+        await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+    assert world.faults.passed["checkpoint:1"] == 0
+
+
+@pytest.mark.parametrize("healthy", [True, False])
+async def test_a_kill_does_not_wait_for_a_guest_that_is_asked(
+    world: World, control: Control, healthy: bool
+) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("probe")
+    pausing = asyncio.create_task(outcome(control.pausing.pause(ALICE, sandbox.id, MEMORY, healthy=healthy)))
+    await world.faults.reached("probe")
+
+    assert (await control.kill(ALICE, sandbox.id)).status is Status.KILLED
+
+    assert isinstance(await pausing, NotFoundError)
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_a_server_that_stops_while_a_guest_is_asked_leaves_it_running(world: World) -> None:
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        world.faults.hang("probe")
+        pausing = asyncio.create_task(outcome(control.pausing.pause(ALICE, sandbox.id, MEMORY)))
+        await world.faults.reached("probe")
+    assert isinstance(await pausing, UnavailableError)
+
+    world.renew(Faults())
+    async with world.server() as control:
+        await control.settled()
+        assert (await control.get(ALICE, sandbox.id)).status is Status.RUNNING
+        await world.assert_agreement()
+
+
+async def test_a_server_that_is_killed_while_a_guest_is_asked_leaves_it_running(world: World) -> None:
+    dying = Points()
+    dying.fail("probe", Crash())
+    told = list[SandboxId]()
+
+    async def paused(control: Control) -> None:
+        told.append((await started(world, control)).id)
+        await control.pausing.pause(ALICE, told[0], MEMORY)
+
+    await life(world, dying, paused)
+    assert dying.passed["probe"] == 1
+
+    world.renew(Faults())
+    async with world.server() as control:
+        await control.settled()
+        assert (await control.get(ALICE, told[0])).status is Status.RUNNING
+        await world.assert_agreement()
+
+
+async def test_a_refusal_gives_nobody_more_time(world: World, control: Control) -> None:
+    sandbox = await started(world, control, timeout=MINUTE / 2)
+    world.faults.fail("probe", UnavailableError("silent"))
+
+    refused = await outcome(control.pausing.pause(ALICE, sandbox.id, MEMORY, healthy=True))
+
+    assert refused.reason is Reason.PAUSE_REFUSED
+    assert (await control.get(ALICE, sandbox.id)).deadline == sandbox.deadline
 
 
 async def test_what_boots_anyway_is_not_asked(world: World, control: Control) -> None:

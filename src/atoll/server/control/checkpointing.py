@@ -25,6 +25,7 @@ from atoll.server.control.underway import Underway
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AtollError,
+    Reason,
     UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId
@@ -94,6 +95,8 @@ class Checkpointing:
                 if healthy or (ask and pause.kind is CheckpointKind.MEMORY):
                     row = await self._asked(row, pause, healthy=healthy)
                 async with self._admission.turn(row.team_id):
+                    # Answer and turn took their time.
+                    await check_unchanged(self._store, row)
                     written = self._runtime.checkpoint(
                         row.id,
                         self._checkpoints.path(pause.checkpoint),
@@ -117,6 +120,7 @@ class Checkpointing:
             await self._probing.ask(row)
         except UnavailableError as error:
             if healthy:
+                error.reason = Reason.PAUSE_REFUSED
                 raise
             log.warning("paused guest does not answer", sandbox_id=row.id, error=str(error))
         else:
@@ -144,12 +148,13 @@ class Checkpointing:
         assert row.pause is not None
         if is_there:
             await self._checkpoints.remove(row.pause.checkpoint)
-            soonest = self._clock.now() + self._limits.pause_again
+            now = self._clock.now()
 
             def running(row: Sandbox) -> Sandbox:
                 if row.status is not Status.PAUSING:
                     return row
-                deadline = max(row.deadline, soonest)
+                # One that has passed would have the next pause begin at once.
+                deadline = row.deadline if row.deadline > now else now + self._limits.pause_again
                 # It was to come back later, and never left.
                 fall = None if row.is_falling else row.fall
                 up = replace(row, target=Target.RUNNING, status=Status.RUNNING, pause=None, fall=fall)

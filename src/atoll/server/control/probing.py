@@ -1,8 +1,8 @@
 """
 Asks guests whether they answer: their guestd may have been stopped, or hang.
 
-Nothing asks without a reason. A caller got no answer, and the edge tells of it: then a guest that gives none is
-the end of its sandbox. Or its memory is about to be kept (``checkpointing``), and that says so.
+Nothing asks without a reason. A caller got no answer, and the edge tells of it: then a guest that gives none
+is the end of its sandbox. Or its memory is about to be kept, and the row says so (``checkpointing``).
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from atoll.server.ports.store import Store
 
 log = structlog.get_logger(__name__)
 
-# Questions under way in one team, each a connection for ten seconds at most. Its others wait, no other team's.
+# Questions under way in one team, each a connection for ten seconds at most; no other team's wait for them.
 MOST_ASKED = 64
 
 
