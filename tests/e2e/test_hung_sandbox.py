@@ -66,7 +66,7 @@ def test_a_guest_that_is_stopped_is_paused_as_that_and_comes_back_by_a_boot(
             sandbox.commands.run("kill -STOP 1", user="root", timeout=2, request_timeout=3)
 
         with pytest.raises(e2b.ServiceBusyException):
-            sandbox.pause(strict=True, retries=0)
+            sandbox.pause(strict=True)
         assert sandbox.pause()
         assert sandbox.get_info().envd_unresponsive_at_pause is True
         with pytest.raises(e2b.GuestUnresponsiveException):

@@ -8,6 +8,7 @@ from atoll.server.domain.errors import (
     Code,
     InternalError,
     NotFoundError,
+    Reason,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -48,4 +49,5 @@ def test_clients_are_told_whether_to_send_the_same_again() -> None:
     assert advice(ResourceExhaustedError("full")) == "false"
     assert advice(InternalError("broken")) == "false"
     assert advice(UnavailableError("not now")) == "true"
+    assert advice(UnavailableError("it hangs", reason=Reason.PAUSE_REFUSED)) == "false"
     assert advice(NotFoundError("none")) is None

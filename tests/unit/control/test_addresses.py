@@ -5,13 +5,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from fakes.world import ALICE, World, small, wish
+from fakes.world import ALICE, World, outcome, small, wish
 
 from atoll.server.control.pool import PoolLimits
 from atoll.server.control.requests import LimitsOverride
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
-from atoll.server.domain.errors import Reason, ResourceExhaustedError
+from atoll.server.domain.errors import Reason, ResourceExhaustedError, UnavailableError
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.runtimes.fake.faults import Faults
 from atoll.server.runtimes.fake.templates import BASE
@@ -56,6 +56,24 @@ async def test_machines_that_wait_give_their_addresses_up_before_a_create_fails(
         assert refused.value.reason is Reason.ADDRESSES_USED_UP
         await control.settled()
         assert world.runtime.running() == {one.id for one in sandboxes}
+
+
+async def test_a_machine_that_will_not_go_is_the_only_one_of_the_pool_that_is_ended(tmp_path: Path) -> None:
+    world = few(tmp_path, 2, POOL)
+    async with world.server() as control:
+        await filled(control, 2)
+        world.faults.fail(
+            "forget", UnavailableError("the edge does not answer"), times=world.limits.destroy_attempts
+        )
+
+        waiting = control.pool.ids
+        creating = asyncio.create_task(outcome(created(control)))
+        while not creating.done():
+            world.clock.advance(timedelta(seconds=1))
+            await asyncio.sleep(0)
+
+        assert creating.result().reason is Reason.ADDRESSES_USED_UP
+        assert len(waiting & control.pool.ids) == 1
 
 
 async def test_the_pool_leaves_addresses_alone_for_a_while_and_then_is_filled(tmp_path: Path) -> None:

@@ -166,6 +166,35 @@ async def test_a_resume_waits_for_what_is_not_settled_yet(world: World, control:
     assert world.runtime.recall(sandbox.id) == ("kept", "kept")
 
 
+@pytest.mark.parametrize("arrives", [False, True])
+async def test_of_memory_and_files_that_is_kept_which_the_row_names(
+    world: World, control: Control, rows: Rows, arrives: bool
+) -> None:
+    sandbox = await started(world, control)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    replace_sandbox = world.store.replace_sandbox
+
+    async def failing(old: Sandbox, new: Sandbox) -> None:
+        if new.pause is not None and new.pause.kind is CheckpointKind.FILES:
+            world.store.replace_sandbox = replace_sandbox  # type: ignore[method-assign]
+            if arrives:
+                await replace_sandbox(old, new)
+            raise full()
+        await replace_sandbox(old, new)
+
+    world.store.replace_sandbox = failing  # type: ignore[method-assign]
+
+    with pytest.raises(ResourceExhaustedError):
+        await control.pausing.connect(ALICE, sandbox.id, HOURS, memory=False)
+
+    await control.settled()
+    row = await world.store.get_sandbox(sandbox.id)
+    assert row.status is Status.PAUSED
+    assert row.pause is not None
+    assert row.pause.kind is (CheckpointKind.FILES if arrives else MEMORY)
+    assert await world.checkpoints.names() == {row.pause.checkpoint}
+
+
 async def test_a_kill_ends_what_is_not_settled_yet(world: World, control: Control) -> None:
     sandbox = await started(world, control)
     world.faults.fail("checkpoint:1", ResourceExhaustedError("no room"))

@@ -396,3 +396,29 @@ async def test_a_journal_without_end_or_that_never_comes_is_given_up() -> None:
             with pytest.raises(UnavailableError):
                 await guest.read_journal(MACHINE, after=0)
             assert time.monotonic() - began < 5
+
+
+async def test_guests_that_hang_make_no_other_look_hung() -> None:
+    hanging, seen = 100, 0
+    all_hang = asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal seen
+        seen += 1
+        if seen > hanging:
+            await answering(b"")(reader, writer)
+            return
+        if seen == hanging:
+            all_hang.set()
+        await reader.read()
+
+    async with guest_that(handler) as guest, asyncio.TaskGroup() as group:
+        questions = [group.create_task(guest.probe(MACHINE)) for _ in range(hanging)]
+        async with asyncio.timeout(5):
+            await all_hang.wait()
+
+        await guest.probe(MACHINE)
+        assert await guest.read_journal(MACHINE, after=0) == ([], False)
+
+        for question in questions:
+            question.cancel()

@@ -132,6 +132,7 @@ def _advice_for(reason: Reason) -> Mapping[str, str]:
             Reason.REQUEST_MISMATCH
             | Reason.LIMIT_OF_SECRETS
             | Reason.LIMIT_OF_SANDBOXES
+            | Reason.PAUSE_REFUSED
             | Reason.DISK_FULL
             | Reason.ADDRESSES_USED_UP
         ):

@@ -1,9 +1,9 @@
 """
 Writes sandboxes down: the work behind a pause.
 
-Machine written down and ended, route forgotten, row (paused). What fails on the way, and what a killed server
-left, is settled by what is there: the machine runs on, or a complete checkpoint is kept, or it is lost. Where
-that fails, too, it is tried until it does not.
+Guest asked whether it answers, where its memory is kept; machine written down and ended, route forgotten, row
+(paused). What fails on the way, and what a killed server left, is settled by what is there: the machine runs
+on, or a complete checkpoint is kept, or it is lost. Where that fails, too, it is tried until it does not.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
+from atoll.server.control.probing import Probing
 from atoll.server.control.reading import not_there
 from atoll.server.control.sealing import Sealing
 from atoll.server.control.underway import Underway
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AtollError,
+    Reason,
     UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import EndReason, Pause, Sandbox, Status, Target
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
-from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.store import Store
 
@@ -57,9 +57,8 @@ class Checkpointing:
         admission: Admission,
         killing: Killing,
         deadlines: Deadlines,
-        guest: Guest,
+        probing: Probing,
     ) -> None:
-        self._guest = guest
         self._store = store
         self._runtime = runtime
         self._edge = edge
@@ -72,6 +71,7 @@ class Checkpointing:
         self._admission = admission
         self._killing = killing
         self._deadlines = deadlines
+        self._probing = probing
 
     async def run(self, row: Sandbox, *, ask: bool = True, healthy: bool = False) -> Sandbox:
         """
@@ -95,6 +95,8 @@ class Checkpointing:
                 if healthy or (ask and pause.kind is CheckpointKind.MEMORY):
                     row = await self._asked(row, pause, healthy=healthy)
                 async with self._admission.turn(row.team_id):
+                    # Answer and turn took their time.
+                    await check_unchanged(self._store, row)
                     written = self._runtime.checkpoint(
                         row.id,
                         self._checkpoints.path(pause.checkpoint),
@@ -114,12 +116,11 @@ class Checkpointing:
 
     async def _asked(self, row: Sandbox, pause: Pause, *, healthy: bool) -> Sandbox:
         """Ask a guest whether it answers; returns the row, which says so where it does not."""
-        if row.address is None:
-            return row
         try:
-            await self._guest.probe(Machine(sandbox_id=row.id, address=row.address))
+            await self._probing.ask(row)
         except UnavailableError as error:
             if healthy:
+                error.reason = Reason.PAUSE_REFUSED
                 raise
             log.warning("paused guest does not answer", sandbox_id=row.id, error=str(error))
         else:
@@ -147,12 +148,13 @@ class Checkpointing:
         assert row.pause is not None
         if is_there:
             await self._checkpoints.remove(row.pause.checkpoint)
-            soonest = self._clock.now() + self._limits.pause_again
+            now = self._clock.now()
 
             def running(row: Sandbox) -> Sandbox:
                 if row.status is not Status.PAUSING:
                     return row
-                deadline = max(row.deadline, soonest)
+                # One that has passed would have the next pause begin at once.
+                deadline = row.deadline if row.deadline > now else now + self._limits.pause_again
                 # It was to come back later, and never left.
                 fall = None if row.is_falling else row.fall
                 up = replace(row, target=Target.RUNNING, status=Status.RUNNING, pause=None, fall=fall)

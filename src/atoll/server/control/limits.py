@@ -35,8 +35,8 @@ class ControlLimits:
         paused_keeps_address: how long a paused sandbox keeps its address even when all are taken; later it
             may get another one when it is resumed. As long as Linux remembers a connection through NAT that
             says nothing: without that, the address is of no use.
-        pause_again: after a failed pause, for a full disk say, the sandbox runs on for so long at least,
-            until the next try.
+        pause_again: after a failed pause at its deadline, for a full disk say, the sandbox runs on for so
+            long, until the next try.
         settle_tries: how often it is tried to find and write what became of a pause or a failed resume,
             before its caller is told that this is not known yet; 5 tries take 15 s. It goes on behind that.
         wake_timeout: what traffic that wakes a sandbox gives it at least, as E2B does.

@@ -192,6 +192,7 @@ def assemble(
     )
     reading = Reading(store=ports.store, limits=limits)
     sealing = Sealing(runtime=ports.runtime, checkpoints=ports.checkpoints, tasks=tasks)
+    probing = Probing(store=ports.store, guest=ports.guest, locks=locks, tasks=tasks, killing=killing)
     pausing = Pausing(
         store=ports.store,
         api_keys=ports.api_keys,
@@ -209,7 +210,7 @@ def assemble(
         killing=killing,
         deadlines=deadlines,
         reading=reading,
-        guest=ports.guest,
+        probing=probing,
         addresses=addresses,
     )
     deadlines.pause = pausing.expire
@@ -282,7 +283,6 @@ def assemble(
         reviving=reviving,
     )
     forgetting = Forgetting(store=ports.store, clock=ports.clock, limits=limits)
-    probing = Probing(store=ports.store, guest=ports.guest, locks=locks, tasks=tasks, killing=killing)
     finding = Finding(store=ports.store, reading=reading, secret=secret)
     return Parts(
         tasks=tasks,

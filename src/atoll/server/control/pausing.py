@@ -24,6 +24,7 @@ from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
+from atoll.server.control.probing import Probing
 from atoll.server.control.reading import Reading, not_there
 from atoll.server.control.requests import Actor
 from atoll.server.control.restoring import Restoring
@@ -53,7 +54,6 @@ from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
-from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.store import Store
 from atoll.server.ports.templates import Templates
@@ -87,7 +87,7 @@ class Pausing:
         killing: Killing,
         deadlines: Deadlines,
         reading: Reading,
-        guest: Guest,
+        probing: Probing,
         addresses: Addresses,
     ) -> None:
         self._store = store
@@ -112,7 +112,7 @@ class Pausing:
             admission=admission,
             killing=killing,
             deadlines=deadlines,
-            guest=guest,
+            probing=probing,
         )
         self.restoring = Restoring(
             store=store,

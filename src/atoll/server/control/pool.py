@@ -9,7 +9,7 @@ one removes. Here is who has what, and what is wanted; ``refilling.py`` makes th
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -153,20 +153,23 @@ class Pool:
 
     async def give_up_address(self) -> bool:
         """
-        End a machine that waits, since all addresses are taken and somebody wants one; False: none waits.
+        End a machine that waits, since all addresses are taken and somebody wants one; False: none went.
 
         No other is made for a while (``again``), or it would have the address that is free now.
         """
         self._addresses_again_at = self._clock.now() + self._pool.again
-        while (shelf := max(self._shelves.values(), key=_count, default=None)) and shelf.waiting:
-            sandbox_id = shelf.waiting.popleft().sandbox_id
-            log.info("pool shrinks: the addresses are used up", template=shelf.template.id)
-            self._killing.remove(sandbox_id)
-            # One that will not go is tried again behind this.
-            with suppress(UnavailableError):
-                await self._killing.removed(sandbox_id)
-                return True
-        return False
+        shelf = max(self._shelves.values(), key=_count, default=None)
+        if shelf is None or not shelf.waiting:
+            return False
+        sandbox_id = shelf.waiting.popleft().sandbox_id
+        log.info("pool shrinks: the addresses are used up", template=shelf.template.id)
+        self._killing.remove(sandbox_id)
+        try:
+            await self._killing.removed(sandbox_id)
+        except UnavailableError:
+            # It is tried again behind this. No other one is: what is in its way mostly is in theirs.
+            return False
+        return True
 
     def lost(self, sandbox_id: SandboxId) -> None:
         """Hand out a machine no more, since it ended; whoever says so removes it."""

@@ -1,8 +1,12 @@
 """
-Ends sandboxes that are there, but answer nobody: their guestd was stopped, or hangs.
+Asks guests whether they answer: their guestd may have been stopped, or hang.
 
-Nothing asks an idle guest. Only when a caller got no answer does the edge tell, and then guestd is asked.
+Nothing asks without a reason. A caller got no answer, and the edge tells of it: then a guest that gives none
+is the end of its sandbox. Or its memory is about to be kept, and the row says so (``checkpointing``).
 """
+
+import asyncio
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -10,7 +14,7 @@ from atoll.server.control.killing import End, Killing
 from atoll.server.control.locks import Locks
 from atoll.server.control.tasks import Job, Tasks
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
-from atoll.server.domain.ids import SandboxId, parse_sandbox_id
+from atoll.server.domain.ids import SandboxId, TeamId, parse_sandbox_id
 from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status
 from atoll.server.ports.guest import Guest
@@ -18,9 +22,12 @@ from atoll.server.ports.store import Store
 
 log = structlog.get_logger(__name__)
 
+# Questions under way in one team, each a connection for ten seconds at most; no other team's wait for them.
+MOST_ASKED = 64
+
 
 class Probing:
-    """Asks guests about whom somebody complains; one question at a time for each."""
+    """Asks guests; one question at a time for each."""
 
     def __init__(self, *, store: Store, guest: Guest, locks: Locks, tasks: Tasks, killing: Killing) -> None:
         self._store = store
@@ -29,6 +36,20 @@ class Probing:
         self._tasks = tasks
         self._killing = killing
         self._underway: dict[SandboxId, Job[None]] = {}
+        # Those of teams that ask right now.
+        self._places: WeakValueDictionary[TeamId, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def ask(self, row: Sandbox) -> None:
+        """
+        Return once the guest of a sandbox that has a machine has answered; who calls holds its lock.
+
+        Raises:
+            UnavailableError: it does not answer.
+        """
+        assert row.address is not None
+        places = self._places.setdefault(row.team_id, asyncio.Semaphore(MOST_ASKED))
+        async with places:
+            await self._guest.probe(Machine(sandbox_id=row.id, address=row.address))
 
     def suspect(self, untrusted_id: str) -> None:
         """
@@ -54,7 +75,7 @@ class Probing:
             if row.status is not Status.RUNNING or row.address is None:
                 return
             try:
-                await self._guest.probe(Machine(sandbox_id=sandbox_id, address=row.address))
+                await self.ask(row)
             except UnavailableError as error:
                 silence = error.details or str(error)
             else:

@@ -28,6 +28,7 @@ from atoll.server.control.underway import Underway
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import (
+    AtollError,
     DeadlineExceededError,
     FailedPreconditionError,
     Reason,
@@ -97,13 +98,14 @@ class Restoring:
         Args:
             sandbox_id: whose.
             lifetime: how long it lives from then on.
-            urgent: whether a request is held up by it.
+            urgent: whether a request is held up by it; none holds up others for a guest known to be silent.
             memory: false: it boots from its files, though its memory was kept, too.
             auto_pause: true: it is paused at its deadline from then on, if it was to be killed.
 
         Raises:
             NotFoundError: it is neither paused nor running any more.
-            FailedPreconditionError: its checkpoint is damaged, or belongs to something that is not here.
+            FailedPreconditionError: its checkpoint is damaged, or belongs to something that is not here, or
+                its guest is silent (``GUEST_SILENT``).
             ResourceExhaustedError, UnavailableError, DeadlineExceededError: it stays paused, and why.
         """
         while (job := self._underway.get(sandbox_id)) is not None:
@@ -113,7 +115,10 @@ class Restoring:
                 return await self._deadlines.refresh(
                     sandbox_id, lifetime, lambda _: None, auto_pause=auto_pause
                 )
-        team = await self._api_keys.get_team((await self._store.get_sandbox(sandbox_id)).team_id)
+        found = await self._store.get_sandbox(sandbox_id)
+        if urgent and _is_silent(found):
+            raise _silent(sandbox_id)
+        team = await self._api_keys.get_team(found.team_id)
         await check_room(self._store, self._limits, team.id, team.limits)
 
         def resuming(row: Sandbox) -> Sandbox:
@@ -178,12 +183,11 @@ class Restoring:
         Make a checkpoint of files of one that has memory, too, and return the row that names it.
 
         The files are inside of the memory's images: so it goes on for the moment in which they are written
-        down, without any network, and nobody is led there. Its guest may hang: that is what a boot is for.
+        down, without any network, and nobody is led there. Its guest may hang: that may be why it is to boot.
         """
         await check_unchanged(self._store, row)
         spec = replace(spec_of(row), egress=EgressPolicy(internet=False))
         async with self._checkpoints.raw(pause.checkpoint) as origin:
-            # Its guest may be why its memory is not wanted.
             await self._addresses.have(
                 lambda: within(
                     self._limits.resume_timeout,
@@ -195,12 +199,6 @@ class Restoring:
         name = f"{row.id}-{row.generation}"
         path = self._checkpoints.path(name)
         written = self._runtime.checkpoint(row.id, path, kind=CheckpointKind.FILES, leave_running=False)
-        try:
-            await within(self._limits.pause_timeout, "stand still on the disk", written)
-        except BaseException:
-            # It may be whole, and nobody will know of it.
-            await self._drop(row.id, name)
-            raise
         files = replace(pause, checkpoint=name, kind=CheckpointKind.FILES, silent=False)
 
         def without(now: Sandbox) -> Sandbox:
@@ -208,23 +206,27 @@ class Restoring:
                 raise not_there(row.id)
             return replace(now, pause=files)
 
-        found = await change(self._store, row.id, without)
-        await self._drop(row.id, pause.checkpoint)
-        return found
+        try:
+            await within(self._limits.pause_timeout, "stand still on the disk", written)
+            return await change(self._store, row.id, without)
+        finally:
+            # Also what failed may be whole, and a write that failed may have arrived.
+            await self._drop_unnamed(row.id, pause.checkpoint, name)
+
+    async def _drop_unnamed(self, sandbox_id: SandboxId, *names: str) -> None:
+        try:
+            pause = (await self._store.get_sandbox(sandbox_id)).pause
+        except AtollError as error:
+            # The next start knows which.
+            log.warning("checkpoint not removed", sandbox_id=sandbox_id, error=str(error))
+            return
+        for name in names:
+            if pause is None or name != pause.checkpoint:
+                await self._drop(sandbox_id, name)
 
     async def _restore(self, row: Sandbox, lifetime: timedelta) -> Sandbox:
         await check_unchanged(self._store, row)
-        try:
-            machine = await self._configured(row)
-        except (UnavailableError, DeadlineExceededError) as error:
-            if row.pause is None or not row.pause.silent:
-                raise
-            raise FailedPreconditionError(
-                f"Sandbox {row.id} did not answer when it was paused, and does not with its memory from then",
-                details=str(error),
-                resolution="Resume it without its memory: it boots from its files.",
-                reason=Reason.GUEST_SILENT,
-            ) from error
+        machine = await self._configured(row)
         at = self._clock.now()
 
         def running(now: Sandbox) -> Sandbox:
@@ -242,7 +244,12 @@ class Restoring:
         template = await self._templates.get(row.template_id)
         machine = await self._machine(row)
         booted = row.pause is None or row.pause.kind is CheckpointKind.FILES
-        await self._configuring.configure(row, machine, template, booted=booted)
+        try:
+            await self._configuring.configure(row, machine, template, booted=booted)
+        except (UnavailableError, DeadlineExceededError) as error:
+            if not _is_silent(row):
+                raise
+            raise _silent(row.id, str(error)) from error
         return machine
 
     async def _machine(self, row: Sandbox) -> Machine:
@@ -255,5 +262,19 @@ class Restoring:
             # Nothing was kept of what fell.
             return await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
         async with self._checkpoints.raw(row.pause.checkpoint) as path:
-            restored = self._runtime.restore(spec_of(row), path)
+            # Whether a silent one answers, it is asked when it is up: what fails before is not its doing.
+            restored = self._runtime.restore(spec_of(row), path, listens=not _is_silent(row))
             return await within(self._limits.resume_timeout, "come back", restored)
+
+
+def _is_silent(row: Sandbox) -> bool:
+    return row.pause is not None and row.pause.silent
+
+
+def _silent(sandbox_id: SandboxId, details: str | None = None) -> AtollError:
+    return FailedPreconditionError(
+        f"Sandbox {sandbox_id} did not answer when it was paused, and may not with its memory from then",
+        details=details,
+        resolution="Resume it without its memory: it boots from its files.",
+        reason=Reason.GUEST_SILENT,
+    )

@@ -59,6 +59,8 @@ class Reason(StrEnum):
     CREATE_FAILED = "create_failed"
     # Its guest hung when it was paused, and does again with the memory from then.
     GUEST_SILENT = "guest_silent"
+    # It was to be paused only if its guest answers, and that does not.
+    PAUSE_REFUSED = "pause_refused"
     # There is no room on the host's disk.
     DISK_FULL = "disk_full"
     # Every address of the home's range is held.

@@ -80,7 +80,7 @@ class GuestLimits:
         journal_bytes: of such an answer; guestd gives 48 KiB at once.
         probe_timeout_s: for the answer that decides whether a guest hangs; it takes milliseconds, and seconds
             where programs inside take all processors of a host that is full.
-        connections: calls under way at once, in all sandboxes; more wait.
+        connections: calls under way at once, in all sandboxes; more wait. Without probes.
         kept_connections: to machines that wait to be claimed; beyond it the oldest is closed, and that claim
             takes 1 ms longer.
     """
@@ -116,6 +116,8 @@ class HttpGuest(Guest):
         self._pool = _pool(self._limits.connections, self._limits.answer_bytes)
         # Apart, so that no kill for memory waits behind somebody who reads a log.
         self._journal_pool = _pool(self._limits.connections, self._limits.journal_bytes)
+        # As many as are asked for: one that waits for its connection would look hung.
+        self._probe_pool = _pool(None, self._limits.journal_bytes)
         # To machines that wait, a pool of one each: one for all would look at each connection for every call.
         self._kept: dict[SandboxId, httpcore.AsyncConnectionPool] = {}
 
@@ -131,6 +133,7 @@ class HttpGuest(Guest):
         """End calls under way."""
         await self._pool.aclose()
         await self._journal_pool.aclose()
+        await self._probe_pool.aclose()
         while self._kept:
             await self._kept.pop(next(iter(self._kept))).aclose()
 
@@ -215,7 +218,7 @@ class HttpGuest(Guest):
         request = guest_pb.ReadJournalRequest(after=_MOST_NUMBER, sandbox_id=machine.sandbox_id)
         timeout_s = self._limits.probe_timeout_s
         await self._call(
-            machine, "ReadJournal", request, guest_pb.ReadJournalResponse, timeout_s, pool=self._journal_pool
+            machine, "ReadJournal", request, guest_pb.ReadJournalResponse, timeout_s, pool=self._probe_pool
         )
 
     async def read_journal(self, machine: Machine, *, after: int) -> tuple[Sequence[Line], bool]:
@@ -298,7 +301,7 @@ class HttpGuest(Guest):
         )
 
 
-def _pool(connections: int, most_bytes: int, kept: int = 0) -> httpcore.AsyncConnectionPool:
+def _pool(connections: int | None, most_bytes: int, kept: int = 0) -> httpcore.AsyncConnectionPool:
     return httpcore.AsyncConnectionPool(
         max_connections=connections,
         max_keepalive_connections=kept,

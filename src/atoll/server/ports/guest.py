@@ -67,6 +67,8 @@ class Guest(Protocol):
         """
         Return once guestd has answered anything that makes sense.
 
+        No call waits for another: it would take the wait for silence. Who calls sees to how many there are.
+
         Raises:
             UnavailableError: it does not, though it got more time than a busy one needs.
         """

@@ -23,6 +23,7 @@ from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
 from atoll.server.domain.egress import EgressPolicy, to_plain
 from atoll.server.domain.errors import (
     AlreadyExistsError,
+    DeadlineExceededError,
     NotFoundError,
     Reason,
     ResourceExhaustedError,
@@ -151,6 +152,8 @@ class FakeRuntime(Runtime):
             shutil.copyfile(origin / file.name, directory / file.name)
         (directory / "process").touch()
         await self.faults.at("restore:3")
+        if listens and spec.sandbox_id in self.hung and checkpoint.kind is CheckpointKind.MEMORY:
+            raise DeadlineExceededError("its guestd does not listen")
         (directory / "ready").touch()
         return self._machine(directory)
 
