@@ -197,7 +197,8 @@ class Checkpointing:
             async with asyncio.timeout(self._limits.forget_timeout.total_seconds()):
                 await self._edge.forget(sandbox_id)
         except (AtollError, TimeoutError) as error:
-            # Nobody else gets its address: connections there fail, and the edge asks again.
+            # Connections there fail, and the edge asks again. It is told once more before anybody else gets
+            # its address (``addresses``).
             log.warning("route of a paused sandbox not forgotten", sandbox_id=sandbox_id, error=str(error))
 
 

@@ -9,7 +9,6 @@ one removes. What the pool does, it does when nobody wants anything else (``Admi
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -225,20 +224,26 @@ class Pool:
 
     async def give_up_address(self) -> bool:
         """
-        End a machine that waits, since all addresses are taken and somebody wants one; False: none waits.
+        End a machine that waits, since all addresses are taken and somebody wants one.
+
+        False: none waits, or it does not go. Then no other is ended: what keeps it (an edge that does not
+        answer, say) would keep all of them, each for as long.
 
         No other is made for a while (``again``), or it would have the address that is free now.
         """
         self._addresses_again_at = self._clock.now() + self._pool.again
-        while (shelf := max(self._shelves.values(), key=_count, default=None)) and shelf.waiting:
-            sandbox_id = shelf.waiting.popleft().sandbox_id
-            log.info("pool shrinks: the addresses are used up", template=shelf.template.id)
-            self._killing.remove(sandbox_id)
-            # One that will not go is tried again behind this.
-            with suppress(UnavailableError):
-                await self._killing.removed(sandbox_id)
-                return True
-        return False
+        shelf = max(self._shelves.values(), key=_count, default=None)
+        if shelf is None or not shelf.waiting:
+            return False
+        sandbox_id = shelf.waiting.popleft().sandbox_id
+        log.info("pool shrinks: the addresses are used up", template=shelf.template.id)
+        self._killing.remove(sandbox_id)
+        try:
+            await self._killing.removed(sandbox_id)
+        except UnavailableError:
+            # It is tried again behind this.
+            return False
+        return True
 
     def lost(self, sandbox_id: SandboxId) -> None:
         """Hand out a machine no more, since it ended; whoever says so removes it."""
