@@ -1,11 +1,12 @@
 """What is persistent is written down before its machine goes: by ``atoll park``, and by ``atoll down``."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.events import sandboxes_in
+from fakes.events import sandboxes_in, team_metrics_in
 from fakes.world import ALICE, World, small, wish
 
 from atoll.server.control.service import Control
@@ -15,10 +16,14 @@ from atoll.server.domain.errors import (
     FailedPreconditionError,
     ResourceExhaustedError,
 )
+from atoll.server.domain.events import Event, EventType
 from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.keys import DEFAULT_TEAM
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target
 from atoll.server.domain.upkeep import Restart, Upkeep
+from atoll.server.ports.events import EventQuery
 from atoll.server.runtimes.fake.faults import Faults
+from atoll.server.stores.events import SqliteEvents
 
 PERSISTENT = Upkeep(persistent=True, restart=Restart.FROM_SNAPSHOT)
 FULL = ResourceExhaustedError("The disk is full")
@@ -73,6 +78,34 @@ async def test_where_the_memory_cannot_be_written_down_the_files_are(world: Worl
     async with world.server() as control:
         assert await came_back(world, control, sandbox.id) == ("", "now")
         await world.assert_agreement()
+
+
+@pytest.mark.parametrize(
+    ("failed", "events"),
+    [(1, [EventType.CREATED, EventType.PAUSED, EventType.RESUMED]), (2, [EventType.CREATED])],
+)
+async def test_its_owner_is_told_what_became_of_it_and_not_of_each_round(
+    world: World, failed: int, events: list[EventType]
+) -> None:
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        world.faults.fail("checkpoint:1", FULL, times=failed)
+        await control.park()
+    world.renew(Faults())
+
+    async with world.server() as control:
+        await control.settled()
+        history = await team_metrics_in(world.database, world.keys(), world.clock).history(
+            ALICE, DEFAULT_TEAM, start=world.clock.now() - timedelta(hours=1)
+        )
+        assert [event.type for event in await told(world, sandbox.id)] == events
+        assert history is not None
+        assert history.most_running()[1] == 1
+
+
+async def told(world: World, sandbox_id: SandboxId) -> Sequence[Event]:
+    query = EventQuery(team_id=DEFAULT_TEAM, sandbox_id=sandbox_id, limit=100, oldest_first=True)
+    return await SqliteEvents(world.database).list_events(query)
 
 
 async def test_what_hangs_costs_half_of_the_time_and_then_has_its_files(tmp_path: Path) -> None:
