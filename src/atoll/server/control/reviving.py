@@ -21,6 +21,7 @@ from tenacity import (
 )
 
 from atoll.server.control.changing import change
+from atoll.server.control.checkpointing import is_whole
 from atoll.server.control.killing import End
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
@@ -111,8 +112,12 @@ class Reviving:
 
     async def _lay_down(self, row: Sandbox, end: End) -> bool:
         sandbox_id = row.id
-        origins = await self._origins(row)
-        pause, origin = await self._linked(row, origins)
+        origin: SnapshotId | None = None
+        if await is_whole(self._checkpoints, row):
+            # Nothing of it is lost: it had just been written down.
+            pause = row.pause
+        else:
+            pause, origin = await self._linked(row, await self._origins(row))
         if pause is None and not row.upkeep.persistent:
             return False
         now = self._clock.now()
