@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fakes.events import sandboxes_in, team_metrics_in
-from fakes.world import ALICE, World, small, wish
+from fakes.world import ALICE, World, small, turns, wish
 
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
@@ -214,6 +214,7 @@ async def test_who_parks_again_finds_what_is_parked_and_does_not_bring_it_back(w
     world.renew(Faults())
 
     async with world.database, world.control(revives=False) as control:
+        await turns(100)
         assert await control.park() == first
         assert first.kept == {sandbox.id: CheckpointKind.MEMORY}
         assert world.faults.passed["restore:1"] == 0
