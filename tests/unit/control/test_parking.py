@@ -207,6 +207,70 @@ async def test_by_force_it_ends_and_comes_back_from_its_snapshot_or_anew(
         assert await came_back(world, control, sandbox.id) == had
 
 
+async def test_a_guest_that_hung_when_it_was_written_down_is_booted_from_its_files(tmp_path: Path) -> None:
+    world = World(tmp_path, small(restart_delay=timedelta()))
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        await control.snapshots.take(ALICE, sandbox.id, None, CheckpointKind.MEMORY)
+        world.runtime.remember(sandbox.id, "newer")
+        await control.park()
+    faults = Faults()
+    faults.fail("configure", UnavailableError("no answer"), times=world.limits.restart_tries)
+    world.renew(faults)
+
+    async with world.server() as control:
+        await control.settled()
+
+        row = await world.store.get_sandbox(sandbox.id)
+        assert (row.status, row.fall is not None and row.fall.problem) == (Status.RUNNING, None)
+        assert world.runtime.recall(sandbox.id) == ("", "newer")
+        await world.assert_agreement()
+
+
+async def test_what_it_has_is_kept_where_not_even_its_files_come_back(tmp_path: Path) -> None:
+    world = World(tmp_path, small(restart_delay=timedelta()))
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        await control.park()
+    faults = Faults()
+    # The last one: that which only writes its files down.
+    faults.fail("restore:1", UnavailableError("no room"), times=world.limits.restart_tries + 1)
+    world.renew(faults)
+
+    async with world.server() as control:
+        await control.settled()
+
+        row = await world.store.get_sandbox(sandbox.id)
+        assert (row.status, row.fall is not None and row.fall.problem) == (Status.PAUSED, "no room")
+        await control.pausing.connect(ALICE, sandbox.id, timedelta(minutes=1))
+        assert world.runtime.recall(sandbox.id) == ("now", "now")
+        await world.assert_agreement()
+
+
+async def test_what_was_written_down_and_is_refused_is_not_thrown_away_for_a_snapshot(world: World) -> None:
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        world.clock.advance(timedelta(minutes=1))
+        await control.snapshots.take(ALICE, sandbox.id, None, CheckpointKind.MEMORY)
+        world.clock.advance(timedelta(minutes=1))
+        world.runtime.remember(sandbox.id, "newer")
+        await control.park()
+    faults = Faults()
+    faults.fail("restore:1", FailedPreconditionError("This processor has less"))
+    world.renew(faults)
+
+    async with world.server() as control:
+        await control.settled()
+
+        row = await world.store.get_sandbox(sandbox.id)
+        assert row.status is Status.PAUSED
+        assert row.fall is not None
+        assert row.fall.problem == "This processor has less"
+        # As on the machine that it was written down on.
+        await control.pausing.connect(ALICE, sandbox.id, timedelta(minutes=1))
+        assert world.runtime.recall(sandbox.id) == ("newer", "newer")
+
+
 async def test_who_parks_again_finds_what_is_parked_and_does_not_bring_it_back(world: World) -> None:
     async with world.server() as control:
         sandbox = await started(world, control)
