@@ -292,6 +292,26 @@ async def test_the_secured_ids_are_those_of_running_sandboxes_with_a_token(store
     assert set(await store.secured_ids()) == {row.id for row in secured}
 
 
+async def test_who_is_paused_since_a_moment_or_longer_is_listed_the_longest_first(store: Store) -> None:
+    def pause(minutes: int) -> Pause:
+        at = NOON + timedelta(minutes=minutes)
+        return Pause(checkpoint=f"c-{minutes}", kind=CheckpointKind.MEMORY, at=at)
+
+    second = make(status=Status.PAUSED, pause=pause(1))
+    first = make(status=Status.PAUSED, pause=pause(0))
+    await add(
+        store,
+        second,
+        first,
+        make(status=Status.PAUSED, pause=pause(3)),
+        make(status=Status.PAUSED),
+        make(status=Status.RESUMING, pause=pause(0)),
+    )
+
+    assert await store.paused_before(NOON + timedelta(minutes=1)) == [first.id, second.id]
+    assert await store.paused_before(NOON - timedelta(minutes=1)) == []
+
+
 async def test_the_next_deadline_is_that_of_a_running_sandbox(store: Store) -> None:
     assert await store.next_deadline() is None
 

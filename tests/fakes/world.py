@@ -119,7 +119,7 @@ class World:
         self.edge = FakeEdge(faults=faults)
         self.checkpoints = CheckpointFiles(self.directory / "checkpoints")
 
-    def control(self) -> Control:
+    def control(self, *, revives: bool = True) -> Control:
         """Make a server's control; not open yet."""
         ports = Ports(
             store=self.store,
@@ -135,7 +135,14 @@ class World:
             free_memory=lambda: self.free_memory,
             parting=self.logbook().part,
         )
-        return Control(ports, secret=SECRET, dns_servers=("169.254.1.1",), limits=self.limits, pool=self.pool)
+        return Control(
+            ports,
+            secret=SECRET,
+            dns_servers=("169.254.1.1",),
+            limits=self.limits,
+            pool=self.pool,
+            revives=revives,
+        )
 
     def observing(self) -> Observing:
         """Make a server's sampling; not running yet."""

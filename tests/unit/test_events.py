@@ -21,6 +21,7 @@ from atoll.server.domain.events import (
 )
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status
+from atoll.server.domain.upkeep import Fall
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 RUNNING = make(
@@ -88,6 +89,50 @@ def test_who_did_not_run_when_it_was_killed_is_told_apart(status: Status) -> Non
 
     assert event.data is not None
     assert event.data["state"] == "paused"
+
+
+FALL = Fall(reason="taken_down", at=NOON)
+
+
+@pytest.mark.parametrize(
+    ("old", "fell", "new", "falls", "data"),
+    [
+        (Status.PAUSING, None, Status.PAUSED, None, {}),
+        # Written down before its machine goes.
+        (Status.PAUSING, FALL, Status.PAUSED, FALL, {"reason": "taken_down"}),
+        # Its machine ended: while it ran, and while it was written down.
+        (Status.RUNNING, None, Status.PAUSED, FALL, {"reason": "taken_down"}),
+        (Status.PAUSING, None, Status.PAUSED, FALL, {"reason": "taken_down"}),
+        # It is back from a fall, and paused as any other.
+        (Status.PAUSING, replace(FALL, back_at=NOON), Status.PAUSED, replace(FALL, back_at=NOON), {}),
+    ],
+)
+def test_a_sandbox_is_paused_when_its_machine_is_gone(
+    old: Status, fell: Fall | None, new: Status, falls: Fall | None, data: dict[str, str]
+) -> None:
+    event = told(replace(RUNNING, status=old, fall=fell), status=new, fall=falls)
+
+    assert event.type is EventType.PAUSED
+    assert event.data == {"sandbox_metadata": {"a": "b"}, **data}
+
+
+@pytest.mark.parametrize("fall", [None, FALL])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (Status.RUNNING, Status.PAUSING),
+        (Status.PAUSING, Status.RUNNING),
+        (Status.PAUSED, Status.RESUMING),
+        (Status.RESUMING, Status.PAUSED),
+    ],
+)
+def test_what_is_begun_and_what_fails_of_a_pause_or_a_resume_is_not_told(
+    old: Status, new: Status, fall: Fall | None
+) -> None:
+    begins = old is Status.RUNNING
+    row = replace(RUNNING, status=old, fall=None if begins else fall)
+
+    assert told_by(row, replace(row, status=new, fall=fall if begins else row.fall), NOON) is None
 
 
 def test_what_an_owner_changes_is_told() -> None:

@@ -33,5 +33,8 @@ def park(home: Path) -> None:
     logs.set_up(found.server_log, settings.server)
     with output.steps() as show:
         show(f"writing down what is persistent of {found.path}", None)
-        asyncio.run(stopping.park(found, settings, gvisor_host.gvisor_host))
+        parked = asyncio.run(stopping.park(found, settings, gvisor_host.gvisor_host))
+    kinds = [kind.value for kind in parked.kept.values()]
+    without = f"; without their memory: {kinds.count('files')}" if "files" in kinds else ""
+    output.note(f"Persistent sandboxes written down: {len(kinds)}{without}.")
     output.note("Atoll is parked; `atoll up` goes on.")

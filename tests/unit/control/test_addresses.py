@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes.world import ALICE, World, outcome, small, wish
@@ -12,7 +13,9 @@ from atoll.server.control.requests import LimitsOverride
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import Reason, ResourceExhaustedError, UnavailableError
-from atoll.server.domain.sandbox import Sandbox, Status
+from atoll.server.domain.ids import SandboxId
+from atoll.server.domain.sandbox import EndReason, Sandbox, Status
+from atoll.server.domain.upkeep import Restart, Upkeep
 from atoll.server.runtimes.fake.faults import Faults
 from atoll.server.runtimes.fake.templates import BASE
 
@@ -24,15 +27,21 @@ LONG = timedelta(days=6)
 HOUR = timedelta(hours=1)
 
 
-def few(directory: Path, addresses: int, pool: PoolLimits | None = None) -> World:
-    world = World(directory, small(max_timeout=timedelta(days=30)), pool)
+def few(directory: Path, addresses: int, pool: PoolLimits | None = None, **changes: Any) -> World:
+    world = World(directory, small(max_timeout=timedelta(days=30), **changes), pool)
     world.addresses = addresses
     world.renew(Faults())
     return world
 
 
-async def created(control: Control) -> Sandbox:
-    return await control.create(ALICE, wish(limits=OTHER_DISK, timeout=timedelta(days=29)))
+async def created(control: Control, **changes: Any) -> Sandbox:
+    return await control.create(ALICE, wish(limits=OTHER_DISK, timeout=timedelta(days=29), **changes))
+
+
+async def finds_none(control: Control) -> None:
+    with pytest.raises(ResourceExhaustedError) as caught:
+        await created(control)
+    assert caught.value.reason is Reason.ADDRESSES_USED_UP
 
 
 async def filled(control: Control, number: int) -> None:
@@ -118,10 +127,12 @@ async def test_who_was_paused_for_longest_gives_its_address_up_and_gets_another(
             await control.pausing.pause(ALICE, one.id, MEMORY)
             world.clock.advance(HOUR)
         world.clock.advance(LONG)
+        world.edge.forgotten.clear()
 
         new = await created(control)
 
         assert new.address == first.address
+        assert world.edge.forgotten == [first.id]
         await control.kill(ALICE, new.id)
         await control.kill(ALICE, second.id)
         # The free ones go to others first, so that this one cannot come back to what it had.
@@ -185,3 +196,81 @@ async def test_who_is_resumed_while_it_is_asked_for_its_address_keeps_it(tmp_pat
         control.pausing.stop(first.id)
         await control.settled()
         assert (await control.pausing.connect(ALICE, first.id, HOUR))[0].address == first.address
+
+
+async def test_no_address_goes_to_another_before_the_edge_has_forgotten_the_route(tmp_path: Path) -> None:
+    world = few(tmp_path, 1)
+    async with world.server() as control:
+        paused = await created(control)
+        world.faults.fail("forget", UnavailableError("no answer"), times=2)
+        # It is paused all the same: nobody else has its address.
+        await control.pausing.pause(ALICE, paused.id, MEMORY)
+        world.clock.advance(LONG)
+
+        await finds_none(control)
+
+        assert paused.id not in world.edge.forgotten
+        assert (await created(control)).address == paused.address
+        assert world.edge.forgotten[-1] == paused.id
+
+
+async def test_where_the_edge_does_not_answer_one_is_asked_and_not_all(tmp_path: Path) -> None:
+    world = few(tmp_path, 3)
+    async with world.server() as control:
+        for one in [await created(control) for _ in range(3)]:
+            await control.pausing.pause(ALICE, one.id, MEMORY)
+        world.clock.advance(LONG)
+        world.faults.fail("forget", UnavailableError("no answer"))
+
+        await finds_none(control)
+
+
+async def test_where_the_edge_does_not_answer_the_pool_loses_one_machine_and_not_all(tmp_path: Path) -> None:
+    world = few(tmp_path, 2, POOL, destroy_attempts=1)
+    async with world.server() as control:
+        await filled(control, 2)
+        world.faults.fail("forget", UnavailableError("no answer"))
+
+        await finds_none(control)
+
+        assert len(control.pool.ids) == 1
+
+
+async def test_one_that_will_not_go_is_passed_over_for_the_next(tmp_path: Path) -> None:
+    world = few(tmp_path, 2)
+    async with world.server() as control:
+        first, second = [await created(control) for _ in range(2)]
+        for one in (first, second):
+            await control.pausing.pause(ALICE, one.id, MEMORY)
+            world.clock.advance(HOUR)
+        world.clock.advance(LONG)
+        world.faults.fail("destroy:1", UnavailableError("busy"))
+
+        assert (await created(control)).address == second.address
+
+
+async def test_who_fell_and_is_to_come_back_keeps_its_address(tmp_path: Path) -> None:
+    world = few(tmp_path, 1)
+    async with world.server() as control:
+        sandbox = await created(control, upkeep=Upkeep(restart=Restart.FROM_SNAPSHOT))
+        await control.snapshots.take(ALICE, sandbox.id, None, MEMORY)
+        world.clock.advance(LONG)
+        world.runtime.end(sandbox.id, EndReason.RUNTIME_ENDED)
+        await until(world, sandbox.id, Status.RUNNING, 2)
+        world.runtime.end(sandbox.id, EndReason.RUNTIME_ENDED)
+        # It fell again at once, so it waits; what it comes back from is older than it may be paused.
+        await until(world, sandbox.id, Status.PAUSED, 2)
+
+        await finds_none(control)
+
+        world.clock.advance(HOUR)
+        assert (await until(world, sandbox.id, Status.RUNNING, 3)).address == sandbox.address
+
+
+async def until(world: World, sandbox_id: SandboxId, status: Status, generation: int) -> Sandbox:
+    async with asyncio.timeout(10):
+        while True:
+            row = await world.store.get_sandbox(sandbox_id)
+            if (row.status, row.generation) == (status, generation):
+                return row
+            await asyncio.sleep(0)

@@ -5,16 +5,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from fakes.disks import Written, full
 from fakes.world import ALICE, World, outcome, turns, wish
 
+from atoll.server.control.killing import End
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import AtollError, NotFoundError, ResourceExhaustedError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status
+from atoll.server.domain.upkeep import Upkeep
+from atoll.server.runtimes.fake.faults import Faults
 
 MEMORY = CheckpointKind.MEMORY
 # Longer than time goes on by itself here.
@@ -63,8 +67,8 @@ async def time(world: World) -> AsyncIterator[None]:
         ticking.cancel()
 
 
-async def started(world: World, control: Control) -> Sandbox:
-    sandbox = await control.create(ALICE, wish(timeout=timedelta(hours=24)))
+async def started(world: World, control: Control, **changes: Any) -> Sandbox:
+    sandbox = await control.create(ALICE, wish(timeout=timedelta(hours=24), **changes))
     world.runtime.remember(sandbox.id, "kept")
     return sandbox
 
@@ -148,6 +152,51 @@ async def test_who_waits_is_told_and_the_row_follows_when_there_is_room(
     await world.assert_agreement()
     await control.pausing.connect(ALICE, sandbox.id, HOURS)
     assert world.runtime.recall(sandbox.id) == ("kept", "kept")
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("persistent", [False, True])
+async def test_what_is_whole_on_the_disk_is_kept_by_who_takes_all_down_though_no_row_says_so(
+    world: World, rows: Rows, persistent: bool, force: bool
+) -> None:
+    async with world.server() as control:
+        sandbox = await started(world, control, upkeep=Upkeep(persistent=persistent))
+        fill_when(world, rows, "checkpoint:2")
+        async with time(world):
+            if not persistent:
+                await outcome(control.pausing.pause(ALICE, sandbox.id, MEMORY))
+
+            await control.kill_all("taken down", force=force)
+
+        assert await status(world, sandbox.id) is Status.PAUSING
+        assert world.runtime.running() == set()
+    world.renew(Faults())
+
+    async with world.server() as control:
+        await control.settled()
+        if not persistent:
+            await control.pausing.connect(ALICE, sandbox.id, HOURS)
+        assert await status(world, sandbox.id) is Status.RUNNING
+        assert world.runtime.recall(sandbox.id) == ("kept", "kept")
+
+
+async def test_what_is_whole_on_the_disk_is_no_fall(world: World, control: Control, rows: Rows) -> None:
+    """However its end is noticed: its last snapshot does not take its checkpoint's place."""
+    sandbox = await started(world, control, upkeep=Upkeep(persistent=True))
+    await control.snapshots.take(ALICE, sandbox.id, None, MEMORY)
+    world.runtime.remember(sandbox.id, "newer")
+    fill_when(world, rows, "checkpoint:2")
+    async with time(world):
+        await outcome(control.pausing.pause(ALICE, sandbox.id, MEMORY))
+        await control.pausing.stop_all()
+        rows.room = True
+
+        end = End(reason=EndReason.LOST, detail="its machine was gone, and nobody had told its end")
+        await control._parts.killing.begin(sandbox.id, end)
+        await control.settled()
+
+    assert await status(world, sandbox.id) is Status.RUNNING
+    assert world.runtime.recall(sandbox.id) == ("newer", "newer")
 
 
 async def test_a_resume_waits_for_what_is_not_settled_yet(world: World, control: Control, rows: Rows) -> None:

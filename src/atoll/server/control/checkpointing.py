@@ -181,6 +181,18 @@ class Checkpointing:
         log.info("sandbox paused", sandbox_id=row.id, kind=row.pause.kind)
         return found
 
+    async def settle_stopped(self, sandbox_id: SandboxId) -> None:
+        """
+        Settle a pause whose work was stopped on its way; a no-op for what is not pausing.
+
+        Raises:
+            NotFoundError: it is being removed.
+            AtollError: it is as it was, and why.
+        """
+        row = await self._store.get_sandbox(sandbox_id)
+        if row.status is Status.PAUSING:
+            await self._look_again(row)
+
     async def _look(self, row: Sandbox) -> Sandbox:
         """Settle what a failed pause left, by what the runtime sees now."""
         seen = await self._runtime.observe()
@@ -199,8 +211,16 @@ class Checkpointing:
             async with asyncio.timeout(self._limits.forget_timeout.total_seconds()):
                 await self._edge.forget(sandbox_id)
         except (AtollError, TimeoutError) as error:
-            # Nobody else gets its address: connections there fail, and the edge asks again.
+            # Connections there fail, and the edge asks again. It is told once more before anybody else gets
+            # its address (``addresses``).
             log.warning("route of a paused sandbox not forgotten", sandbox_id=sandbox_id, error=str(error))
+
+
+async def is_whole(checkpoints: Checkpoints, row: Sandbox) -> bool:
+    """Tell whether all of one that is pausing is on the disk, and only its row does not say so yet."""
+    if row.status is not Status.PAUSING or row.pause is None:
+        return False
+    return row.pause.checkpoint in await checkpoints.names()
 
 
 async def abandon(runtime: Runtime, sandbox_id: SandboxId) -> None:

@@ -2,11 +2,14 @@
 Writes persistent sandboxes down before their machines go, for the next start to resume.
 
 Two rounds: with their memory, and those for which that failed without it, since files are what nobody may
-lose. What is not written down then runs on, and its name and the reason are returned.
+lose. After each, what was stopped on its way is settled by what there is: it runs on, or is kept. What runs
+on after both is returned, with the reason. What is whole on the disk is kept also where its row cannot be
+written: the next start sees that.
 """
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -24,9 +27,25 @@ from atoll.server.ports.store import Store
 log = structlog.get_logger(__name__)
 
 ROUNDS = (CheckpointKind.MEMORY, CheckpointKind.FILES)
-_UP = frozenset({Status.RUNNING, Status.PAUSING})
+# After a round: a few looks at the machines, and a row for each. Both together leave some of the minute that
+# the systemd unit has beyond ``park_timeout``.
+_SETTLING = timedelta(seconds=10)
 
-Left = Mapping[SandboxId, AtollError]
+Errors = Mapping[SandboxId, AtollError]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parked:
+    """
+    What became of the persistent sandboxes that were to be written down.
+
+    Attributes:
+        kept: those that the next start resumes, and what of them.
+        left: those that run on, and why.
+    """
+
+    kept: Mapping[SandboxId, CheckpointKind]
+    left: Errors
 
 
 class Parking:
@@ -37,24 +56,22 @@ class Parking:
         self._pausing = pausing
         self._reviving = reviving
 
-    async def park_all(self, within: timedelta | None = None) -> Left:
+    async def park_all(self, within: timedelta | None = None) -> Parked:
         """
         Write down what is persistent and runs; nothing else may be under way with it.
 
         Args:
             within: how long that may take; each round has its part. None: as long as it takes.
-
-        Returns:
-            Those that run on, and why.
         """
-        left: Left = {}
+        errors: dict[SandboxId, AtollError] = {}
         for kind in ROUNDS:
-            left = await self._round(kind, within / len(ROUNDS) if within is not None else None)
-            if not left:
+            await self._round(kind, within / len(ROUNDS) if within is not None else None, errors)
+            parked = await self._parked(errors)
+            if not parked.left:
                 break
-        return left
+        return parked
 
-    async def give_up(self, left: Left) -> None:
+    async def give_up(self, left: Errors) -> None:
         """Have those that could not be written down come back as they do when their host fell."""
         for sandbox_id, error in left.items():
             try:
@@ -65,22 +82,35 @@ class Parking:
                 # Then it ends with all others.
                 log.warning("persistent sandbox given up", sandbox_id=sandbox_id, error=str(problem))
 
-    async def _round(self, kind: CheckpointKind, within: timedelta | None) -> Left:
-        errors: dict[SandboxId, AtollError] = {}
+    async def _round(
+        self, kind: CheckpointKind, within: timedelta | None, errors: dict[SandboxId, AtollError]
+    ) -> None:
         try:
             async with asyncio.timeout(None if within is None else within.total_seconds()):
                 async with asyncio.TaskGroup() as group:
-                    for row in await self._running():
-                        group.create_task(self._park(row.id, kind, errors))
+                    for row in await self._persistent():
+                        if row.status is Status.RUNNING:
+                            group.create_task(self._park(row.id, kind, errors))
         except TimeoutError:
-            # A job goes on when nobody waits for it.
-            await self._pausing.stop_all()
-        late = DeadlineExceededError("It was not written down in time")
-        return {row.id: errors.get(row.id, late) for row in await self._running()}
+            log.warning("persistent sandboxes not written down in time", kind=kind)
+        # A job goes on when nobody waits for it: one that took too long, or that settles what failed.
+        await self._pausing.stop_all(None if within is None else _SETTLING)
 
-    async def _running(self) -> list[Sandbox]:
-        rows = await unfinished(self._store)
-        return [row for row in rows if row.upkeep.persistent and row.status in _UP]
+    async def _parked(self, errors: Errors) -> Parked:
+        kept: dict[SandboxId, CheckpointKind] = {}
+        left: dict[SandboxId, AtollError] = {}
+        late = DeadlineExceededError("It was not written down in time")
+        for row in await self._persistent():
+            if row.status is Status.RUNNING or (
+                row.status is Status.PAUSING and not await self._pausing.is_whole(row)
+            ):
+                left[row.id] = errors.get(row.id, late)
+            elif row.fall is not None and row.is_falling and row.fall.is_parked and row.pause is not None:
+                kept[row.id] = row.pause.kind
+        return Parked(kept=kept, left=left)
+
+    async def _persistent(self) -> list[Sandbox]:
+        return [row for row in await unfinished(self._store) if row.upkeep.persistent]
 
     async def _park(
         self, sandbox_id: SandboxId, kind: CheckpointKind, errors: dict[SandboxId, AtollError]
@@ -94,4 +124,5 @@ class Parking:
             log.warning(
                 "persistent sandbox not written down", sandbox_id=sandbox_id, kind=kind, error=str(error)
             )
-            errors[sandbox_id] = error
+            # Why its files could not be written either is mostly the same, or follows from it.
+            errors.setdefault(sandbox_id, error)

@@ -167,6 +167,7 @@ def assemble(
     addresses = Addresses(
         store=ports.store,
         runtime=ports.runtime,
+        edge=ports.edge,
         pool=shelves,
         clock=ports.clock,
         limits=limits,

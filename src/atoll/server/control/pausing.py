@@ -18,7 +18,7 @@ from atoll.server.control import checking
 from atoll.server.control.addresses import Addresses
 from atoll.server.control.admission import Admission
 from atoll.server.control.changing import change
-from atoll.server.control.checkpointing import Checkpointing
+from atoll.server.control.checkpointing import Checkpointing, abandon, is_whole
 from atoll.server.control.configuring import Configuring
 from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.killing import End, Killing
@@ -31,6 +31,7 @@ from atoll.server.control.restoring import Restoring
 from atoll.server.control.sealing import Sealing
 from atoll.server.control.tasks import Job, Tasks
 from atoll.server.control.underway import Underway
+from atoll.server.control.unfinished import unfinished
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AtollError,
@@ -49,7 +50,7 @@ from atoll.server.domain.sandbox import (
     Status,
     Target,
 )
-from atoll.server.domain.upkeep import Fall
+from atoll.server.domain.upkeep import PARKED, Fall
 from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
@@ -60,8 +61,6 @@ from atoll.server.ports.templates import Templates
 
 log = structlog.get_logger(__name__)
 
-# Why a sandbox is written down that the next start resumes.
-PARKED = "taken_down"
 _LIVING = SLEEPING | {Status.RUNNING}
 
 
@@ -239,17 +238,51 @@ class Pausing:
             if (await self._store.get_sandbox(sandbox_id)).status is Status.RESUMING:
                 job.cancel(error)
             await asyncio.wait([job.outcome])
-        status = (await self._store.get_sandbox(sandbox_id)).status
+        row = await self._store.get_sandbox(sandbox_id)
         # Resuming: somebody has begun anew, with another machine.
-        if status in (Status.PAUSED, Status.RESUMING):
+        if row.status in (Status.PAUSED, Status.RESUMING) or await self.is_whole(row):
             return True
         living = {machine.sandbox_id for machine in (await self._runtime.observe()).machines}
-        return status is Status.RUNNING and sandbox_id in living
+        return row.status is Status.RUNNING and sandbox_id in living
 
-    async def stop_all(self) -> None:
-        """Have what is under way go back to where it was, before all is ended."""
-        if jobs := self._underway.stop_all():
-            await asyncio.wait([job.outcome for job in jobs])
+    async def is_whole(self, row: Sandbox) -> bool:
+        """Tell whether all of one that is pausing is on the disk, and only its row does not say so yet."""
+        return await is_whole(self._checkpoints, row)
+
+    async def end_whole(self, row: Sandbox) -> bool:
+        """End the machine of such a one, which the next start finds paused; False: it is none."""
+        if not await self.is_whole(row):
+            return False
+        await abandon(self._runtime, row.id)
+        return True
+
+    async def stop_all(self, within: timedelta | None = None) -> None:
+        """
+        Have what is under way go back to where it was, or stay paused where it is written down already.
+
+        For when no more is to begin. What cannot be settled stays as it is, for the next start.
+
+        Args:
+            within: how long that may take; None: as long as it takes.
+        """
+        try:
+            async with asyncio.timeout(None if within is None else within.total_seconds()):
+                if jobs := self._underway.stop_all():
+                    await asyncio.wait([job.outcome for job in jobs])
+                for row in await unfinished(self._store):
+                    if row.status is Status.PAUSING:
+                        await self._settle_stopped(row.id)
+        except TimeoutError:
+            log.warning("not all that was under way is settled")
+
+    async def _settle_stopped(self, sandbox_id: SandboxId) -> None:
+        try:
+            await self._checkpointing.settle_stopped(sandbox_id)
+        except NotFoundError:
+            # Its machine had ended.
+            return
+        except AtollError as error:
+            log.warning("pause not settled", sandbox_id=sandbox_id, error=str(error))
 
     async def take_up(self, row: Sandbox, machine: Machine | None) -> Sandbox:
         """Settle what an earlier server left; returns the row as it is then."""

@@ -153,7 +153,10 @@ class Pool:
 
     async def give_up_address(self) -> bool:
         """
-        End a machine that waits, since all addresses are taken and somebody wants one; False: none went.
+        End a machine that waits, since all addresses are taken and somebody wants one.
+
+        False: none waits, or it does not go. Then no other is ended: what keeps it (an edge that does not
+        answer, say) would keep all of them, each for as long.
 
         No other is made for a while (``again``), or it would have the address that is free now.
         """
@@ -167,7 +170,7 @@ class Pool:
         try:
             await self._killing.removed(sandbox_id)
         except UnavailableError:
-            # It is tried again behind this. No other one is: what is in its way mostly is in theirs.
+            # It is tried again behind this.
             return False
         return True
 

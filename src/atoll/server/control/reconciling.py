@@ -110,8 +110,9 @@ class Reconciling:
         """Begin to end every sandbox that is not ended."""
         for row in await unfinished(self._store):
             # What is on the disk stays there, for when the home is up again.
-            if row.status not in (Status.PAUSED, Status.RESUMING):
-                await self._killing.begin(row.id, end)
+            if row.status in (Status.PAUSED, Status.RESUMING) or await self._pausing.end_whole(row):
+                continue
+            await self._killing.begin(row.id, end)
 
     async def _lost(self, row: Sandbox) -> None:
         end = End(reason=EndReason.LOST, detail="no machine was there when the server started")

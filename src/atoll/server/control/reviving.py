@@ -4,6 +4,7 @@ Brings sandboxes back whose machine ended without being asked: from the last sna
 Row (paused, with a checkpoint of its own that the snapshot shares), what is left of the machine removed, then
 a resume like any other, tried a few times. What does not come back stays paused and can be resumed; the next
 start tries it again. Disk and memory are those of the snapshot: what was done since is lost with the machine.
+What was written down before its machine went comes back from that alone: with its memory, or else its files.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,13 +22,16 @@ from tenacity import (
 )
 
 from atoll.server.control.changing import change
+from atoll.server.control.checkpointing import is_whole
 from atoll.server.control.killing import End
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.restoring import Restoring
 from atoll.server.control.tasks import Job, Tasks
+from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AtollError,
+    DeadlineExceededError,
     FailedPreconditionError,
     NotFoundError,
     UnavailableError,
@@ -111,8 +115,12 @@ class Reviving:
 
     async def _lay_down(self, row: Sandbox, end: End) -> bool:
         sandbox_id = row.id
-        origins = await self._origins(row)
-        pause, origin = await self._linked(row, origins)
+        origin: SnapshotId | None = None
+        if await is_whole(self._checkpoints, row):
+            # Nothing of it is lost: it had just been written down.
+            pause = row.pause
+        else:
+            pause, origin = await self._linked(row, await self._origins(row))
         if pause is None and not row.upkeep.persistent:
             return False
         now = self._clock.now()
@@ -220,10 +228,28 @@ class Reviving:
         )
         try:
             await tries(self._try, sandbox_id)
+        except (UnavailableError, DeadlineExceededError) as error:
+            await self._boot(sandbox_id, error)
         except AtollError as error:
             await self._give_up(sandbox_id, error)
 
-    async def _try(self, sandbox_id: SandboxId) -> None:
+    async def _boot(self, sandbox_id: SandboxId, error: AtollError) -> None:
+        """
+        Begin what was written down anew, from its files, since with its memory it does not come back.
+
+        Nobody asked its guest then whether it answers. What keeps the machine from coming up keeps it from
+        this, too, before anything of its memory is thrown away.
+        """
+        try:
+            row = await self._store.get_sandbox(sandbox_id)
+            if not _is_own(row) or row.pause is None or row.pause.kind is not CheckpointKind.MEMORY:
+                raise error
+            log.warning("sandbox boots from its files", sandbox_id=sandbox_id, error=str(error))
+            await self._try(sandbox_id, memory=False)
+        except AtollError as problem:
+            await self._give_up(sandbox_id, problem)
+
+    async def _try(self, sandbox_id: SandboxId, *, memory: bool = True) -> None:
         row = await self._store.get_sandbox(sandbox_id)
         if not row.is_falling or row.status is not Status.PAUSED:
             # Somebody resumed or killed it.
@@ -232,7 +258,7 @@ class Reviving:
         lifetime = max(row.deadline - self._clock.now(), timedelta(seconds=1))
         while True:
             try:
-                await self._restoring.run(sandbox_id, lifetime)
+                await self._restoring.run(sandbox_id, lifetime, memory=memory)
             except FailedPreconditionError as error:
                 log.warning(
                     "snapshot of a fallen sandbox passed over", sandbox_id=sandbox_id, error=str(error)
@@ -246,6 +272,9 @@ class Reviving:
         """Have it come back from the next older snapshot; False: there is none."""
         row = await self._store.get_sandbox(sandbox_id)
         if row.pause is None or row.fall is None or row.status is not Status.PAUSED:
+            return False
+        if _is_own(row):
+            # Nowhere else is what it has.
             return False
         tried = row.pause
         older = [one for one in await self._origins(row) if one.created_at < tried.at]
@@ -296,6 +325,11 @@ def _say(sandbox_id: SandboxId) -> Callable[[RetryCallState], None]:
         )
 
     return say
+
+
+def _is_own(row: Sandbox) -> bool:
+    """Tell whether it comes back from what a pause kept, and not from a snapshot."""
+    return row.pause is not None and row.fall is not None and row.fall.origin is None
 
 
 def _second_name(row: Sandbox) -> str:

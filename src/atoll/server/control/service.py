@@ -6,7 +6,7 @@ The verbs themselves live beside this file, one concern each; nothing here decid
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -20,6 +20,7 @@ from atoll.server.control.creating import killed_while_created
 from atoll.server.control.finding import SignedFile
 from atoll.server.control.killing import End
 from atoll.server.control.limits import ControlLimits
+from atoll.server.control.parking import Parked
 from atoll.server.control.parts import Ports, assemble
 from atoll.server.control.pool import PoolLimits
 from atoll.server.control.reading import PRESENT, not_there
@@ -28,7 +29,6 @@ from atoll.server.control.room import ALIVE
 from atoll.server.control.volumes import Volumes
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import (
-    AtollError,
     FailedPreconditionError,
     NotFoundError,
     UnavailableError,
@@ -63,6 +63,7 @@ class Control:
         dns_servers: tuple[str, ...],
         limits: ControlLimits,
         pool: PoolLimits,
+        revives: bool = True,
     ) -> None:
         """
         Args:
@@ -71,6 +72,7 @@ class Control:
             dns_servers: name servers that sandboxes use, as seen from inside.
             limits: how much and how long.
             pool: how many machines wait to be claimed.
+            revives: whether what fell, or was written down, is brought back; not by who takes all down.
         """
         self._ports = ports
         self._secret = secret
@@ -80,6 +82,8 @@ class Control:
             ports, secret=secret, dns_servers=dns_servers, limits=limits, pool=pool, create=self.create
         )
         self._tasks = self._parts.tasks
+        if not revives:
+            self._parts.reviving.stop_all()
         self.pool = self._parts.pool
         self.pausing = self._parts.pausing
         self.snapshots = self._parts.snapshots
@@ -139,13 +143,10 @@ class Control:
         while jobs := self._tasks.jobs:
             await asyncio.wait([job.outcome for job in jobs])
 
-    async def park(self) -> Mapping[SandboxId, AtollError]:
+    async def park(self) -> Parked:
         """
         Write down what is persistent and let nothing new begin, for when the machine stops; the next start
-        resumes it. Everything else runs on.
-
-        Returns:
-            Those that were not written down in ``park_timeout``, and why; they run on, too.
+        resumes it. Everything else runs on, and so does what is not written down in ``park_timeout``.
         """
         await self._stand_still()
         return await self._parts.parking.park_all(self._limits.park_timeout)
@@ -167,23 +168,23 @@ class Control:
             UnavailableError: something would not go in ``close_timeout``.
         """
         await self._stand_still()
-        kept = await self._parts.parking.park_all()
-        if kept and not force:
+        left = (await self._parts.parking.park_all()).left
+        if left and not force:
             raise FailedPreconditionError(
-                f"{len(kept)} persistent sandboxes cannot be written down, so no sandbox was ended",
-                details="\n".join(f"{sandbox_id}: {error}" for sandbox_id, error in kept.items()),
+                f"{len(left)} persistent sandboxes cannot be written down, so no sandbox was ended",
+                details="\n".join(f"{sandbox_id}: {error}" for sandbox_id, error in left.items()),
                 resolution="`atoll up` goes on with them; `atoll down --force` ends them, and what they have "
                 "written since their last snapshot is lost.",
             )
-        await self._parts.parking.give_up(kept)
+        await self._parts.parking.give_up(left)
         await self._parts.reconciling.end_all(End(reason=EndReason.KILLED, detail=detail))
         try:
             async with asyncio.timeout(self._limits.close_timeout.total_seconds()):
                 await self.settled()
         except TimeoutError as error:
-            left = await self._ports.runtime.remains()
+            remains = await self._ports.runtime.remains()
             raise UnavailableError(
-                f"{len(left)} sandboxes would not go", details=", ".join(left[:10])
+                f"{len(remains)} sandboxes would not go", details=", ".join(remains[:10])
             ) from error
 
     async def _stand_still(self) -> None:

@@ -26,7 +26,7 @@ from atoll.server.ports.store import SandboxFilter, Store
 
 # Where no start is given.
 USUAL_TIME = timedelta(days=1)
-# Of one that is pausing nobody was told yet.
+# That one is paused is told when its machine is gone.
 _RUNNING = frozenset({Status.RUNNING, Status.PAUSING})
 # Events that are read in one step; everybody waits for it. So many take a few milliseconds.
 _AT_ONCE = 500

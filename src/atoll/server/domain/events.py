@@ -27,6 +27,8 @@ _EXECUTIONS = uuid.UUID("8c1f0a52-5b0e-4e55-9d5a-3f8a2a6f4f10")
 _LIVES = SLEEPING | {Status.RUNNING}
 # No machine of it runs, and its owner was told so.
 _STANDING = frozenset({Status.PAUSED, Status.RESUMING})
+# Its machine runs: a pause that does not succeed is not told.
+_STOPPING = frozenset({Status.RUNNING, Status.PAUSING})
 # What a killed sandbox was, where it did not run.
 PAUSED = "paused"
 _MIB = 1024 * 1024
@@ -137,15 +139,17 @@ def _found(old: Sandbox, new: Sandbox, at: datetime) -> tuple[EventType, dict[st
 
 
 def _turned(old: Sandbox, new: Sandbox) -> tuple[EventType, dict[str, Any]] | None:
-    if new.is_falling and not old.is_falling and new.fall is not None:
-        # Its machine ended, and nobody had asked for that.
-        return EventType.PAUSED, {**_words(new.metadata), "reason": new.fall.reason}
-    if new.status is Status.PAUSED and old.status is Status.PAUSING and not old.is_falling:
-        return EventType.PAUSED, _words(new.metadata)
+    if new.status is Status.PAUSED and old.status in _STOPPING:
+        return EventType.PAUSED, {**_words(new.metadata), **_fell(new)}
     if new.status is Status.RUNNING and old.status is Status.RESUMING:
         return EventType.RESUMED, {**_words(new.metadata), **_restarted(old, new)}
     # It did not succeed.
     return None
+
+
+def _fell(row: Sandbox) -> dict[str, Any]:
+    """Say why it is to come back, where nobody had asked for a pause."""
+    return {"reason": row.fall.reason} if row.is_falling and row.fall is not None else {}
 
 
 def _restarted(old: Sandbox, new: Sandbox) -> dict[str, Any]:

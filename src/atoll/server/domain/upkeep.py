@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+# Why one "falls" that was written down before its machine went, for the next start to resume.
+PARKED = "taken_down"
 # The deadline of a sandbox that has none.
 NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
@@ -50,7 +52,7 @@ class Fall:
     The last time that a machine ended and its sandbox was to come back.
 
     Attributes:
-        reason: why it ended, in a word of ``EndReason``.
+        reason: why it ended, in a word of ``EndReason``, or ``PARKED``.
         at: when that was seen.
         origin: the snapshot that it comes back from; None: what a pause kept, or its template.
         times: the how manieth in a row, from 1.
@@ -64,6 +66,11 @@ class Fall:
     times: int = 1
     back_at: datetime | None = None
     problem: str | None = None
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether all that it had was written down before its machine went."""
+        return self.reason == PARKED
 
 
 @dataclass(frozen=True, kw_only=True)

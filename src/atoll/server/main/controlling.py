@@ -36,8 +36,9 @@ def make_control(
     store: Store,
     snapshots: SnapshotStore,
     parting: Parting | None = None,
+    revives: bool = True,
 ) -> Control:
-    """Put control together; not open yet."""
+    """Put control together; not open yet. ``revives``: as ``Control`` has it."""
     clock = SystemClock()
     volumes = Volumes(
         store=SqliteVolumes(database),
@@ -66,4 +67,5 @@ def make_control(
         dns_servers=parts.dns_servers,
         limits=settings.sandboxes,
         pool=settings.pool,
+        revives=revives,
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 from typing_extensions import override
 
+from atoll.server.control.parking import Parked
 from atoll.server.control.pool import PoolLimits
 from atoll.server.control.service import Control
 from atoll.server.domain.errors import InternalError, ResourceExhaustedError, UnavailableError
@@ -61,7 +62,7 @@ async def stop(home: Home, settings: Settings) -> bool:
     return True
 
 
-async def park(home: Home, settings: Settings, host: HostFactory) -> None:
+async def park(home: Home, settings: Settings, host: HostFactory) -> Parked:
     """
     Stop the server, end the edge, and write down what is persistent, for the next start to resume.
 
@@ -78,13 +79,14 @@ async def park(home: Home, settings: Settings, host: HostFactory) -> None:
             Database(home.database) as database,
             _control(home, settings, parts, database) as control,
         ):
-            left = await control.park()
-    if left:
+            parked = await control.park()
+    if left := parked.left:
         raise UnavailableError(
-            f"{len(left)} persistent sandboxes were not written down",
+            f"{len(left)} of {len(left) + len(parked.kept)} persistent sandboxes were not written down",
             details="\n".join(f"{sandbox_id}: {error}" for sandbox_id, error in left.items()),
             resolution="They run on as long as this machine does. `atoll park` tries again.",
         )
+    return parked
 
 
 async def take_down(home: Home, settings: Settings, host: HostFactory, *, force: bool = False) -> None:
@@ -186,4 +188,6 @@ def _control(home: Home, settings: Settings, parts: HostParts, database: Databas
         parts,
         store=SqliteSandboxes(database, telling),
         snapshots=SqliteSnapshots(database, telling),
+        # It would be stopped at once, and would have been for nothing.
+        revives=False,
     )

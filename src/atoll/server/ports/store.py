@@ -114,6 +114,10 @@ class Store(Protocol):
         """List the running sandboxes that have an access token, as ids: thousands take milliseconds."""
         ...
 
+    async def paused_before(self, moment: datetime) -> Sequence[SandboxId]:
+        """List those that are paused since a moment or longer, the longest first, as ids."""
+        ...
+
     async def next_deadline(self) -> Sandbox | None:
         """Read the running row whose deadline comes first, of those that have one."""
         ...

@@ -98,6 +98,11 @@ class SqliteSandboxes(Store):
             return [SandboxId(row) for row in connection.execute(statements.secured_ids()).scalars()]
 
     @override
+    async def paused_before(self, moment: datetime) -> Sequence[SandboxId]:
+        with self._database.transaction(writes=False) as connection:
+            return [SandboxId(row) for row in connection.execute(statements.paused_before(moment)).scalars()]
+
+    @override
     async def next_deadline(self) -> Sandbox | None:
         with self._database.transaction(writes=False) as connection:
             row = connection.execute(statements.first_deadline()).mappings().first()

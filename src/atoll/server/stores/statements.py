@@ -98,6 +98,15 @@ def secured_ids() -> Select[Any]:
     )
 
 
+def paused_before(moment: datetime) -> Select[Any]:
+    """Select the ids of those that are paused since a moment or longer, the longest first."""
+    return (
+        select(sandboxes.c.id)
+        .where(sandboxes.c.status == Status.PAUSED.value, sandboxes.c.paused_at <= moment)
+        .order_by(sandboxes.c.paused_at, sandboxes.c.id)
+    )
+
+
 @cache
 def first_deadline() -> Select[Any]:
     """Select the running row whose deadline comes first."""
