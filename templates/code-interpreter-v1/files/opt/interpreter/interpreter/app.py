@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from interpreter import languages, limits
 from interpreter.context import Context
 from interpreter.contexts import HOME, Contexts, TooManyContextsError
-from interpreter.items import END, Item
+from interpreter.items import END_LINE
 from interpreter.kernel import KernelEndedError
 from interpreter.run import Run
 
@@ -55,18 +55,14 @@ class Items(Response):
     async def _send(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
         started = False
         async for batch in self._run:
-            lines = b"".join(_line(item) for item in batch)
-            last = batch[-1] is END
+            lines = b"".join(batch)
+            last = batch[-1] is END_LINE
             if not started:
                 # What fits into one write needs no pieces.
                 length = [(b"content-length", str(len(lines)).encode())] if last else []
                 await send({"type": "http.response.start", "status": 200, "headers": headers + length})
                 started = True
             await send({"type": "http.response.body", "body": lines, "more_body": not last})
-
-
-def _line(item: Item) -> bytes:
-    return json.dumps(item, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n"
 
 
 async def _left(receive: Receive) -> None:
