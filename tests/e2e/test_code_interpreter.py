@@ -91,6 +91,8 @@ def test_contexts_are_apart(interpreter: Sandbox) -> None:
         interpreter.run_code("1", context=context)
     with pytest.raises(Exception, match="is not a directory"):
         interpreter.create_code_context(cwd="/nowhere")
+    with pytest.raises(Exception, match="cannot be entered"):
+        interpreter.create_code_context(cwd="/root")
     with pytest.raises(Exception, match="is not one of"):
         interpreter.create_code_context(language="cobol")
 
@@ -158,6 +160,108 @@ def test_output_without_end_is_ended(interpreter: Sandbox, length: int) -> None:
     assert error.name == "OutputLimitExceeded"
     assert interpreter.run_code("1 + 1", context=context).text == "2"
     interpreter.remove_code_context(context)
+
+
+def test_values_without_end_are_ended(interpreter: Sandbox) -> None:
+    context = interpreter.create_code_context()
+    show = "while True: display({'application/json': ['x' * 5_000_000]}, raw=True)"
+    execution = interpreter.run_code(show, context=context)
+
+    assert execution.error is not None
+    assert execution.error.name == "OutputLimitExceeded"
+    assert 0 < len(execution.results) <= (64 << 20) // 5_000_000
+    assert interpreter.run_code("1 + 1", context=context).text == "2"
+    interpreter.remove_code_context(context)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "kernel.iopub_socket.send_multipart([b'rubbish'])",
+        "kernel.session.send(kernel.iopub_socket, 'display_data', {'data': [1]}, parent=parent)",
+        "kernel.session.send(kernel.iopub_socket, 'error', {'traceback': 5}, parent=parent)",
+    ],
+)
+def test_an_odd_message_does_not_make_a_context_mute(interpreter: Sandbox, odd: str) -> None:
+    context = interpreter.create_code_context()
+    prepare = "kernel = get_ipython().kernel; parent = kernel.get_parent()"
+
+    said = interpreter.run_code(f"{prepare}\n{odd}\nprint('still')", context=context)
+    after = interpreter.run_code("1 + 1", context=context)
+
+    assert (said.logs.stdout, said.error) == (["still\n"], None)
+    assert after.text == "2"
+    interpreter.remove_code_context(context)
+
+
+def test_a_kernel_that_is_not_heard_any_more_is_replaced(interpreter: Sandbox) -> None:
+    context = interpreter.create_code_context()
+    error = interpreter.run_code("get_ipython().kernel.iopub_socket.close()", context=context).error
+
+    assert error is not None
+    assert "not heard" in error.value
+    assert interpreter.run_code("1 + 1", context=context).text == "2"
+    interpreter.remove_code_context(context)
+
+
+def test_an_exception_that_the_kernel_cannot_pack_is_an_error(interpreter: Sandbox) -> None:
+    assert interpreter.run_code(r"raise ValueError('\ud800')").error is not None
+    assert interpreter.run_code("1 + 1").text == "2"
+
+
+def test_an_exception_that_no_answer_comes_of_is_an_error(interpreter: Sandbox) -> None:
+    error = interpreter.run_code(
+        "class Odd(Exception):\n    def _render_traceback_(self): return 5\nraise Odd"
+    ).error
+
+    assert error is not None
+    assert error.name == "ExecutionFailed"
+    assert interpreter.run_code("1 + 1").text == "2"
+
+
+def test_code_with_half_a_character_is_refused(interpreter: Sandbox) -> None:
+    # E2B's clients do not even send it.
+    ask = r"""
+import urllib.error, urllib.request
+try:
+    urllib.request.urlopen("http://127.0.0.1:49999/execute", b'{"code": "print(1) # \\ud83d"}')
+except urllib.error.HTTPError as refused:
+    print(refused.code, refused.read().decode())
+"""
+    interpreter.files.write("/tmp/ask.py", ask)
+
+    said = interpreter.commands.run("python3 /tmp/ask.py").stdout
+
+    assert said.startswith("400 code has half a character")
+
+
+def test_a_context_whose_directory_is_gone_says_so(interpreter: Sandbox) -> None:
+    interpreter.commands.run("mkdir -p /tmp/passing")
+    context = interpreter.create_code_context(cwd="/tmp/passing")
+    interpreter.commands.run("rmdir /tmp/passing")
+
+    ended = interpreter.run_code("import os; os._exit(3)", context=context).error
+    after = interpreter.run_code("2", context=context).error
+
+    assert ended is not None
+    assert "exit code 3" in ended.value
+    assert "does not start again" in ended.value
+    assert after is not None
+    assert after.name == "KernelNotStarted"
+    with pytest.raises(Exception, match="is not a directory"):
+        interpreter.restart_code_context(context)
+    interpreter.remove_code_context(context)
+
+
+def test_a_bash_that_is_gone_when_it_is_interrupted_is_replaced(interpreter: Sandbox) -> None:
+    interpreter.run_code("true", language="bash")
+    with pytest.raises(Exception, match=r"(?i)timeout|timed out"):
+        interpreter.run_code("exec sleep 100", language="bash", timeout=1)
+
+    execution = interpreter.run_code("echo next", language="bash")
+
+    assert execution.logs.stdout == ["next\n"]
+    assert "restarted" in "".join(execution.logs.stderr)
 
 
 @pytest.mark.heavy

@@ -43,7 +43,7 @@ class Kernel:
 
 sys.path.insert(0, sys.argv[1])
 module = types.ModuleType("interpreter.kernel")
-module.Kernel, module.KernelEndedError, module.Request = Kernel, Ended, object
+module.Kernel, module.KernelEndedError = Kernel, Ended
 sys.modules["interpreter.kernel"] = module
 from interpreter import limits
 limits.PORT = int(sys.argv[2])

@@ -1,6 +1,7 @@
 """The interpreter's contexts, with kernels that are played: Jupyter is in the template only."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -38,6 +39,8 @@ class FakeKernel:
     # What it does not come to an end with: a piece of code that is run silently.
     hangs_with: str
     heeds_interrupts: bool
+    # The code that is its end.
+    ends_with: str
 
     def __init__(self, language: Any, cwd: str) -> None:
         self._language = language
@@ -52,6 +55,7 @@ class FakeKernel:
         self.started.append(self._language.name)
 
     def execute(self, code: str, put: Any, *, silent: bool = False) -> Asked:
+        code.encode()
         self.ran.append(code)
         put({"type": "stdout", "text": code})
         hangs_with = type(self).hangs_with
@@ -60,6 +64,9 @@ class FakeKernel:
 
     async def done(self, request: Asked) -> None:
         await request.over.wait()
+        if type(self).ends_with and self.ran[-1] == type(self).ends_with:
+            self.how = "exit code 3"
+            self.ended.set()
         if self.ended.is_set():
             raise KernelEndedError(self.how)
 
@@ -81,11 +88,11 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeKernel]]:
     for name in others:
         del sys.modules[name]
     module: Any = ModuleType("interpreter.kernel")
-    module.Kernel, module.KernelEndedError, module.Request = FakeKernel, KernelEndedError, Asked
+    module.Kernel, module.KernelEndedError = FakeKernel, KernelEndedError
     monkeypatch.syspath_prepend(str(SOURCE))
     sys.modules["interpreter.kernel"] = module
     FakeKernel.started, FakeKernel.ran, FakeKernel.broken = [], [], set()
-    FakeKernel.hangs_with, FakeKernel.heeds_interrupts = "", True
+    FakeKernel.hangs_with, FakeKernel.heeds_interrupts, FakeKernel.ends_with = "", True, ""
     yield FakeKernel
     for name in [name for name in sys.modules if name.split(".")[0] == "interpreter"]:
         del sys.modules[name]
@@ -102,8 +109,13 @@ def language(name: str) -> Any:
 
 async def told(context: Any, code: str, env: dict[str, str] | None = None) -> list[tuple[str, str]]:
     """Run code, and return kind and text of what its client is told before the end."""
-    items = [item async for batch in context.run(code, env or {}) for item in batch]
+    items = await said(context.run(code, env or {}))
     return [(item["type"], item.get("text", item.get("name"))) for item in items[:-1]]
+
+
+async def said(run: Any) -> list[dict[str, Any]]:
+    """Return what an execution's client is told."""
+    return [json.loads(line) async for batch in run for line in batch]
 
 
 async def test_a_fresh_sandbox_has_contexts_for_python_and_javascript_and_one_kernel(
@@ -160,6 +172,35 @@ async def test_a_kernel_that_did_not_start_is_told_of_when_it_does(kernels: type
     assert (kind, answer) == ("stderr", ("stdout", "2"))
     assert "it did not start" in text
     assert await told(listed, "3") == [("stdout", "3")]
+
+
+async def test_a_kernel_that_ends_and_does_not_start_again_is_not_said_to_have(
+    kernels: type[FakeKernel],
+) -> None:
+    contexts = part("contexts").Contexts()
+    await contexts.prepare()
+    python = await contexts.own(language("python"))
+    kernels.ends_with, kernels.broken = "die", {"python"}
+
+    *_, item, end = await said(python.run("die", {}))
+
+    assert (item["name"], end["type"]) == ("KernelEnded", "end_of_execution")
+    assert "exit code 3" in item["value"]
+    assert "does not start again: exit code 1" in item["value"]
+    assert "restarted" not in item["value"]
+    assert await told(python, "1") == [("error", "KernelNotStarted")]
+
+
+async def test_an_execution_that_fails_in_a_way_that_nobody_thought_of_is_an_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    contexts = part("contexts").Contexts()
+    await contexts.prepare()
+    python = await contexts.own(language("python"))
+
+    assert await told(python, "'\ud83d'") == [("error", "ExecutionFailed")]
+    assert await told(python, "1") == [("stdout", "1")]
+    assert "UnicodeEncodeError" in caplog.text
 
 
 @pytest.fixture
@@ -229,7 +270,7 @@ async def test_variables_that_are_neither_set_nor_unset_are_told_as_both(
 ) -> None:
     kernels.hangs_with = "A_VARIABLE"
 
-    (error, _), *_ = [items async for items in restored.run("1", {"A_VARIABLE": "1"})]
+    error, _ = await said(restored.run("1", {"A_VARIABLE": "1"}))
 
     assert "did not set the variables, so the code was not run" in error["value"]
     assert "did not unset the variables of this execution" in error["value"]

@@ -66,7 +66,11 @@ def told(run: Any, *, kinds: list[str]) -> None:
 
 
 async def batches(run: Any) -> list[list[str]]:
-    return [[item["type"] for item in batch] async for batch in run]
+    return [kinds(batch) async for batch in run]
+
+
+def kinds(batch: list[bytes]) -> list[str]:
+    return [json.loads(line)["type"] for line in batch]
 
 
 async def test_a_short_cell_is_told_at_once() -> None:
@@ -81,7 +85,7 @@ async def test_what_nobody_waits_for_is_not_held_for_long() -> None:
     told(run, kinds=["number_of_executions"])
     reading = asyncio.ensure_future(anext(aiter(run)))
 
-    assert await asyncio.wait_for(reading, 5) == [{"type": "number_of_executions"}]
+    assert await asyncio.wait_for(reading, 5) == [b'{"type": "number_of_executions"}\n']
 
 
 async def test_output_comes_while_the_cell_runs() -> None:
@@ -89,16 +93,16 @@ async def test_output_comes_while_the_cell_runs() -> None:
     told(run, kinds=["number_of_executions", "stdout"])
     stream = aiter(run)
 
-    assert [item["type"] for item in await anext(stream)] == ["number_of_executions", "stdout"]
+    assert kinds(await anext(stream)) == ["number_of_executions", "stdout"]
     told(run, kinds=["end_of_execution"])
-    assert await anext(stream) == [part("items").END]
+    assert await anext(stream) == [part("items").END_LINE]
 
 
 async def test_silence_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(part("limits"), "SILENCE_S", 0.01)
     run = part("run").Run()
 
-    assert await anext(aiter(run)) == [part("items").KEEPALIVE]
+    assert await anext(aiter(run)) == [part("items").KEEPALIVE_LINE]
 
 
 async def test_more_is_produced_only_when_the_client_has_most_of_it_or_is_gone() -> None:
@@ -108,15 +112,27 @@ async def test_more_is_produced_only_when_the_client_has_most_of_it_or_is_gone()
         run.put(much)
         stream = aiter(run)
         waiting = asyncio.ensure_future(run.taken())
-        assert await anext(stream) == [much]
+        assert await anext(stream) == [part("items").line(much)]
         assert not waiting.done()
         if leave:
             run.given_up.set()
             run.put(much)
         else:
             told(run, kinds=["end_of_execution"])
-            assert await anext(stream) == [part("items").END]
+            assert await anext(stream) == [part("items").END_LINE]
         await asyncio.wait_for(waiting, 5)
+
+
+async def test_what_waits_is_held_as_its_client_reads_it() -> None:
+    run = part("run").Run()
+    values = {"type": "result", "extra": {}, "json": [[]] * 100_000}
+    run.put(values)
+    del values["json"]
+    told(run, kinds=["end_of_execution"])
+
+    (line,), _ = [batch async for batch in run]
+
+    assert json.loads(line)["json"] == [[]] * 100_000
 
 
 def test_a_value_reaches_bash_and_python_as_it_is() -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from interpreter import languages, limits
 from interpreter.context import Context
 from interpreter.contexts import HOME, Contexts, TooManyContextsError
-from interpreter.items import END, Item
+from interpreter.items import END_LINE
 from interpreter.kernel import KernelEndedError
 from interpreter.run import Run
 
@@ -55,18 +55,14 @@ class Items(Response):
     async def _send(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
         started = False
         async for batch in self._run:
-            lines = b"".join(_line(item) for item in batch)
-            last = batch[-1] is END
+            lines = b"".join(batch)
+            last = batch[-1] is END_LINE
             if not started:
                 # What fits into one write needs no pieces.
                 length = [(b"content-length", str(len(lines)).encode())] if last else []
                 await send({"type": "http.response.start", "status": 200, "headers": headers + length})
                 started = True
             await send({"type": "http.response.body", "body": lines, "more_body": not last})
-
-
-def _line(item: Item) -> bytes:
-    return json.dumps(item, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n"
 
 
 async def _left(receive: Receive) -> None:
@@ -87,9 +83,9 @@ class Service:
     async def execute(self, request: Request) -> Response:
         """Run code, and stream what comes of it."""
         body = await _body(request)
-        code = body.get("code")
-        if not isinstance(code, str):
+        if not isinstance(body.get("code"), str):
             raise RefusedError(400, "code is missing")
+        code = _text(body, "code")
         env = _environment(body.get("env_vars"))
         context = await self._wanted(_text(body, "context_id"), _text(body, "language"))
         return Items(context.run(code, env))
@@ -115,14 +111,15 @@ class Service:
         """Make a context."""
         body = await _body(request)
         cwd = _text(body, "cwd") or HOME
-        if "\0" in cwd or not await asyncio.to_thread(Path(cwd).is_dir):
-            raise RefusedError(400, f"cwd {cwd[:200]!r} is not a directory")
+        await _ensure_enterable(cwd)
         context = await self._contexts.create(_language(_text(body, "language")), cwd)
         return JSONResponse(context.describe())
 
     async def restart(self, request: Request) -> Response:
         """Give a context a new kernel."""
-        await self._find(request.path_params["id"]).restart()
+        context = self._find(request.path_params["id"])
+        await _ensure_enterable(context.cwd)
+        await context.restart()
         return Response()
 
     async def remove(self, request: Request) -> Response:
@@ -139,7 +136,7 @@ async def _body(request: Request) -> dict[str, Any]:
             raise RefusedError(413, f"the request is larger than {limits.BODY_BYTES} bytes")
     try:
         body = json.loads(content or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RefusedError(400, "the request is not JSON") from None
     if not isinstance(body, dict):
         raise RefusedError(400, "the request is not a JSON object")
@@ -150,7 +147,25 @@ def _text(body: dict[str, Any], key: str) -> str:
     value = body.get(key)
     if value is not None and not isinstance(value, str):
         raise RefusedError(400, f"{key} is not a text")
+    if value and not _is_whole(value):
+        raise RefusedError(400, f"{key} has half a character in it: a surrogate without its other one")
     return value or ""
+
+
+def _is_whole(text: str) -> bool:
+    """Say whether a text can be sent on: JSON can name half a character, which no other encoding can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+async def _ensure_enterable(cwd: str) -> None:
+    if not await asyncio.to_thread(os.path.isdir, cwd):
+        raise RefusedError(400, f"cwd {cwd[:200]!r} is not a directory")
+    if not await asyncio.to_thread(os.access, cwd, os.X_OK):
+        raise RefusedError(400, f"cwd {cwd[:200]!r} cannot be entered")
 
 
 def _language(name: str) -> languages.Language:
@@ -168,6 +183,8 @@ def _environment(untrusted: Any) -> dict[str, str]:
     for key, value in untrusted.items():
         if not languages.is_variable(key) or not isinstance(value, str) or "\0" in value:
             raise RefusedError(400, f"env_vars: {key[:80]!r} is not a variable with a text")
+        if not _is_whole(value):
+            raise RefusedError(400, f"env_vars: {key[:80]!r} has a surrogate without its other one")
     if sum(len(key) + len(value) for key, value in untrusted.items()) > limits.ENV_BYTES:
         raise RefusedError(400, f"env_vars are larger than {limits.ENV_BYTES} bytes")
     return untrusted

@@ -1,15 +1,19 @@
 """A context: a language, a directory, a kernel that is replaced when it ends, and one execution at a time."""
 
 import asyncio
+import logging
 import os
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 
 from interpreter import generation, items, limits
-from interpreter.kernel import Kernel, KernelEndedError, Request
+from interpreter.kernel import Kernel, KernelEndedError
 from interpreter.languages import Language
+from interpreter.request import Request
 from interpreter.run import Run
+
+log = logging.getLogger(__name__)
 
 
 class KernelStuckError(Exception):
@@ -90,6 +94,10 @@ class Context:
             run.put(items.error("KernelNotStarted", f"The kernel does not start: {problem}"))
         except KernelStuckError as problem:
             run.put(items.error("KernelStuck", str(problem)))
+        except Exception as problem:
+            # Without an error, it would seem to have succeeded.
+            log.exception("an execution failed")
+            run.put(items.error("ExecutionFailed", f"The interpreter failed to run the code: {problem!r}"))
         finally:
             run.over = True
             run.put(items.END)
@@ -104,11 +112,18 @@ class Context:
             if env:
                 await self._unset(kernel, env)
         except KernelEndedError:
-            text = f"The kernel ended ({kernel.how}) and was restarted: what it had in memory is gone."
             if run.given_up.is_set():
                 self._untold = kernel.how
-            run.put(items.error("KernelEnded", text))
+            run.put(items.error("KernelEnded", await self._replace(kernel)))
+
+    async def _replace(self, ended: Kernel) -> str:
+        """Have another kernel in place of one that ended, and return what there is to tell of it."""
+        how = ended.how
+        try:
             await self._renew()
+        except KernelEndedError as problem:
+            return f"The kernel ended ({how}), and does not start again: {problem}"
+        return f"The kernel ended ({how}) and was restarted: what it had in memory is gone."
 
     async def _ready(self, run: Run) -> Kernel:
         """Return a kernel that runs, and tell the client if it is another one than last time."""

@@ -1,5 +1,6 @@
 """Translates a kernel's messages into the items of E2B's stream."""
 
+import json
 import time
 from typing import Any
 
@@ -21,6 +22,14 @@ _TYPES = {
 }
 KEEPALIVE: Item = {"type": "keepalive"}
 END: Item = {"type": "end_of_execution"}
+
+
+def line(item: Item) -> bytes:
+    """Write an item as clients read it: a line of JSON."""
+    return json.dumps(item, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n"
+
+
+KEEPALIVE_LINE, END_LINE = line(KEEPALIVE), line(END)
 
 
 def output(name: str, text: str) -> Item:
@@ -73,8 +82,3 @@ def _unquoted(text: Any) -> Any:
 
 def drop(_item: Item) -> None:
     """Take an item that no client waits for."""
-
-
-def size(item: Item) -> int:
-    """Estimate what an item holds in memory while it waits, from what can be large in it."""
-    return 512 + sum(len(value) for value in item.values() if isinstance(value, str))

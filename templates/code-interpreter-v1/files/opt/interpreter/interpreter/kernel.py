@@ -23,40 +23,13 @@ from jupyter_client.manager import AsyncKernelManager
 from interpreter import items, limits
 from interpreter.items import Item
 from interpreter.languages import Language
+from interpreter.request import Message, Request
 
 KERNELS = "/opt/interpreter/kernels"
-Message = dict[str, Any]
 
 
 class KernelEndedError(Exception):
     """The kernel's process ended; the text says how."""
-
-
-class Request:
-    """Code that the kernel runs: hands its items on in order, until the kernel says that it is done."""
-
-    def __init__(self, message_id: str, put: Callable[[Item], None]) -> None:
-        self.id = message_id
-        self._put = put
-        self.replied = asyncio.Event()
-        self.idle = asyncio.Event()
-        # It has put out more than it may: the last item says so.
-        self.flooded = asyncio.Event()
-        # Nobody wants more of it.
-        self.abandoned = False
-        self._bytes = 0
-
-    def take(self, message: Message) -> None:
-        """Hand on what a message says to clients, while it is not too much."""
-        item = items.translate(message["msg_type"], message["content"])
-        if item is None or self.abandoned or self.flooded.is_set():
-            return
-        self._bytes += items.size(item)
-        if self._bytes > limits.OUTPUT_BYTES:
-            text = f"The execution was interrupted: it put out more than {limits.OUTPUT_BYTES >> 20} MiB."
-            item = items.error("OutputLimitExceeded", text)
-            self.flooded.set()
-        self._put(item)
 
 
 class Kernel:
@@ -66,6 +39,7 @@ class Kernel:
         self._manager = AsyncKernelManager(
             kernel_name=language.kernel, kernel_spec_manager=KernelSpecManager(kernel_dirs=[KERNELS])
         )
+        self._language = language
         self._cwd = cwd
         self._client: AsyncKernelClient | None = None
         self._readers: list[asyncio.Task[None]] = []
@@ -79,7 +53,7 @@ class Kernel:
         Start the process, and return when it answers.
 
         Raises:
-            KernelEndedError: it ended, or did not answer in time; then it was killed.
+            KernelEndedError: it could not be started, ended, or did not answer in time; then it was killed.
         """
         try:
             async with asyncio.timeout(limits.START_S):
@@ -90,6 +64,10 @@ class Kernel:
         except TimeoutError:
             await self.kill()
             raise KernelEndedError(f"did not answer within {limits.START_S:g} s") from None
+        except OSError as problem:
+            # Its directory is gone, or there is no room for another process.
+            await self.kill()
+            raise KernelEndedError(str(problem)) from problem
         except BaseException:
             await self.kill()
             raise
@@ -104,7 +82,7 @@ class Kernel:
                 # It stays a zombie: jupyter_client wants to reap it.
                 result = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
                 assert result is not None
-                self.how = _outcome(result.si_code, result.si_status)
+                self.how = self.how or _outcome(result.si_code, result.si_status)
             with suppress(RuntimeError):  # The loop is closed: the server ends.
                 loop.call_soon_threadsafe(self.ended.set)
 
@@ -114,9 +92,11 @@ class Kernel:
         self._client = self._manager.client(context=_context())
         self._client.start_channels(stdin=False, hb=False)
         self._readers = [
-            asyncio.ensure_future(self._read_output()),
-            asyncio.ensure_future(self._read_replies()),
+            asyncio.ensure_future(self._read(self._client.iopub_channel, Request.take)),
+            asyncio.ensure_future(self._read(self._client.shell_channel, Request.take_reply)),
         ]
+        for reader in self._readers:
+            reader.add_done_callback(self._no_longer_read)
         while True:
             request = self._expect(self._client.kernel_info(), items.drop)
             await self._or_end(request.replied.wait())
@@ -143,25 +123,35 @@ class Kernel:
         if self.ended.is_set() and not waiting.done():
             raise KernelEndedError(self.how)
 
-    async def _read_output(self) -> None:
-        assert self._client is not None
+    async def _read(self, channel: Any, take: Callable[[Request, Message, int], None]) -> None:
         while True:
-            message = await self._client.iopub_channel.get_msg()
-            request = self._request
-            if request is None or message["parent_header"].get("msg_id") != request.id:
-                continue
-            if message["msg_type"] == "status":
-                if message["content"].get("execution_state") == "idle":
-                    request.idle.set()
-            else:
-                request.take(message)
+            frames: list[bytes] = await channel.socket.recv_multipart()
+            # A cell's code can send anything through its kernel's sockets. What is no message is passed over,
+            # and where one is missing for it, `done` finds out.
+            with suppress(Exception):
+                self._hand_on(channel.session, frames, take)
 
-    async def _read_replies(self) -> None:
-        assert self._client is not None
-        while True:
-            message = await self._client.shell_channel.get_msg()
-            if self._request is not None and message["parent_header"].get("msg_id") == self._request.id:
-                self._request.replied.set()
+    def _hand_on(
+        self, session: Any, frames: list[bytes], take: Callable[[Request, Message, int], None]
+    ) -> None:
+        request = self._request
+        if request is None:
+            return
+        size = sum(map(len, frames))
+        _, parts = session.feed_identities(frames)
+        # What is too much stays as it came: in memory it would be several times as much.
+        message = session.deserialize(parts, content=size <= limits.OUTPUT_BYTES)
+        if message["parent_header"].get("msg_id") == request.id:
+            take(request, message, size)
+
+    def _no_longer_read(self, reader: "asyncio.Task[None]") -> None:
+        if not reader.cancelled():
+            self._give_up(f"its messages cannot be read: {reader.exception()}")
+
+    def _give_up(self, how: str) -> None:
+        """Take it for ended: whoever waits for it hears so, and it is replaced."""
+        self.how = self.how or how
+        self.ended.set()
 
     def execute(self, code: str, put: Callable[[Item], None], *, silent: bool = False) -> Request:
         """Ask the kernel to run code, and hand its items on to *put*; one at a time."""
@@ -175,10 +165,10 @@ class Kernel:
 
     async def done(self, request: Request) -> None:
         """
-        Wait until the kernel is done with a request.
+        Wait until the kernel is done with a request; a failure that it did not tell of is told.
 
         Raises:
-            KernelEndedError: it ended first.
+            KernelEndedError: it ended first, or is of no use any more.
         """
         first = asyncio.ensure_future(request.replied.wait())
         second = asyncio.ensure_future(request.idle.wait())
@@ -190,6 +180,24 @@ class Kernel:
         finally:
             first.cancel()
             second.cancel()
+        if self._language.is_go_between and request.abandoned and not request.replied.is_set():
+            # It lives on without the other, and would not run the next cell.
+            self._give_up("it gave no answer when it was interrupted")
+            raise KernelEndedError(self.how)
+        if not request.idle.is_set():
+            await self._ensure_heard()
+        request.settle()
+
+    async def _ensure_heard(self) -> None:
+        """Have it say anything: a flood can cost a message, but not all that are to come."""
+        assert self._client is not None
+        request = self._expect(self._client.kernel_info(), items.drop)
+        try:
+            async with asyncio.timeout(limits.STRAGGLER_S):
+                await self._or_end(request.idle.wait())
+        except TimeoutError:
+            self._give_up("what it puts out is not heard any more")
+            raise KernelEndedError(self.how) from None
 
     async def interrupt(self) -> None:
         """Stop what it does: like Ctrl+C."""

@@ -31,6 +31,8 @@ class Language:
     set_variable: Callable[[str, str], str]
     unset_variable: Callable[[str], str]
     reseed: str = ""
+    # Its kernel hands code on to another process, which can be gone after an interrupt.
+    is_go_between: bool = False
 
     def environment(self, changes: Mapping[str, str | None]) -> str:
         """Write code that sets variables, and unsets those that are None."""
@@ -95,6 +97,7 @@ _LANGUAGES = {
             lambda key, value: f"export {key}={_bash(value)}",
             lambda key: f"unset {key}",
             "RANDOM=$(od -An -N2 -tu2 /dev/urandom)",
+            is_go_between=True,
         ),
         Language(
             "r",

@@ -8,11 +8,12 @@ from interpreter.items import Item
 
 
 class Run:
-    """An execution as its client sees it: items until the end, and a way to give it up."""
+    """An execution as its client sees it: lines until the end, and a way to give it up."""
 
     def __init__(self) -> None:
-        # What waits here is bounded by what one execution may put out.
-        self._items: asyncio.Queue[Item] = asyncio.Queue()
+        # What waits here is bounded by what one execution may put out: as lines, since JSON's values take
+        # many times as much. With each goes whether something is due behind it.
+        self._lines: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
         self._waiting = 0
         self._few = asyncio.Event()
         self._few.set()
@@ -22,8 +23,9 @@ class Run:
     def put(self, item: Item) -> None:
         """Hand an item on; drop it when the client is gone."""
         if not self.given_up.is_set():
-            self._items.put_nowait(item)
-            self._count(items.size(item))
+            line = items.END_LINE if item is items.END else items.line(item)
+            self._lines.put_nowait((line, items.can_wait(item)))
+            self._count(len(line))
 
     async def taken(self) -> None:
         """Return when the client has all items but a few, or is gone."""
@@ -35,28 +37,30 @@ class Run:
             few.cancel()
             gone.cancel()
 
-    async def __aiter__(self) -> AsyncIterator[list[Item]]:
-        """Give what there is; items that nobody waits for come with the next, or a moment later."""
-        batch: list[Item] = []
-        while not batch or batch[-1] is not items.END:
+    async def __aiter__(self) -> AsyncIterator[list[bytes]]:
+        """Give what there is; lines that nobody waits for come with the next, or a moment later."""
+        batch: list[bytes] = []
+        while not batch or batch[-1] is not items.END_LINE:
             try:
                 async with asyncio.timeout(limits.HELD_S if batch else limits.SILENCE_S):
-                    batch.append(await self._items.get())
+                    line, can_wait = await self._lines.get()
             except TimeoutError:
-                yield batch or [items.KEEPALIVE]
-                self._count(-sum(map(items.size, batch)))
+                yield batch or [items.KEEPALIVE_LINE]
+                self._count(-sum(map(len, batch)))
                 batch = []
                 continue
-            weight = items.size(batch[-1])
-            while not self._items.empty() and weight < limits.BATCH_BYTES:
-                batch.append(self._items.get_nowait())
-                weight += items.size(batch[-1])
-            if not items.can_wait(batch[-1]):
+            batch.append(line)
+            weight = len(line)
+            while not self._lines.empty() and weight < limits.BATCH_BYTES:
+                line, can_wait = self._lines.get_nowait()
+                batch.append(line)
+                weight += len(line)
+            if not can_wait:
                 yield batch
-                self._count(-sum(map(items.size, batch)))
+                self._count(-sum(map(len, batch)))
                 batch = []
         yield batch
-        self._count(-sum(map(items.size, batch)))
+        self._count(-sum(map(len, batch)))
 
     def _count(self, weight: int) -> None:
         self._waiting += weight
