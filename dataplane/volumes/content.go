@@ -52,29 +52,57 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, root *os.Root, n
 	if name == "." {
 		return errNoFile
 	}
-	if info, err := root.Lstat(name); err == nil && info.IsDir() {
-		return syscall.EISDIR
-	}
 	if wanted.force {
 		if err := makeParents(root, name); err != nil {
 			return err
 		}
 	}
-	// Beside it, and then in its place: nobody reads half a file, and what was there stays if the client goes away.
-	beside := path.Join(path.Dir(name), ".upload-"+rand.Text())
-	if err := h.store(w, r, root, beside, wanted); err != nil {
-		_ = root.Remove(beside)
+	// A guest may put a link in the directory's place meanwhile: what is stored stays in the one that was found.
+	// With the dot it is opened as a directory only: a pipe would wait for its other end.
+	directory, err := root.OpenRoot(path.Dir(name) + "/.")
+	if err != nil {
 		return err
 	}
-	if err := root.Rename(beside, name); err != nil {
-		_ = root.Remove(beside)
+	defer directory.Close()
+	if err := h.replace(w, r, directory, path.Base(name), wanted); err != nil {
 		return err
 	}
-	return told(w, http.StatusCreated, root, name)
+	// Files of a volume that was deleted meanwhile are gone, though this one could still be written.
+	if _, err := h.find(r); errors.Is(err, ErrNotFound) {
+		return err
+	}
+	found, err := describe(directory, path.Base(name))
+	if err != nil {
+		return err
+	}
+	found.Path = path.Join("/", name)
+	answer(w, http.StatusCreated, found)
+	return nil
 }
 
-func (h *Handler) store(w http.ResponseWriter, r *http.Request, root *os.Root, name string, wanted *ownership) error {
-	file, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// replace stores beside the file, and then in its place: nobody reads half a file, and what was there stays if the
+// client goes away.
+func (h *Handler) replace(w http.ResponseWriter, r *http.Request, directory *os.Root, name string, wanted *ownership) error {
+	info, err := directory.Lstat(name)
+	if err == nil && info.IsDir() {
+		return syscall.EISDIR
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // Before all of the body was taken.
+	}
+	beside := ".upload-" + rand.Text()
+	err = h.store(w, r, directory, beside, wanted)
+	if err == nil {
+		err = directory.Rename(beside, name)
+	}
+	if err != nil {
+		_ = directory.Remove(beside)
+	}
+	return err
+}
+
+func (h *Handler) store(w http.ResponseWriter, r *http.Request, directory *os.Root, name string, wanted *ownership) error {
+	file, err := directory.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

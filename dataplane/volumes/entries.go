@@ -71,8 +71,9 @@ func told(w http.ResponseWriter, status int, root *os.Root, name string) error {
 func (h *Handler) list(w http.ResponseWriter, r *http.Request, root *os.Root, name string) error {
 	depth := 1
 	if text := r.URL.Query().Get("depth"); text != "" {
-		var err error
-		if depth, err = strconv.Atoi(text); err != nil || depth < 1 || depth > h.limits.Depth {
+		// Without a sign, as all numbers here.
+		number, err := strconv.ParseUint(text, 10, 31)
+		if depth = int(number); err != nil || depth < 1 || depth > h.limits.Depth {
 			return &badRequest{"depth must be from 1 to " + strconv.Itoa(h.limits.Depth)}
 		}
 	}
@@ -86,14 +87,8 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, root *os.Root, na
 
 // walk adds what is in a directory and in those below it; a link is an entry, and not followed.
 func (h *Handler) walk(root *os.Root, name string, depth int, entries *[]*entry) error {
-	// As a directory only: a pipe, put there meanwhile perhaps, would wait for its other end.
-	directory, err := root.OpenFile(name, os.O_RDONLY|syscall.O_DIRECTORY, 0)
+	names, err := h.names(root, name)
 	if err != nil {
-		return err
-	}
-	defer directory.Close()
-	names, err := directory.Readdirnames(h.limits.Entries + 1)
-	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	for _, one := range names {
@@ -116,6 +111,21 @@ func (h *Handler) walk(root *os.Root, name string, depth int, entries *[]*entry)
 		}
 	}
 	return nil
+}
+
+// names reads a directory, and no more than one answer holds. It is closed before those below it are opened.
+func (h *Handler) names(root *os.Root, name string) ([]string, error) {
+	// As a directory only: a pipe, put there meanwhile perhaps, would wait for its other end.
+	directory, err := root.OpenFile(name, os.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer directory.Close()
+	names, err := directory.Readdirnames(h.limits.Entries + 1)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return names, err
 }
 
 func (h *Handler) makeDirectory(w http.ResponseWriter, r *http.Request, root *os.Root, name string) error {
@@ -162,14 +172,19 @@ func makeParents(root *os.Root, name string) error {
 	return root.Lchown(above, DefaultOwner, DefaultOwner)
 }
 
-func (h *Handler) remove(w http.ResponseWriter, _ *http.Request, root *os.Root, name string) error {
+func (h *Handler) remove(w http.ResponseWriter, r *http.Request, root *os.Root, name string) error {
 	if name == "." {
 		return &badRequest{"the volume itself cannot be removed here"}
 	}
 	if _, err := root.Lstat(name); err != nil {
 		return err
 	}
-	if err := root.RemoveAll(name); err != nil {
+	holder, err := root.OpenFile(path.Dir(name), os.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer holder.Close()
+	if err := removeTree(r.Context(), holder, path.Base(name)); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -186,12 +201,13 @@ func (h *Handler) change(w http.ResponseWriter, r *http.Request, root *os.Root, 
 	if err := decoder.Decode(&wanted); err != nil {
 		return &badRequest{"the body is no JSON object with uid, gid and mode"}
 	}
-	uid, gid := -1, -1
-	if wanted.UID != nil {
-		uid = int(*wanted.UID)
+	uid, err := owner("uid", wanted.UID)
+	if err != nil {
+		return err
 	}
-	if wanted.GID != nil {
-		gid = int(*wanted.GID)
+	gid, err := owner("gid", wanted.GID)
+	if err != nil {
+		return err
 	}
 	// Of a link, the link itself: what it leads to has a path of its own. First the owner: a change takes bits away.
 	if err := root.Lchown(name, uid, gid); err != nil {
@@ -203,6 +219,17 @@ func (h *Handler) change(w http.ResponseWriter, r *http.Request, root *os.Root, 
 		}
 	}
 	return told(w, http.StatusOK, root, name)
+}
+
+// owner is what the kernel takes for one; -1 leaves it as it is.
+func owner(name string, wanted *uint32) (int, error) {
+	if wanted == nil {
+		return -1, nil
+	}
+	if *wanted > maxOwner {
+		return 0, &badRequest{name + " is not a number that fits"}
+	}
+	return int(*wanted), nil
 }
 
 func changeMode(root *os.Root, name string, mode uint32) error {
@@ -237,6 +264,11 @@ type ownership struct {
 	force    bool
 }
 
+// maxOwner is the last user or group: the next number tells the kernel to leave it as it is.
+const maxOwner = 1<<32 - 2
+
+var most = map[string]uint64{"uid": maxOwner, "gid": maxOwner, "mode": 0o7777}
+
 func ownershipOf(r *http.Request, mode uint32) (*ownership, error) {
 	query := r.URL.Query()
 	wanted := &ownership{uid: DefaultOwner, gid: DefaultOwner, mode: mode}
@@ -250,7 +282,7 @@ func ownershipOf(r *http.Request, mode uint32) (*ownership, error) {
 			continue
 		}
 		number, err := strconv.ParseUint(text, 10, 32)
-		if err != nil || (name == "mode" && number > 0o7777) {
+		if err != nil || number > most[name] {
 			return nil, &badRequest{name + " is not a number that fits"}
 		}
 		set(number)

@@ -95,19 +95,24 @@ func (h *Handler) within(serve func(http.ResponseWriter, *http.Request, *os.Root
 }
 
 func (h *Handler) open(r *http.Request) (*os.Root, error) {
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok || token == "" {
-		return nil, errNoToken
-	}
-	id := r.PathValue("id")
-	if !volumeID.MatchString(id) || len(token) > maxToken {
-		return nil, ErrNotFound
-	}
-	directory, err := h.directory(r.Context(), id, token)
+	directory, err := h.find(r)
 	if err != nil {
 		return nil, err
 	}
 	return os.OpenRoot(directory)
+}
+
+// find returns the directory of the request's volume.
+func (h *Handler) find(r *http.Request) (string, error) {
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok || token == "" {
+		return "", errNoToken
+	}
+	id := r.PathValue("id")
+	if !volumeID.MatchString(id) || len(token) > maxToken {
+		return "", ErrNotFound
+	}
+	return h.directory(r.Context(), id, token)
 }
 
 var errNoToken = errors.New("the volume's token is missing: Authorization: Bearer <token>")
@@ -156,6 +161,8 @@ func explain(w http.ResponseWriter, err error, path string) {
 	case errors.Is(err, ErrAway):
 		w.Header().Set("Retry-After", "1")
 		refuse(w, http.StatusServiceUnavailable, "unavailable", "The server does not answer: it is starting, or has ended. Please try again later.")
+	case errors.Is(err, context.Canceled):
+		panic(http.ErrAbortHandler) // The client is gone.
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		refuse(w, http.StatusNotFound, "not_found", "path "+quoted(path)+" not found")
 	case errors.Is(err, fs.ErrExist):
@@ -175,17 +182,29 @@ func explain(w http.ResponseWriter, err error, path string) {
 
 // isEscape: os.Root has an error of its own for that, but no name for it.
 func isEscape(err error) bool {
-	var at *fs.PathError
-	return errors.As(err, &at) && strings.Contains(at.Err.Error(), "escapes")
+	reason := cause(err)
+	return reason != nil && strings.Contains(reason.Error(), "escapes")
 }
 
-// bare takes the host's path out of an error.
+// bare takes the host's paths out of an error.
 func bare(err error) string {
-	var at *fs.PathError
-	if errors.As(err, &at) {
-		return at.Err.Error()
+	if reason := cause(err); reason != nil {
+		return reason.Error()
 	}
 	return err.Error()
+}
+
+// cause is what an error about one path or two says of the reason; nil: it is another.
+func cause(err error) error {
+	var at *fs.PathError
+	var between *os.LinkError
+	switch {
+	case errors.As(err, &at):
+		return at.Err
+	case errors.As(err, &between):
+		return between.Err
+	}
+	return nil
 }
 
 func quoted(path string) string {

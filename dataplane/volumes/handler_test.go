@@ -3,6 +3,7 @@ package volumes
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -205,6 +206,9 @@ func TestWhatIsNoFileHoldsNobodyUp(t *testing.T) {
 			t.Errorf("%s: %d %s", path, status, content)
 		}
 	}
+	if status := v.put("pipe/file", "x"); status != http.StatusNotFound {
+		t.Errorf("a pipe as a directory: %d", status)
+	}
 	if status := v.put("directory", "x"); status != http.StatusBadRequest {
 		t.Errorf("a directory as a file: %d", status)
 	}
@@ -313,9 +317,111 @@ func TestListingsAreBounded(t *testing.T) {
 	if status, content := v.do(http.MethodGet, "dir", "path=/", nil); status != http.StatusBadRequest || !strings.Contains(content, "more entries") {
 		t.Errorf("%d %s", status, content)
 	}
-	for _, depth := range []string{"0", "-1", "65", "x"} {
+	for _, depth := range []string{"0", "-1", "65", "x", "%2B1"} {
 		if status, _ := v.do(http.MethodGet, "dir", "path=/&depth="+depth, nil); status != http.StatusBadRequest {
 			t.Errorf("depth %s: %d", depth, status)
+		}
+	}
+}
+
+func TestAnUploadStaysInTheDirectoryThatItFound(t *testing.T) {
+	v := serve(t, DefaultLimits())
+	if err := os.Mkdir(v.inside("real"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	reader, writer := io.Pipe()
+	answered := make(chan *http.Response, 1)
+	go func() {
+		defer close(answered)
+		request, _ := http.NewRequest(http.MethodPut, v.url+Prefix+id+"/file?path=real/name", reader)
+		request.Header.Set("Authorization", "Bearer "+token)
+		if response, err := http.DefaultClient.Do(request); err == nil {
+			response.Body.Close()
+			answered <- response
+		}
+	}()
+	_, _ = writer.Write([]byte("content"))
+	v.waitForUpload("real")
+	for _, err := range []error{os.Rename(v.inside("real"), v.inside("moved")), os.Symlink("..", v.inside("real")), writer.Close()} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	if response := <-answered; response == nil || response.StatusCode != http.StatusCreated {
+		t.Errorf("%v", response)
+	}
+	names, err := os.ReadDir(v.inside("moved"))
+	if err != nil || len(names) != 1 || names[0].Name() != "name" {
+		t.Errorf("%v %v", names, err)
+	}
+}
+
+// waitForUpload returns once an upload into this directory has begun.
+func (v *volume) waitForUpload(directory string) {
+	v.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		names, err := os.ReadDir(v.inside(directory))
+		if err != nil || time.Now().After(deadline) {
+			v.t.Fatalf("no upload has begun: %v", err)
+		}
+		if len(names) > 0 {
+			return
+		}
+	}
+}
+
+func TestAnUploadIntoAVolumeThatIsDeletedMeanwhileFails(t *testing.T) {
+	directory := t.TempDir()
+	var asked atomic.Int32
+	server := httptest.NewServer(NewHandler(func(context.Context, string, string) (string, error) {
+		if asked.Add(1) > 1 {
+			return "", ErrNotFound
+		}
+		return directory, nil
+	}, DefaultLimits()))
+	defer server.Close()
+	v := &volume{t: t, url: server.URL, directory: directory}
+
+	if status, content := v.do(http.MethodPut, "file", "path=name", strings.NewReader("x")); status != http.StatusNotFound || !strings.Contains(content, "no such volume") {
+		t.Errorf("%d %s", status, content)
+	}
+}
+
+func TestALongNameIsRefusedInWordsOfTheCaller(t *testing.T) {
+	v := serve(t, DefaultLimits())
+	status, content := v.do(http.MethodPut, "file", "path="+strings.Repeat("x", 256), strings.NewReader("x"))
+	if status != http.StatusBadRequest || strings.Contains(content, ".upload-") || !strings.Contains(content, "too long") {
+		t.Errorf("%d %s", status, content)
+	}
+}
+
+func TestErrorsOfTwoPathsAreToldLikeThoseOfOne(t *testing.T) {
+	for reason, status := range map[error]int{
+		errors.New("path escapes from parent"): http.StatusBadRequest,
+		syscall.EIO:                            http.StatusInternalServerError,
+	} {
+		answer := httptest.NewRecorder()
+		explain(answer, &os.LinkError{Op: "renameat", Old: ".upload-x", New: "/host/path", Err: reason}, "name")
+		if body := answer.Body.String(); answer.Code != status || strings.Contains(body, ".upload-") || strings.Contains(body, "/host") {
+			t.Errorf("%v: %d %s", reason, answer.Code, body)
+		}
+	}
+}
+
+func TestOwnersThatTheKernelTakesForNoneAreRefused(t *testing.T) {
+	v := serve(t, DefaultLimits())
+	for _, query := range []string{"uid=4294967295", "gid=4294967295", "uid=-1"} {
+		if status := v.put("f", "x", query); status != http.StatusBadRequest {
+			t.Errorf("%s: %d", query, status)
+		}
+	}
+	if status := v.put("f", "x", "uid=4294967294"); status != http.StatusCreated {
+		t.Errorf("the last uid: %d", status)
+	}
+	for _, body := range []string{`{"uid": 4294967295}`, `{"gid": 4294967295}`} {
+		if status, _ := v.do(http.MethodPatch, "path", "path=f", strings.NewReader(body)); status != http.StatusBadRequest {
+			t.Errorf("%s: %d", body, status)
 		}
 	}
 }

@@ -4,7 +4,7 @@ import "time"
 
 // Limits bound what clients of volumes can use.
 type Limits struct {
-	// Requests at once: each holds a few descriptors and a buffer.
+	// Requests at once: each holds a few descriptors, whatever guests made, and a buffer.
 	Requests int
 	// Entries in one answer to a listing, and Depth of the directories in it.
 	Entries, Depth int

@@ -98,6 +98,15 @@ def test_of_a_time_that_is_not_kept_there_is_nothing(api: LiveApi, mine: httpx.C
     assert mine.get(f"{METRICS}/max", params=past).json()["value"] == 0
 
 
+def test_the_last_second_there_is_is_answered_as_it_was_asked_for(mine: httpx.Client) -> None:
+    create(mine)
+    last = 253_402_300_799  # Its last microsecond is no number of seconds that a float holds.
+
+    most = mine.get(f"{METRICS}/max", params={"metric": "concurrent_sandboxes", "start": last, "end": last})
+
+    assert most.json()["timestampUnix"] == last
+
+
 def test_only_a_team_and_the_homes_key_see_its_metrics(api: LiveApi, mine: httpx.Client) -> None:
     create(mine)
 

@@ -50,6 +50,20 @@ async def test_what_is_written_outlives_mounts(images: VolumeImages) -> None:
     assert (await images.directory(one.id) / "file").read_text() == "kept"
 
 
+async def test_let_go_leaves_the_images_only(images: VolumeImages, tmp_path: Path) -> None:
+    """A mount that another mount namespace still has goes with its directory."""
+    one, unused = volume(), volume()
+    await images.make(one)
+    await images.make(unused)
+    await images.directory(one.id)
+
+    await images.let_go()
+    await images.let_go()
+
+    left = sorted(path.name for path in (tmp_path / "volumes").iterdir())
+    assert left == sorted([f"{one.id}.ext4", f"{unused.id}.ext4"])
+
+
 async def test_it_holds_its_size_and_takes_room_as_it_is_written_to(images: VolumeImages) -> None:
     one = volume()
     await images.make(one)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"atoll.dev/dataplane/guestd/journal"
 	"atoll.dev/dataplane/guestd/limits"
@@ -201,6 +202,19 @@ func TestAProgramIsFoundInThePathOfItsCommand(t *testing.T) {
 	}
 	if _, err := findProgram("data", "/", dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file that cannot be run was found: %v", err)
+	}
+}
+
+func TestAnErrorRepeatsTheBeginningOfALongNameOnly(t *testing.T) {
+	name := strings.Repeat("ö", 1<<20)
+
+	for _, err := range []error{
+		&StartError{Program: name, Reason: os.ErrNotExist},
+		classify("/"+name, syscall.ENAMETOOLONG),
+	} {
+		if text := err.Error(); len(text) > 1024 || !utf8.ValidString(text) || !strings.Contains(text, "ööö") {
+			t.Errorf("%d bytes: %.300q", len(text), text)
+		}
 	}
 }
 

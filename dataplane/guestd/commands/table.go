@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -49,7 +50,11 @@ type StartError struct {
 }
 
 func (e *StartError) Error() string {
-	return fmt.Sprintf("error starting process '%s': %s", e.Program, e.Reason)
+	program := e.Program
+	if len(program) > limits.ToldBytes {
+		program = strings.ToValidUTF8(program[:limits.ToldBytes], "") + "…"
+	}
+	return fmt.Sprintf("error starting process '%s': %s", program, e.Reason)
 }
 
 func (e *StartError) Unwrap() error { return e.Reason }

@@ -1,7 +1,11 @@
 package files
 
 import (
+	"bufio"
 	"compress/gzip"
+	"errors"
+	"io"
+	"io/fs"
 	"mime"
 	"net/http"
 	"os"
@@ -30,6 +34,13 @@ func Download(w http.ResponseWriter, r *http.Request, caller *accounts.Caller) {
 		return
 	}
 	defer func() { _ = file.Close() }()
+	var content io.Reader = file
+	if info.Size() == 0 {
+		if content, err = begun(path, file); err != nil {
+			answer(w, err)
+			return
+		}
+	}
 	h := w.Header()
 	h.Set("Content-Disposition", disposition(filepath.Base(path)))
 	h.Set("Cache-Control", "no-cache")
@@ -37,13 +48,27 @@ func Download(w http.ResponseWriter, r *http.Request, caller *accounts.Caller) {
 	h.Set("Vary", "Accept-Encoding")
 	switch {
 	case coding == "gzip":
-		compressed(w, r, file)
+		compressed(w, r, path, content)
 	case info.Size() == 0:
-		unsized(w, r, file)
+		unsized(w, r, path, content)
 	default:
 		setContentType(h, path)
 		http.ServeContent(w, r, filepath.Base(path), info.ModTime(), file)
 	}
+}
+
+// begun reads the beginning of a file that says it is empty, before anything is answered: of some in /proc only that
+// tells that they cannot be read.
+func begun(path string, file *os.File) (io.Reader, error) {
+	content := bufio.NewReader(file)
+	_, err := content.Peek(1)
+	if err == nil || err == io.EOF {
+		return content, nil
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, err
+	}
+	return nil, problemf(http.StatusBadRequest, "path '%s' cannot be read: %s", path, err)
 }
 
 func disposition(name string) string {
@@ -62,8 +87,8 @@ func setContentType(h http.Header, path string) {
 }
 
 // compressed sends the whole file through gzip. Ranges are of the file, so they are not served compressed.
-func compressed(w http.ResponseWriter, r *http.Request, file *os.File) {
-	setContentType(w.Header(), file.Name())
+func compressed(w http.ResponseWriter, r *http.Request, path string, content io.Reader) {
+	setContentType(w.Header(), path)
 	w.Header().Set("Content-Encoding", "gzip")
 	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
@@ -73,7 +98,7 @@ func compressed(w http.ResponseWriter, r *http.Request, file *os.File) {
 	if err != nil {
 		return
 	}
-	if copyTo(z, file) == nil {
+	if copyTo(z, content) == nil {
 		_ = z.Close()
 		return
 	}
@@ -81,13 +106,13 @@ func compressed(w http.ResponseWriter, r *http.Request, file *os.File) {
 }
 
 // unsized sends what can be read of a file that says it is empty: those of /proc do.
-func unsized(w http.ResponseWriter, r *http.Request, file *os.File) {
-	setContentType(w.Header(), file.Name())
+func unsized(w http.ResponseWriter, r *http.Request, path string, content io.Reader) {
+	setContentType(w.Header(), path)
 	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
 		return
 	}
-	if copyTo(w, file) != nil {
+	if copyTo(w, content) != nil {
 		panic(http.ErrAbortHandler)
 	}
 }

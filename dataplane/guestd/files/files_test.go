@@ -3,6 +3,7 @@ package files
 import (
 	"io/fs"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -126,5 +127,42 @@ func TestAFileWithoutRoomIsRefusedBeforeItIsTouched(t *testing.T) {
 	}
 	if err := roomFor(path, 1); err != nil {
 		t.Errorf("one byte: %v", err)
+	}
+}
+
+func TestAFileThatCannotBeReadIsRefusedBeforeItsAnswerBegins(t *testing.T) {
+	root, err := accounts.Lookup("root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller := &accounts.Caller{User: root, Settings: &settings.Settings{}}
+	for _, coding := range []string{"identity", "gzip"} {
+		request := httptest.NewRequest(http.MethodGet, "/files?path=/proc/self/mem", nil)
+		request.Header.Set("Accept-Encoding", coding)
+		answer := httptest.NewRecorder()
+
+		Download(answer, request, caller)
+
+		if answer.Code != http.StatusBadRequest || !strings.Contains(answer.Body.String(), "cannot be read") || answer.Header().Get("Content-Encoding") != "" {
+			t.Errorf("%s: %d %s %v", coding, answer.Code, answer.Body, answer.Header())
+		}
+	}
+}
+
+func TestAFileThatSaysItIsEmptyIsReadToItsEnd(t *testing.T) {
+	root, err := accounts.Lookup("root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile("/proc/version")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := httptest.NewRecorder()
+
+	Download(answer, httptest.NewRequest(http.MethodGet, "/files?path=/proc/version", nil), &accounts.Caller{User: root, Settings: &settings.Settings{}})
+
+	if answer.Code != http.StatusOK || answer.Body.String() != string(want) {
+		t.Errorf("%d %q", answer.Code, answer.Body)
 	}
 }

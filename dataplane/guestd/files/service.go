@@ -45,7 +45,7 @@ func failure(path string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return notFound(path)
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ENAMETOOLONG), errors.Is(err, unix.ELOOP),
-		errors.Is(err, unix.EINVAL), errors.Is(err, errNotDirectory):
+		errors.Is(err, unix.EINVAL), errors.Is(err, unix.EBUSY), errors.Is(err, errNotDirectory):
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	case noSpace(err):
 		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("not enough disk space: %w", err))
@@ -61,6 +61,14 @@ func resolve(ctx context.Context, path string) (string, error) {
 		return "", connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	return resolved, nil
+}
+
+// mustBeNamed refuses no path at all: it would be the home, which nobody means to lose.
+func mustBeNamed(path string) error {
+	if path == "" {
+		return invalid("path is empty")
+	}
+	return nil
 }
 
 // described answers with what is at path now.
@@ -109,6 +117,11 @@ func (s *Service) MakeDir(ctx context.Context, req *connect.Request[filesystem.M
 
 // Move renames; it makes the destination's parents.
 func (s *Service) Move(ctx context.Context, req *connect.Request[filesystem.MoveRequest]) (*connect.Response[filesystem.MoveResponse], error) {
+	for _, path := range []string{req.Msg.GetSource(), req.Msg.GetDestination()} {
+		if err := mustBeNamed(path); err != nil {
+			return nil, err
+		}
+	}
 	source, err := resolve(ctx, req.Msg.GetSource())
 	if err != nil {
 		return nil, err
@@ -142,6 +155,9 @@ func (s *Service) Move(ctx context.Context, req *connect.Request[filesystem.Move
 
 // Remove removes a path and all below it; one that does not exist is removed already.
 func (s *Service) Remove(ctx context.Context, req *connect.Request[filesystem.RemoveRequest]) (*connect.Response[filesystem.RemoveResponse], error) {
+	if err := mustBeNamed(req.Msg.GetPath()); err != nil {
+		return nil, err
+	}
 	path, err := resolve(ctx, req.Msg.GetPath())
 	if err != nil {
 		return nil, err

@@ -80,9 +80,14 @@ func newWatch(ctx context.Context, req watchRequest) (*watch, error) {
 
 func watchFailure(path string, err error) error {
 	if errors.Is(err, errTooManyDirectories) || errors.Is(err, unix.ENOSPC) {
-		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("error watching '%s': %w", path, err))
+		// Not resource_exhausted, which clients take for a rate limit: later it is as large.
+		return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("error watching '%s': %w", path, err))
 	}
 	return failure(path, err)
+}
+
+func eventsLost(reason error) error {
+	return connect.NewError(connect.CodeDataLoss, fmt.Errorf("events were lost: %w", reason))
 }
 
 // onNetwork reports whether path is on a filesystem that others change behind our kernel's back.
@@ -155,7 +160,7 @@ func (w *watch) run(ctx context.Context, emit func(*filesystem.FilesystemEvent) 
 			if !ok {
 				return nil
 			}
-			err = connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("events were lost: %w", lost))
+			err = eventsLost(lost)
 		case <-timer.C:
 			err = alive()
 		case <-ctx.Done():

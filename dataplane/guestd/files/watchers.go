@@ -29,7 +29,7 @@ func (w *watchers) reserve() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.count >= limits.Watchers && !w.evictLocked() {
-		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("a sandbox has at most %d watchers", limits.Watchers))
+		return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("a sandbox has at most %d watchers", limits.Watchers))
 	}
 	w.count++
 	return nil
@@ -132,6 +132,7 @@ type polledWatcher struct {
 	asked  time.Time // when its client was last heard of; the lock of all watchers guards it
 	mu     sync.Mutex
 	events []*filesystem.FilesystemEvent
+	lost   bool // events, since it asked last
 	err    error
 }
 
@@ -140,14 +141,20 @@ func (p *polledWatcher) put(event *filesystem.FilesystemEvent) error {
 	defer p.mu.Unlock()
 	if len(p.events) >= limits.WatcherEvents {
 		p.events = append(p.events[:0], p.events[1:]...)
+		p.lost = true
 	}
 	p.events = append(p.events, event)
 	return nil
 }
 
+// take hands the events out. If some were lost, it says that first, once, and keeps the others for the next call.
 func (p *polledWatcher) take() ([]*filesystem.FilesystemEvent, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.lost {
+		p.lost = false
+		return nil, eventsLost(fmt.Errorf("more than %d waited; the next call has the latest", limits.WatcherEvents))
+	}
 	events := p.events
 	p.events = nil
 	if len(events) > 0 {

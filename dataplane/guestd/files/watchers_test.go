@@ -2,12 +2,14 @@ package files
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"atoll.dev/dataplane/guestd/limits"
+	"atoll.dev/dataplane/internal/gen/filesystem"
 )
 
 func addPolled(t *testing.T, w *watchers, id string, asked time.Time) (ended context.Context) {
@@ -39,7 +41,7 @@ func TestAVanishedClientsWatcherMakesRoomForTheNext(t *testing.T) {
 	if _, err := w.get("vanished"); err != nil { // Now it is back.
 		t.Error(err)
 	}
-	if err := w.reserve(); connect.CodeOf(err) != connect.CodeResourceExhausted {
+	if err := w.reserve(); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("a watcher of a client that is there was taken: %v", err)
 	}
 	if w.count != limits.Watchers {
@@ -55,5 +57,31 @@ func TestAWatcherGivesItsRoomBackOnce(t *testing.T) {
 	}
 	if err := w.remove("a"); connect.CodeOf(err) != connect.CodeNotFound || w.count != 0 {
 		t.Errorf("again: %v, %d are counted", err, w.count)
+	}
+}
+
+func TestATreeThatIsTooLargeToWatchIsNoQuestionOfTime(t *testing.T) {
+	if err := watchFailure("/", errTooManyDirectories); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAClientThatPollsIsToldOnceThatEventsWereLost(t *testing.T) {
+	p := &polledWatcher{}
+	for n := range limits.WatcherEvents + 2 {
+		if err := p.put(&filesystem.FilesystemEvent{Name: strconv.Itoa(n)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	if _, err := p.take(); connect.CodeOf(err) != connect.CodeDataLoss {
+		t.Errorf("%v", err)
+	}
+	events, err := p.take()
+	if err != nil || len(events) != limits.WatcherEvents || events[0].GetName() != "2" {
+		t.Errorf("%v, %d events", err, len(events))
+	}
+	if events, err := p.take(); err != nil || len(events) != 0 {
+		t.Errorf("then: %v %v", events, err)
 	}
 }

@@ -85,6 +85,8 @@ const (
 	Commands = 2048
 	// ProcessReserve is the part of the process limit, one in so many, that no single command can take.
 	ProcessReserve = 8
+	// ToldBytes is how much of a program's name an error repeats: callers may send a whole message of it.
+	ToldBytes = 256
 	// Arguments bounds the number of arguments; their bytes are the kernel's to refuse.
 	Arguments = 64 << 10
 	// OutputChunk and TerminalChunk are the most bytes of one output event, as E2B's daemon sends them.
@@ -162,6 +164,6 @@ const (
 	WatcherUnasked = time.Minute
 	// WatchedDirectories bounds the directories of one recursive watcher: the kernel's old default per user.
 	WatchedDirectories = 8192
-	// WatcherEvents is how many events wait for a client that polls; the oldest go first.
+	// WatcherEvents is how many events wait for a client that polls; the oldest go first, and it is told.
 	WatcherEvents = 4096
 )

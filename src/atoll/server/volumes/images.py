@@ -73,7 +73,7 @@ class VolumeImages(VolumeFiles):
         for volume_id in await self.present():
             async with self._lock(volume_id):
                 with _translated(volume_id):
-                    await finish_in_thread(self._unmount, volume_id)
+                    await finish_in_thread(self._clear, volume_id)
 
     def _lock(self, volume_id: VolumeId) -> asyncio.Lock:
         return self._locks.setdefault(volume_id, asyncio.Lock())
@@ -118,11 +118,15 @@ class VolumeImages(VolumeFiles):
         while place.is_mount():
             ext4.unmount(place)
 
-    def _remove(self, volume_id: VolumeId) -> None:
+    def _clear(self, volume_id: VolumeId) -> None:
         self._unmount(volume_id)
-        # The image last: as long as it is there, the volume is listed.
+        # With the directory go mounts that other namespaces still have there, and their loop devices.
         if self._place(volume_id).exists():
             self._place(volume_id).rmdir()
+
+    def _remove(self, volume_id: VolumeId) -> None:
+        # The image last: as long as it is there, the volume is listed.
+        self._clear(volume_id)
         (self._directory / f"{volume_id}.new").unlink(missing_ok=True)
         self._image(volume_id).unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b import models
 from atoll.server.api.e2b.form import render
 from atoll.server.api.e2b.queries import split_list
-from atoll.server.api.e2b.translate import from_point, from_team_point
+from atoll.server.api.e2b.translate import from_point, from_team_point, unix_seconds
 from atoll.server.control.observing import Observing
 from atoll.server.control.team_metrics import TeamMetrics
 
@@ -80,7 +80,7 @@ class _TeamCalls:
             at, value = history.most_running()
         else:
             at, value = history.fastest_start()
-        return models.MaxTeamMetric(timestamp=at, timestampUnix=int(at.timestamp()), value=value)
+        return models.MaxTeamMetric(timestamp=at, timestampUnix=unix_seconds(at), value=value)
 
 
 def _moment(seconds: int | None) -> datetime | None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid5
 
@@ -26,6 +26,7 @@ ENVD_VERSION = "0.6.13"
 # Old clients append it to the id of a sandbox. Means nothing here.
 CLIENT_ID = "00000000"
 MIB = 1024 * 1024
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Any would do, as long as it stays.
 _BUILDS = UUID("8f1f7a52-6d0c-4b8e-9a55-1c1de2b1f0a7")
 # E2B's own text.
@@ -231,11 +232,16 @@ def _finished_pause(sandbox: Sandbox) -> Pause | None:
     return None if sandbox.status is Status.PAUSING else sandbox.pause
 
 
+def unix_seconds(moment: datetime) -> int:
+    """Return the whole seconds of a time; a float would round those of the last years up."""
+    return (moment - _EPOCH) // timedelta(seconds=1)
+
+
 def from_point(sandbox: Sandbox, point: Point) -> models.SandboxMetric:
     """Describe what a sandbox used; the share of the processors is that of what it may have."""
     return models.SandboxMetric(
         timestamp=point.at,
-        timestampUnix=int(point.at.timestamp()),
+        timestampUnix=unix_seconds(point.at),
         cpuCount=_whole_cores(sandbox.limits.cpus),
         cpuUsedPct=round(100.0 * point.cores / sandbox.limits.cpus, 2),
         memUsed=point.memory_bytes,
@@ -250,7 +256,7 @@ def from_team_point(point: TeamPoint) -> models.TeamMetric:
     """Describe what a team's sandboxes were, all together."""
     return models.TeamMetric(
         timestamp=point.at,
-        timestampUnix=int(point.at.timestamp()),
+        timestampUnix=unix_seconds(point.at),
         concurrentSandboxes=point.running,
         sandboxStartRate=point.starts_per_second,
     )
