@@ -219,7 +219,7 @@ def test_templates_are_listed_and_those_that_are_snapshots_deleted(
     assert listed.returncode == deleted.returncode == 0
     assert "base" in listed.stdout
     assert "not found" in again.stderr + again.stdout
-    assert "belongs to the server" in kept.stderr + kept.stdout
+    assert "is the server's own" in kept.stderr + kept.stdout
 
 
 def test_builds_and_changes_of_templates_are_refused_by_name(cli: Cli, tmp_path: Path) -> None:

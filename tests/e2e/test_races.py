@@ -48,7 +48,13 @@ def test_a_sandbox_killed_while_it_is_created_is_gone_and_its_creator_is_told(
 ) -> None:
     before = home.settled_running()
     answers: list[httpx.Response] = []
-    body = {"template": "minimal", "timeout_seconds": 120, "metadata": {"race": "kill"}}
+    # With a disk of another size it boots, which takes long enough: no machine of the pool is one of these.
+    body = {
+        "template": "minimal",
+        "timeout_seconds": 120,
+        "metadata": {"race": "kill"},
+        "limits": {"disk_bytes": 1 << 30},
+    }
     creators = [
         threading.Thread(target=lambda: answers.append(api.post("/v1/sandboxes", json=body)))
         for _ in range(6)
