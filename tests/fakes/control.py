@@ -11,6 +11,7 @@ from atoll.server.control.pausing import Pausing
 from atoll.server.control.pool import Pool, check_sees
 from atoll.server.control.reading import ROUTED
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
+from atoll.server.control.room import ALIVE
 from atoll.server.control.service import Control
 from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.volumes import Volumes
@@ -219,7 +220,7 @@ class FakeControl(Control):
         return sandbox
 
     def _matching(self, actor: Actor, filter: SandboxFilter) -> list[Sandbox]:
-        statuses = filter.statuses or {Status.CREATING, Status.RUNNING}
+        statuses = filter.statuses or ALIVE
         template = None if filter.template is None else without_tag(filter.template)
         return [
             row

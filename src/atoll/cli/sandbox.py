@@ -110,7 +110,7 @@ def list_(status: str | None, metadata: tuple[str, ...], as_json: bool) -> None:
             one.template,
             one.status,
             output.moment(one.started_at),
-            one.end_reason or output.left(one.deadline),
+            one.end_reason or ("-" if one.status == "paused" else output.left(one.deadline)),
             " ".join(f"{key}={value}" for key, value in one.metadata.items()),
         )
         for one in found
@@ -141,10 +141,7 @@ def info(sandbox_id: str, as_json: bool) -> None:
         ("created", output.moment(found.created_at)),
         ("started", output.moment(found.started_at)),
         ("ended", output.moment(found.ended_at)),
-        (
-            "deadline",
-            _deadline(found),
-        ),
+        ("deadline", _deadline(found)),
         (
             "then",
             found.on_deadline.replace("_", "-") + (", a request wakes it" if found.auto_resume else ""),
@@ -179,7 +176,7 @@ def _status(found: SandboxInfo) -> str:
 
 
 def _deadline(found: SandboxInfo) -> str:
-    if found.ended_at:
+    if found.ended_at or found.status == "paused":  # A resume sets a new one.
         return "-"
     if found.deadline is None:
         return "none: it is persistent"

@@ -119,10 +119,10 @@ def error_from_response(status: int, body: bytes) -> AtollError:
 
 
 def _refined(code: str, message: str) -> AtollError:
-    # The edge speaks of a sandbox that is gone as an unreachable one, because E2B's clients want it so.
+    # The edge speaks of a sandbox that is not there as an unreachable one, because E2B's clients want it so.
     if code == "unavailable" and "was not found" in message:
         return NotFoundError(
-            message, resolution="It has ended, or never was. A new one starts with create()."
+            message, resolution="It is paused, and resume() wakes it; or it has ended, or never was."
         )
     return BY_CODE[code](message)
 

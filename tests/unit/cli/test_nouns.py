@@ -50,6 +50,14 @@ def test_create_list_info_kill(invoke: Invoke, sandbox_id: str) -> None:
     assert "ports      -" in ended
 
 
+def test_a_paused_sandbox_has_no_deadline(invoke: Invoke, sandbox_id: str) -> None:
+    assert invoke("sandbox", "pause", sandbox_id).exit_code == 0
+
+    (line,) = [one for one in invoke("sandbox", "list").stdout.splitlines() if sandbox_id in one]
+    assert (line.split()[2], line.split()[5]) == ("paused", "-")
+    assert "deadline   -" in invoke("sandbox", "info", sandbox_id).stdout.splitlines()
+
+
 def test_network_options_of_a_create(
     invoke: Invoke, cloud: LiveCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:

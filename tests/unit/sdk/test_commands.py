@@ -233,7 +233,7 @@ async def test_a_connection_cut_in_the_middle_is_said(cloud: LiveCloud, sandbox:
 async def test_a_sandbox_that_is_gone_is_not_found(cloud: LiveCloud, sandbox: Any) -> None:
     cloud.daemon.refusal = (502, b'{"sandboxId": "x", "message": "The sandbox was not found", "code": 502}')
 
-    with pytest.raises(NotFoundError, match="was not found"):
+    with pytest.raises(NotFoundError, match=r"was not found\n.*paused"):
         await sandbox.commands.run("echo a")
     with pytest.raises(NotFoundError, match="was not found"):
         await sandbox.commands.list()
