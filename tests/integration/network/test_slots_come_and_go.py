@@ -17,7 +17,7 @@ from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import FailedPreconditionError, Reason, ResourceExhaustedError
 from atoll.server.domain.ids import new_sandbox_id
 from atoll.server.host import netns
-from atoll.server.host.netlink import Link, Netlink
+from atoll.server.host.netlink import Netlink
 from atoll.server.network import home_network, ranges
 from atoll.server.network.names import AddressRange
 
@@ -131,7 +131,7 @@ async def test_a_crowd_that_goes_at_once_leaves_nothing_and_takes_nobody_with_it
             names = {slot.name for _, slot in going}
             assert names.isdisjoint(netns.names())
             assert await pool.held() == {staying[0]}
-            links = {link.name for link in await asyncio.to_thread(all_links)}
+            links = set(await asyncio.to_thread(all_links))
             ours = {home.names.number(name) for name in links} - {None}
             assert ours <= {home.names.number(name) for name in netns.names()}
             assert stranger in links
@@ -140,9 +140,9 @@ async def test_a_crowd_that_goes_at_once_leaves_nothing_and_takes_nobody_with_it
         run(f"ip link del {stranger}")
 
 
-def all_links() -> list[Link]:
+def all_links() -> list[str]:
     with Netlink() as netlink:
-        return netlink.links()
+        return list(netlink.names().values())
 
 
 async def test_an_address_is_not_given_out_again_soon_not_even_after_a_restart(home: TestHome) -> None:
@@ -154,6 +154,21 @@ async def test_an_address_is_not_given_out_again_soon_not_even_after_a_restart(h
         _, third = await acquire(pool)
 
     assert len({first.address, second.address, third.address}) == 3
+
+
+async def test_the_kernel_of_a_slot_that_is_addressed_again_does_not_answer_in_the_sandboxs_stead(
+    home: TestHome,
+) -> None:
+    async with home.pool() as pool:
+        sandbox_id, slot = await acquire(pool)
+        ip(f"-n {slot.name} addr flush dev eth0")
+
+        await pool.acquire(sandbox_id, EgressPolicy())
+
+        addresses = run(f"ip -n {slot.name} addr show dev eth0")
+        local = run(f"ip -n {slot.name} route show table local")
+        assert f"inet {slot.address}/32" in addresses
+        assert slot.address not in local
 
 
 async def test_a_used_up_range_says_so_and_recovers(home: TestHome) -> None:

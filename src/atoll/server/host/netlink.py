@@ -37,6 +37,8 @@ _IFF_NOARP = 0x80
 _IFA_F_NODAD = 0x02
 _NUD_PERMANENT = 0x80
 _SCOPE_LINK = 253
+# Of a route that is to be deleted: whatever its scope is.
+_SCOPE_ANY = 255
 _RTN_UNICAST = 1
 _RTN_LOCAL = 2
 _RTN_UNREACHABLE = 7
@@ -46,16 +48,6 @@ _TABLE_LOCAL = 255
 
 class NetlinkError(Exception):
     """The kernel refused; says what was asked, and why it was not done."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Link:
-    """An interface."""
-
-    index: int
-    name: str
-    mtu: int
-    up: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +95,24 @@ class Netlink:
     ) -> None:
         self.close()
 
-    def links(self) -> list[Link]:
-        """List all interfaces."""
+    def names(self) -> dict[int, str]:
+        """
+        List the interfaces of the calling thread's namespace: names by index.
+
+        Not over pyroute2, which takes 0.3 ms for each, since it reads all that there is to say of it.
+        """
         with _asking("list interfaces"):
-            return [
-                Link(
-                    index=message["index"],
-                    name=message.get_attr("IFLA_IFNAME"),
-                    mtu=message.get_attr("IFLA_MTU"),
-                    up=bool(message["flags"] & _IFF_UP),
-                )
-                for message in self._route.get_links()
-            ]
+            return dict(socket.if_nameindex())
+
+    def mtu(self, link: int) -> int | None:
+        """Return how many bytes fit through an interface at once, None when it is gone."""
+        try:
+            with _asking(f"look at link {link}"):
+                return next((int(one.get_attr("IFLA_MTU")) for one in self._route.get_links(link)), None)
+        except NetlinkError as error:
+            if _number(error) != errno.ENODEV:
+                raise
+            return None
 
     def addresses(self) -> list[tuple[int, Interface]]:
         """List all addresses: each with the index of its interface, and the length of its prefix."""
@@ -136,10 +134,11 @@ class Netlink:
             ]
 
     def index(self, name: str) -> int | None:
-        """Return an interface's index, None when there is no such interface."""
-        with _asking(f"look up {name}"):
-            found = self._route.link_lookup(ifname=name)
-        return int(found[0]) if found else None
+        """Return the index of an interface of the calling thread's namespace, None when there is none."""
+        try:
+            return socket.if_nametoindex(name)
+        except OSError:
+            return None
 
     def add_veth(
         self, name: str, *, mac: str, peer: str, peer_mac: str, peer_index: int, peer_netns: int, mtu: int
@@ -236,7 +235,7 @@ class Netlink:
             with _asking(f"disown {address}"):
                 self._route.route(
                     "del", dst=f"{address}/{address.max_prefixlen}", type="local", table=_TABLE_LOCAL,
-                    oif=link, family=_family(address.version),
+                    oif=link, family=_family(address.version), scope=_SCOPE_ANY,
                 )  # fmt: skip
         except NetlinkError as error:
             if _number(error) not in (errno.ESRCH, errno.ENOENT):

@@ -63,6 +63,4 @@ def _is_dead(home_id: str, netlink: Netlink) -> bool:
         return False
     # Somebody may have flushed the routes of a home that lives: its fence is all the more needed.
     names = Names(home_id)
-    return all(
-        names.number(one) is None for one in (*netns.names(), *(link.name for link in netlink.links()))
-    )
+    return all(names.number(one) is None for one in (*netns.names(), *netlink.names().values()))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from atoll.server.host import sysctl
-from atoll.server.host.netlink import Link, Netlink
+from atoll.server.host.netlink import Netlink
 from atoll.server.host.nftables import Nftables, NftablesError
 from atoll.server.network.host_settings import MAX_MAP_COUNT
 from atoll.server.network.kernel_errors import translated
@@ -57,7 +57,7 @@ def look() -> list[Finding]:
     try:
         with translated("look at the host's packet filter"), Netlink() as netlink:
             found = dropping_chains(nftables.query("list chains"))
-            found += gateway_elsewhere(netlink.links(), netlink.addresses())
+            found += gateway_elsewhere(netlink.names(), netlink.addresses())
     finally:
         nftables.close()
     return [*found, *legacy_tables(), *settings()]
@@ -101,17 +101,16 @@ def dropping_chains(objects: Iterable[Mapping[str, Any]]) -> list[Finding]:
     return found
 
 
-def gateway_elsewhere(links: Iterable[Link], addresses: Iterable[tuple[int, Any]]) -> list[Finding]:
+def gateway_elsewhere(links: Mapping[int, str], addresses: Iterable[tuple[int, Any]]) -> list[Finding]:
     """Find the slots' gateway address on an interface of somebody else."""
-    by_index = {link.index: link.name for link in links}
     return [
         Finding(
-            message=f"{GATEWAY} is an address of {by_index.get(index, index)}",
+            message=f"{GATEWAY} is an address of {links.get(index, index)}",
             effect="who uses it there cannot reach it any more from elsewhere, since the fence protects it",
             resolution="give that interface another link-local address",
         )
         for index, interface in addresses
-        if interface.ip == GATEWAY and not by_index.get(index, "").startswith(_SLOT)
+        if interface.ip == GATEWAY and not links.get(index, "").startswith(_SLOT)
     ]
 
 

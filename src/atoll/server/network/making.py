@@ -137,7 +137,7 @@ class SlotMaker:
     def numbers(self) -> set[int]:
         """List the slots of this home of which anything is there."""
         with translated("list network slots"):
-            found = [*netns.names(), *(link.name for link in self._host.links())]
+            found = [*netns.names(), *self._host.names().values()]
         return {number for name in found if (number := self._shape.names.number(name)) is not None}
 
     def close_thread(self) -> None:

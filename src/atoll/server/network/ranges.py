@@ -130,7 +130,7 @@ def _check(wanted: IPv4Network, taken: dict[Network, str]) -> IPv4Network:
 
 
 def _has_slots(names: Names, netlink: Netlink) -> bool:
-    return any(names.number(link.name) is not None for link in netlink.links())
+    return any(names.number(one) is not None for one in netlink.names().values())
 
 
 def _collisions(network: IPv4Network, taken: dict[Network, str]) -> list[str]:
@@ -142,7 +142,7 @@ def _collisions(network: IPv4Network, taken: dict[Network, str]) -> list[str]:
 
 
 def _taken(names: Names, netlink: Netlink) -> dict[Network, str]:
-    links = {link.index: link.name for link in netlink.links()}
+    links = netlink.names()
     own = {index for index, name in links.items() if names.number(name) is not None}
     taken: dict[Network, str] = {
         interface.network: f"an address's network on {links.get(index, index)}"

@@ -1,8 +1,9 @@
 """What slots must know of the host's own network: how it reaches the world, and what lies on its links."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from atoll.server.host.netlink import Link, Netlink, Network, Route
+from atoll.server.host.netlink import Netlink, Network, Route
 from atoll.server.network.names import ANY_VETH
 
 # What Ethernet takes; for a host without a way out.
@@ -38,11 +39,11 @@ class HostNetwork:
 
 def read(netlink: Netlink) -> HostNetwork:
     """Look at the host."""
-    links = {link.index: link for link in netlink.links()}
+    links = netlink.names()
     routes = [route for route in netlink.routes() if not _is_slot(links, route.link)]
     ways_out = [route for route in routes if route.destination.prefixlen == 0 and route.kind == "unicast"]
     return HostNetwork(
-        mtu=min((links[r.link].mtu for r in ways_out if r.link in links), default=_DEFAULT_MTU),
+        mtu=min(_mtus(netlink, ways_out), default=_DEFAULT_MTU),
         uplinks6=_uplinks6(links, ways_out),
         on_link=_on_link(netlink, links, routes),
     )
@@ -54,16 +55,19 @@ def read_now() -> HostNetwork:
         return read(netlink)
 
 
-def _uplinks6(links: dict[int, Link], ways_out: list[Route]) -> tuple[str, ...]:
+def _mtus(netlink: Netlink, ways_out: list[Route]) -> list[int]:
+    links = {route.link for route in ways_out if route.link is not None}
+    return [mtu for link in links if (mtu := netlink.mtu(link)) is not None]
+
+
+def _uplinks6(links: Mapping[int, str], ways_out: list[Route]) -> tuple[str, ...]:
     names = {
-        links[route.link].name
-        for route in ways_out
-        if route.destination.version == 6 and route.link in links and links[route.link].name != _LOOPBACK
+        links.get(r.link, _LOOPBACK) for r in ways_out if r.destination.version == 6 and r.link is not None
     }
-    return tuple(sorted(names))
+    return tuple(sorted(names - {_LOOPBACK}))
 
 
-def _on_link(netlink: Netlink, links: dict[int, Link], routes: list[Route]) -> tuple[Network, ...]:
+def _on_link(netlink: Netlink, links: Mapping[int, str], routes: list[Route]) -> tuple[Network, ...]:
     networks = {
         route.destination
         for route in routes
@@ -77,6 +81,5 @@ def _on_link(netlink: Netlink, links: dict[int, Link], routes: list[Route]) -> t
     return tuple(sorted(networks, key=lambda network: (network.version, network)))
 
 
-def _is_slot(links: dict[int, Link], index: int | None) -> bool:
-    link = links.get(index) if index is not None else None
-    return link is not None and link.name.startswith(ANY_VETH.rstrip("*"))
+def _is_slot(links: Mapping[int, str], index: int | None) -> bool:
+    return index is not None and links.get(index, "").startswith(ANY_VETH.rstrip("*"))
