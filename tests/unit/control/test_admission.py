@@ -198,7 +198,10 @@ async def _pass(turn: AbstractAsyncContextManager[None]) -> None:
 
 async def test_what_nobody_waits_for_begins_after_a_moment_of_calm() -> None:
     door = Admission(
-        at_once=3, most_waiting=10, longest_wait=timedelta(seconds=20), calm=timedelta(milliseconds=50)
+        at_once=3,
+        most_waiting=10,
+        longest_wait=timedelta(seconds=20),
+        calm=lambda: timedelta(milliseconds=50),
     )
     began: list[float] = []
 

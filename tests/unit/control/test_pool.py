@@ -23,6 +23,7 @@ from atoll.server.domain.errors import (
 )
 from atoll.server.domain.ids import TeamId
 from atoll.server.domain.keys import KeyKind
+from atoll.server.domain.machine import GuestConfiguration, Machine
 from atoll.server.domain.pool import PoolStatus
 from atoll.server.domain.sandbox import Status
 from atoll.server.domain.template import StartCommand
@@ -31,7 +32,9 @@ from atoll.server.runtimes.fake.templates import BASE, FakeTemplates
 
 BOB = Actor(team_id=TeamId("bobs"), key_id="bob", key_name="bob")
 OPERATOR = replace(ALICE, kind=KeyKind.HOME)
-POOL = PoolLimits(least=2, most=6, memory_bytes=10**9, least_free_bytes=10**9)
+POOL = PoolLimits(
+    least=2, most=6, memory_bytes=10**9, least_free_bytes=10**9, quiet=timedelta(milliseconds=40)
+)
 WARM = f"warm-{BASE.id}-{int(BASE.built_at.timestamp())}"
 # More than the script here has; a test makes sure of it.
 MOST_POINTS = 70
@@ -60,6 +63,36 @@ async def filled(control: Control) -> None:
         while not (found := control.pool.statuses(OPERATOR)) or any(one.ready != one.wanted for one in found):
             await asyncio.sleep(0)
     await control.settled()
+
+
+async def test_no_machine_is_made_beside_the_create_that_took_one(
+    world: World, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restored = world.faults.passed["restore:1"]
+    meanwhile: list[int] = []
+    told = world.guest.configure
+
+    async def configure(machine: Machine, configuration: GuestConfiguration, *, waits: bool = False) -> None:
+        if configuration.claimed:
+            await turns(20)
+            meanwhile.append(world.faults.passed["restore:1"])
+        await told(machine, configuration, waits=waits)
+
+    monkeypatch.setattr(world.guest, "configure", configure)
+
+    await control.create(ALICE, wish())
+
+    assert meanwhile == [restored]
+    await filled(control)
+
+
+async def test_the_next_machine_is_made_the_sooner_the_fewer_wait(world: World, control: Control) -> None:
+    await control.create(ALICE, wish())
+    one_of_two = control.pool.rest()
+    await control.create(ALICE, wish())
+    none = control.pool.rest()
+
+    assert (one_of_two, none) == (POOL.quiet, POOL.calm)
 
 
 async def test_a_create_claims_a_machine_that_waits(world: World, control: Control) -> None:

@@ -7,7 +7,7 @@ them comes what traffic waits for. What nobody waits for gets a turn only when n
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 
@@ -27,7 +27,7 @@ class Admission:
         most_waiting: int,
         longest_wait: timedelta,
         spare_at_once: int = 1,
-        calm: timedelta = timedelta(0),
+        calm: Callable[[], timedelta] = timedelta,
     ) -> None:
         """
         Args:
@@ -35,8 +35,8 @@ class Admission:
             most_waiting: places in the queue.
             longest_wait: in it.
             spare_at_once: spare turns held at once; they are among ``at_once``.
-            calm: how long nobody wants anything before a spare turn begins: what was wanted is still being
-                answered then, and the next of a burst may be on its way.
+            calm: says how long nobody wants anything before a spare turn begins: what was wanted is still
+                being answered then, and the next of a burst may be on its way.
         """
         self._free = at_once
         self._most_waiting = most_waiting
@@ -46,7 +46,7 @@ class Admission:
         # Work that somebody waits for, with a turn or without.
         self._wanted = 0
         self._spare_free = spare_at_once
-        self._rest_s = calm.total_seconds()
+        self._rest = calm
         self._calming: asyncio.TimerHandle | None = None
         self._calm = asyncio.Event()
         self._calm.set()
@@ -116,10 +116,11 @@ class Admission:
     def _look_for_calm(self) -> None:
         if not self._is_calm() or self._free == 0 or self._calm.is_set() or self._calming is not None:
             return
-        if self._rest_s == 0:
+        rest_s = self._rest().total_seconds()
+        if rest_s == 0:
             self._calm.set()
         else:
-            self._calming = asyncio.get_running_loop().call_later(self._rest_s, self._be_calm)
+            self._calming = asyncio.get_running_loop().call_later(rest_s, self._be_calm)
 
     def _be_calm(self) -> None:
         self._calming = None

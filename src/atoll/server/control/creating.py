@@ -183,7 +183,9 @@ class Creating:
             upkeep=checking.check_upkeep(wish.upkeep, self._limits),
         )
         try:
-            return await self._run(row, actor.limits, wish.timeout, template, origin)
+            # From before it takes a machine of the pool: whoever makes the next one hears of that first.
+            with self._admission.wanted():
+                return await self._run(row, actor.limits, wish.timeout, template, origin)
         except (UnavailableError, DeadlineExceededError, InternalError) as error:
             error.reason = error.reason or Reason.CREATE_FAILED
             raise
@@ -270,8 +272,7 @@ class Creating:
     async def _turn(self, creation: _Creation, row: Sandbox) -> AsyncIterator[None]:
         if creation.waiting is not None:
             # Cheap: it takes nobody's turn.
-            with self._admission.wanted():
-                yield
+            yield
         else:
             async with self._admission.turn(row.team_id):
                 yield

@@ -128,13 +128,6 @@ def assemble(
         parting=ports.parting,
     )
     deadlines = Deadlines(store=ports.store, clock=ports.clock, limits=limits, killing=killing)
-    admission = Admission(
-        at_once=limits.concurrent_starts,
-        most_waiting=limits.queued_starts,
-        longest_wait=limits.start_queue_timeout,
-        spare_at_once=max(pool.refills_at_once, 1),
-        calm=pool.calm,
-    )
     configuring = Configuring(guest=ports.guest, limits=limits, secret=secret, dns_servers=dns_servers)
     warming = Warming(
         runtime=ports.runtime,
@@ -150,6 +143,13 @@ def assemble(
         clock=ports.clock,
         pool=pool,
         free_memory=ports.free_memory,
+    )
+    admission = Admission(
+        at_once=limits.concurrent_starts,
+        most_waiting=limits.queued_starts,
+        longest_wait=limits.start_queue_timeout,
+        spare_at_once=max(pool.refills_at_once, 1),
+        calm=shelves.rest,
     )
     refilling = Refilling(
         pool=shelves,

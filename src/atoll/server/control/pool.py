@@ -54,6 +54,8 @@ class PoolLimits:
         refills_at_once: machines that are made at once when nothing else goes on.
         calm: how long nothing else goes on before one is made: the create that took a machine is still being
             answered, and the next of a burst may be on its way.
+        quiet: the same, while at least half of what is wanted of each kind waits: a restore takes 200 ms of
+            a processor, in which a create takes twice as long, and clients often create one by one.
         look_every: how often is looked whether the pool is to shrink, or to try again what failed.
         again: how long a kind of machine that could not be made is let alone.
         claim_timeout: how long a waiting machine may take to become a sandbox, 2 ms mostly; then it is
@@ -71,6 +73,7 @@ class PoolLimits:
     assumed_bytes: int = 64 * MIB
     refills_at_once: int = 2
     calm: timedelta = timedelta(milliseconds=20)
+    quiet: timedelta = timedelta(milliseconds=250)
     look_every: timedelta = timedelta(seconds=5)
     again: timedelta = timedelta(seconds=30)
     claim_timeout: timedelta = timedelta(seconds=2)
@@ -208,6 +211,12 @@ class Pool:
                 -stocks[one.key].asked,
             ),
         )
+
+    def rest(self) -> timedelta:
+        """Say how long nothing else is to go on before a machine is made."""
+        wanted = self._sizes()
+        low = any(2 * len(shelf.waiting) < wanted[key] for key, shelf in self._shelves.items())
+        return self._pool.calm if low else self._pool.quiet
 
     def lacks(self, shelf: Shelf) -> bool:
         """Say whether more machines are to wait here than do."""
