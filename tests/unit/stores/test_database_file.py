@@ -272,6 +272,24 @@ async def test_a_failed_write_leaves_nothing_behind(path: Path) -> None:
     assert rows == [good]
 
 
+async def test_a_transaction_that_cannot_be_committed_is_in_nobodys_way(path: Path) -> None:
+    database = Database(path)
+    await database.open()
+    store = sandboxes_in(database)
+
+    with (
+        pytest.raises(InternalError, match="database failed"),
+        database.transaction(writes=True) as connection,
+    ):
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+        connection.exec_driver_sql("INSERT INTO sandbox_metadata VALUES ('nobody', 'a', 'b')")
+
+    await store.add_sandbox(make())
+    rows = await store.list_sandboxes(SandboxFilter(), Page())
+    await database.close()
+    assert len(rows) == 1
+
+
 async def test_questions_are_answered_from_indexes(path: Path) -> None:
     await filled(path)
     team, running = TeamId("t"), frozenset({Status.RUNNING})
