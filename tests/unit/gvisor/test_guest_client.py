@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from httpcore._backends.anyio import AnyIOStream
 
 from atoll._gen.atoll.guest.v1 import guest_pb
 from atoll.server.domain.errors import FailedPreconditionError, UnavailableError
@@ -99,6 +100,22 @@ async def test_a_configuration_arrives_whole() -> None:
         "limits": {"processes": 7, "memoryBytes": str(2**40)},
         "network": {"address": "10.0.0.2", "dnsServers": ["169.254.1.1"]},
     }
+
+
+async def test_a_call_is_one_piece_which_wakes_the_sandbox_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[bytes] = []
+    write = AnyIOStream.write
+
+    async def noted(stream: AnyIOStream, buffer: bytes, timeout: float | None = None) -> None:
+        pieces.append(buffer)
+        await write(stream, buffer, timeout)
+
+    monkeypatch.setattr(AnyIOStream, "write", noted)
+    async with guest_that(answering(guest_pb.ConfigureResponse(version="1.0").to_binary())) as guest:
+        await guest.configure(MACHINE, CONFIGURATION)
+
+    [piece] = [piece for piece in pieces if piece]
+    assert piece.partition(b"\r\n\r\n")[2]
 
 
 def killing(*killed: guest_pb.KilledProcess) -> bytes:

@@ -108,8 +108,12 @@ def _complaint(error: dict[str, Any]) -> str:
     return f"{where} {name}: {text}" if path else f"{where}: {text}"
 
 
-def caller(request: Request) -> Actor:
-    """Return who calls, as the gate found out."""
+async def caller(request: Request) -> Actor:
+    """
+    Return who calls, as the gate found out.
+
+    Not because anything is awaited: FastAPI calls a plain function in a thread, there and back for each request.
+    """
     actor: Actor | None = getattr(request.state, "actor", None)
     if actor is None:
         raise UnauthenticatedError("API key is missing")

