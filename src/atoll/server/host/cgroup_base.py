@@ -26,6 +26,8 @@ MOUNT = Path("/sys/fs/cgroup")
 _LOOK_AGAIN_S = 0.004
 # A group can be busy for a moment after its last process ended.
 _REMOVE_AGAIN_S = 0.01
+# More than any file of numbers has.
+_AT_ONCE = 65_536
 
 
 class CgroupError(Exception):
@@ -169,10 +171,18 @@ def join(top: Path, path: str) -> Path:
 
 def read_text(file: Path) -> str:
     """Read a file of a group."""
+    # Those of every sandbox are read all the time: pathlib's own reading takes three times as long.
     try:
-        return file.read_text()
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            parts = []
+            while part := os.read(fd, _AT_ONCE):
+                parts.append(part)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise CgroupError(f"read {file}: {error.strerror}") from error
+    return b"".join(parts).decode()
 
 
 def write_text(file: Path, value: str) -> None:

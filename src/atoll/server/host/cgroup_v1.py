@@ -40,6 +40,10 @@ class CgroupV1(Cgroup):
         self._cpuacct = join(mount / "cpuacct", path)
         self._pids = join(mount / "pids", path)
         self._freezer = join(mount / "freezer", path)
+        # Read again and again.
+        self._memory_usage = self._memory / "memory.usage_in_bytes"
+        self._memory_stat = self._memory / "memory.stat"
+        self._cpuacct_usage = self._cpuacct / "cpuacct.usage"
 
     def directories(self) -> list[Path]:
         """List the group's directory of every hierarchy; "cpu" and "cpu,cpuacct" may be one and the same."""
@@ -84,13 +88,13 @@ class CgroupV1(Cgroup):
 
     def memory_use(self) -> tuple[int, int]:
         """Read memory.stat; the sentry's memory file is shared memory, which "cache" counts too."""
-        stat = read_fields(self._memory / "memory.stat")
+        stat = read_fields(self._memory_stat)
         shared = stat.get("shmem", 0)
         return stat.get("rss", 0) + shared, max(stat.get("cache", 0) - shared, 0)
 
     def memory_total(self) -> int:
         """Read memory.usage_in_bytes."""
-        return int(read_text(self._memory / "memory.usage_in_bytes"))
+        return int(read_text(self._memory_usage))
 
     def out_of_memory_kills(self) -> int:
         """Read the counter of memory.oom_control (Linux 4.13)."""
@@ -103,7 +107,7 @@ class CgroupV1(Cgroup):
 
     def cpu_seconds(self) -> float:
         """Read cpuacct.usage, in nanoseconds."""
-        return int(read_text(self._cpuacct / "cpuacct.usage")) / 1e9
+        return int(read_text(self._cpuacct_usage)) / 1e9
 
     async def watch_memory(self, near: int, most: int, crossed: Callable[[], None]) -> Callable[[], None]:
         """Have the kernel count up an event descriptor when the usage crosses ``near``, up or down."""

@@ -40,6 +40,10 @@ class CgroupV2(Cgroup):
         super().__init__(path)
         self._mount = mount
         self._directory = join(mount, path)
+        # Read again and again.
+        self._memory_current = self._directory / "memory.current"
+        self._memory_stat = self._directory / "memory.stat"
+        self._cpu_stat = self._directory / "cpu.stat"
 
     def directories(self) -> list[Path]:
         """List the one directory."""
@@ -76,13 +80,13 @@ class CgroupV2(Cgroup):
 
     def memory_use(self) -> tuple[int, int]:
         """Read memory.stat; the sentry's memory file is shared memory, which "file" counts too."""
-        stat = read_fields(self._directory / "memory.stat")
+        stat = read_fields(self._memory_stat)
         shared = stat.get("shmem", 0)
         return stat.get("anon", 0) + shared, max(stat.get("file", 0) - shared, 0)
 
     def memory_total(self) -> int:
         """Read memory.current."""
-        return int(read_text(self._directory / "memory.current"))
+        return int(read_text(self._memory_current))
 
     def out_of_memory_kills(self) -> int:
         """Read memory.events."""
@@ -94,7 +98,7 @@ class CgroupV2(Cgroup):
 
     def cpu_seconds(self) -> float:
         """Read cpu.stat, in microseconds."""
-        return read_fields(self._directory / "cpu.stat").get("usage_usec", 0) / 1e6
+        return read_fields(self._cpu_stat).get("usage_usec", 0) / 1e6
 
     async def watch_memory(self, near: int, most: int, crossed: Callable[[], None]) -> Callable[[], None]:
         """Set memory.high to ``most``: the kernel counts events beyond it, and slows allocations down."""
