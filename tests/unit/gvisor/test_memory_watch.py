@@ -1,7 +1,8 @@
 """The watch over memory, with a guest that does not do what it is told."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, cast
 
@@ -77,9 +78,9 @@ class RefusingGuest(Guest):
         raise UnavailableError("the sandbox does not answer")
 
 
-def machine_that_is_full(directory: Directory, cgroup: FullCgroup) -> Running:
+def machine_that_is_full(cgroup: FullCgroup, *, name: str = "a") -> Running:
     record = Record(
-        sandbox_id=SandboxId("i" + "a" * 20),
+        sandbox_id=SandboxId("i" + name * 20),
         boot_id="b",
         runsc="runsc",
         memory_bytes=PROMISE,
@@ -88,11 +89,36 @@ def machine_that_is_full(directory: Directory, cgroup: FullCgroup) -> Running:
     )
     return Running(
         record=record,
-        directory=directory,
+        directory=cast("Directory", None),
         cgroup=cast("Cgroup", cgroup),
         sentry=cast("Pidfd", None),
         gofer=None,
     )
+
+
+@asynccontextmanager
+async def watching(
+    guest: Guest,
+    options: GVisorOptions,
+    *machines: Running,
+    no_answer: Callable[[Running], None] = lambda running: None,
+) -> AsyncIterator[None]:
+    """Have machines watched, for a minute at most."""
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        watch = MemoryWatch(
+            guest=guest,
+            options=options,
+            killed=lambda event: None,
+            wall_fell=lambda running, how: None,
+            no_answer=no_answer,
+            spawn=lambda work, name: group.create_task(work, name=name),
+        )
+        for machine in machines:
+            watch.add(machine)
+        running: asyncio.Task[Any] = group.create_task(watch.run())
+        yield
+        watch.close()
+        running.cancel()
 
 
 async def watch_until(
@@ -111,23 +137,10 @@ async def watch_until(
         nonlocal probed
         probed += 1
 
-    async with asyncio.TaskGroup() as group:
-        watch = MemoryWatch(
-            guest=guest,
-            options=options,
-            killed=lambda event: None,
-            wall_fell=lambda running, how: None,
-            no_answer=no_answer,
-            spawn=lambda work, name: group.create_task(work, name=name),
-        )
-        watch.add(machine_that_is_full(cast("Directory", None), cgroup))
-        running: asyncio.Task[Any] = group.create_task(watch.run())
-        async with asyncio.timeout(60):
-            await until(lambda: probed >= asked)
-            before = cgroup.reads
-            await until(lambda: cgroup.reads >= before + reads)
-        watch.close()
-        running.cancel()
+    async with watching(guest, options, machine_that_is_full(cgroup), no_answer=no_answer):
+        await until(lambda: probed >= asked)
+        before = cgroup.reads
+        await until(lambda: cgroup.reads >= before + reads)
     assert len(guest.asked) == probed
     return guest.asked
 
@@ -173,3 +186,68 @@ async def test_who_could_not_be_let_go_is_let_go_the_next_time() -> None:
 
     # Once in vain; then after the guest was asked, for which none had to be held back.
     assert cgroup.listed == 2
+
+
+class RoomyCgroup(FullCgroup):
+    """One whose memory is far below the promise until it is filled, and that the kernel may watch."""
+
+    def __init__(self, *, told: bool) -> None:
+        super().__init__()
+        self.total = MIB
+        self.crossed: Callable[[], None] | None = None
+        self._told = told
+
+    def memory_total(self) -> int:
+        self.reads += 1
+        return self.total
+
+    memory_resident = memory_total
+
+    async def watch_memory(self, near: int, promise: int, crossed: Callable[[], None]) -> Callable[[], None]:
+        if not self._told:
+            raise CgroupError("write cgroup.event_control: Operation not supported")
+        self.crossed = crossed
+        return lambda: None
+
+    def fill(self) -> None:
+        """Take more than was promised, which the kernel tells."""
+        self.total = PROMISE + MIB
+        if self.crossed is not None:
+            self.crossed()
+
+
+# One that is looked at now and then, and else only when the kernel tells.
+SELDOM = GVisorOptions(memory_survey_s=0.002, memory_told_survey_s=3600, memory_refused_pause_s=3600)
+
+
+async def test_a_machine_that_the_kernel_watches_is_hardly_looked_at_and_at_once_when_it_grows() -> None:
+    told, untold, guest = RoomyCgroup(told=True), RoomyCgroup(told=False), RefusingGuest()
+    machines = machine_that_is_full(told, name="a"), machine_that_is_full(untold, name="b")
+
+    async with watching(guest, SELDOM, *machines):
+        await until(lambda: untold.reads >= 50)
+        looks = told.reads
+        told.fill()
+        await until(lambda: len(guest.asked) == 1)
+
+    assert looks <= 2
+
+
+async def test_a_machine_that_the_kernel_does_not_watch_is_looked_at_now_and_then() -> None:
+    cgroup, guest = RoomyCgroup(told=False), RefusingGuest()
+
+    async with watching(guest, SELDOM, machine_that_is_full(cgroup)):
+        await until(lambda: cgroup.reads >= 5)
+        cgroup.fill()
+        await until(lambda: len(guest.asked) == 1)
+
+
+async def test_a_machine_near_its_promise_is_looked_at_although_the_kernel_tells_nothing_more() -> None:
+    cgroup, guest = RoomyCgroup(told=True), RefusingGuest()
+
+    async with watching(guest, SELDOM, machine_that_is_full(cgroup)):
+        cgroup.total = PROMISE - MIB
+        await until(lambda: cgroup.reads >= 5)
+        # Told when it crossed the mark, which lies below: not any more.
+        cgroup.total = PROMISE + MIB
+        await until(lambda: len(guest.asked) == 1)

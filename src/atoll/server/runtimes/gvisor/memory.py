@@ -4,8 +4,9 @@ Keeps machines within the memory that they were promised.
 The host's wall ends a whole machine, so it stands above the promise, and between the two processes inside are
 killed: as many of the greediest as hold what is too much, again and again until use is below.
 The kernel says when use comes near the promise; from there on a machine is looked at before it could have
-reached it. Since the kernel says so only at a crossing (a big file in the cache can hold the use above for
-good), all machines are looked at now and then.
+reached it, again and again, since the kernel says so only at a crossing (a big file in the cache can hold the
+use above for good). The others are looked at now and then, all in one pass; seldom those that the kernel
+watches.
 What counts is what programs hold: the cache of files goes by itself.
 """
 
@@ -45,6 +46,8 @@ class _Watched:
     ends: list[Callable[[], None]] = field(default_factory=list)
     steps: int = 0
     next_look: float = 0
+    # Whether the kernel says when use comes near the promise.
+    told: bool = False
     # It refused: until then only the wall has it asked again.
     refused_until: float = 0
     # An earlier server may have been killed while it had it so.
@@ -149,6 +152,8 @@ class MemoryWatch:
             return
         if self._watched.get(watched.machine.sandbox_id) is watched:
             watched.ends.append(end)
+            # What was crossed before this is not told: the next look, which finds it, is still a near one.
+            watched.told = True
         else:
             end()
 
@@ -158,7 +163,7 @@ class MemoryWatch:
         try:
             # One small file for most of them; the cache is in it, so it is never too low.
             if cgroup.memory_total() < watched.promise * options.memory_near:
-                return options.memory_survey_s
+                return self._until_survey(watched)
             kills = cgroup.out_of_memory_kills()
             resident = cgroup.memory_resident()
         except CgroupError as error:
@@ -171,6 +176,11 @@ class MemoryWatch:
             self._begin_to_reduce(watched)
         pause = (watched.promise - resident) / options.memory_growth
         return min(max(pause, options.memory_look_s), options.memory_survey_s)
+
+    def _until_survey(self, watched: _Watched) -> float:
+        pause = self._options.memory_told_survey_s if watched.told else self._options.memory_survey_s
+        # To moments that are the same for all: then one pass does for many.
+        return pause - asyncio.get_running_loop().time() % pause
 
     def _may_reduce(self, watched: _Watched) -> bool:
         return watched.reducing is None and watched.refused_until <= asyncio.get_running_loop().time()

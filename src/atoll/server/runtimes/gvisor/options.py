@@ -45,7 +45,10 @@ class GVisorOptions:
             have reached the promise. One program filled 1.5 GB/s.
         memory_look_s: the shortest pause between looks at one sandbox. A look takes 50 µs, so one that stays
             right below its promise costs 1 % of a core.
-        memory_survey_s: pause between looks at all sandboxes, the longest for each.
+        memory_survey_s: the longest pause between looks at a sandbox that is above ``memory_near``, or of
+            which the kernel does not tell.
+        memory_told_survey_s: the same for one that is below, where the kernel tells when it comes near (on
+            cgroup v2: when it is there), so that a look finds nothing that was not told. A look takes 10 µs.
         memory_kills_a_look: how often processes are killed before use is looked at from the start again;
             beyond, the guest does not get its memory down, and the wall decides.
         memory_kill_pause_s: how long a killed process may take to give its memory back before the next is
@@ -76,6 +79,7 @@ class GVisorOptions:
     memory_growth: int = 2048 * MIB
     memory_look_s: float = 0.005
     memory_survey_s: float = 1.0
+    memory_told_survey_s: float = 15.0
     memory_kills_a_look: int = 64
     memory_kill_pause_s: float = 0.3
     memory_refused_pause_s: float = 2.0
