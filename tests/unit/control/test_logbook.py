@@ -133,6 +133,30 @@ async def test_a_sandbox_that_was_only_started_is_left_asleep(world: World) -> N
         assert await world.lines.read(sandbox.id) == []
 
 
+@pytest.mark.parametrize(("cores", "said_in_time"), [(0.0002, []), (0.0004, ["line 1"])])
+async def test_what_idling_costs_never_has_a_sandbox_asked_and_a_little_more_does(
+    world: World, cores: float, said_in_time: list[str]
+) -> None:
+    async with world.server() as control:
+        sandbox = await control.create(ALICE, wish(timeout=timedelta(hours=1)))
+        world.guest.journals[sandbox.id] = [said(world, 1)]
+        logbook = world.logbook(LogLimits(start_cpu_seconds=world.runtime.cpu_seconds))
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(logbook.run())
+            for _ in range(20):
+                async with asyncio.timeout(10):
+                    await world.clock.slept_until(world.clock.now() + timedelta(seconds=30))
+                world.runtime.cpu_seconds += 30 * cores
+                world.clock.advance(timedelta(seconds=30))
+                await turns()
+            async with asyncio.timeout(10):
+                await world.clock.slept_until(world.clock.now() + timedelta(seconds=30))
+            kept = await world.lines.read(sandbox.id)
+            task.cancel()
+
+    assert [line.message for line in kept] == said_in_time
+
+
 async def test_a_log_is_for_the_owner_and_pages_are_bounded(world: World) -> None:
     async with world.server() as control:
         sandbox = await control.create(ALICE, wish())

@@ -83,6 +83,8 @@ class FakeRuntime(Runtime):
         self._ended: dict[SandboxId, MachineEnded] = {}
         # Those that do not answer, because a test said so.
         self.hung: set[SandboxId] = set()
+        # What each has used so far.
+        self.cpu_seconds = 0.5
 
     @property
     @override
@@ -222,7 +224,9 @@ class FakeRuntime(Runtime):
         await self.faults.at("usage")
         if not _runs(self._home / sandbox_id):
             raise NotFoundError(f"no machine {sandbox_id}")
-        return Usage(cpu_seconds=0.5, memory_bytes=30_000_000, cache_bytes=1_000_000, disk_bytes=4096)
+        return Usage(
+            cpu_seconds=self.cpu_seconds, memory_bytes=30_000_000, cache_bytes=1_000_000, disk_bytes=4096
+        )
 
     @override
     async def usages(self) -> Mapping[SandboxId, Usage]:
