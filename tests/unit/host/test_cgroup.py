@@ -300,7 +300,7 @@ async def test_a_group_whose_processes_cannot_be_read_is_not_taken_for_an_empty_
 ) -> None:
     (tmp_path / "memory").mkdir()
     group = version(GROUP, tmp_path)
-    monkeypatch.setattr(Path, "read_text", failing(code))
+    monkeypatch.setattr(os, "open", failing(code))
 
     with pytest.raises(CgroupError, match=r"cgroup\.procs"):
         group.pids()
@@ -314,13 +314,13 @@ def test_a_group_that_is_going_has_no_processes(
     version: type[CgroupV1 | CgroupV2], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "memory").mkdir()
-    monkeypatch.setattr(Path, "read_text", failing(code))
+    monkeypatch.setattr(os, "open", failing(code))
 
     assert version(GROUP, tmp_path).pids() == []
 
 
-def failing(code: int) -> Callable[..., str]:
-    def read_text(*_: object, **__: object) -> str:
+def failing(code: int) -> Callable[..., int]:
+    def refuse(*_: object, **__: object) -> int:
         raise OSError(code, os.strerror(code))
 
-    return read_text
+    return refuse
