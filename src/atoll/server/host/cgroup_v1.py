@@ -152,7 +152,7 @@ class CgroupV1(Cgroup):
         """Union over the hierarchies: a start that was cut off can have joined some and not others."""
         found = set[int]()
         for directory in self.directories():
-            found.update(read_pids(f"{directory}/cgroup.procs"))
+            found.update(read_pids(directory / "cgroup.procs"))
         return sorted(found)
 
     def kill_once(self) -> None:
