@@ -18,6 +18,7 @@ from atoll.server.domain.ids import TeamId
 from atoll.server.domain.keys import DEFAULT_TEAM, KeyKind, make_key
 from fakes import listeners
 from fakes.apps import public_app
+from fakes.prompt_server import PromptServer
 from fakes.teams import add_teams
 from fakes.world import LIMITS, World
 
@@ -53,7 +54,7 @@ def live_api(
     port = listener.getsockname()[1]
     world = World(directory, limits)
     ready = threading.Event()
-    running: list[tuple[uvicorn.Server, asyncio.AbstractEventLoop]] = []
+    running: list[tuple[PromptServer, asyncio.AbstractEventLoop]] = []
 
     async def serve() -> None:
         async with world.server() as control:
@@ -69,7 +70,7 @@ def live_api(
                 PublicAddress(domain=f"localhost:{port}"),
                 ApiLimits(),
             )
-            server = uvicorn.Server(uvicorn.Config(app, **server_options()))
+            server = PromptServer(uvicorn.Config(app, **server_options()))
             running.append((server, asyncio.get_running_loop()))
             ready.set()
             async with asyncio.TaskGroup() as group:
@@ -91,6 +92,6 @@ def live_api(
         yield LiveApi(port, world, loop)
     finally:
         for server, _ in running:
-            server.should_exit = True
+            server.end()
         thread.join(30)
         listeners.close(listener, port)

@@ -16,6 +16,7 @@ from fakes import listeners
 from fakes.apps import public_app
 from fakes.control import KEY, FakeControl
 from fakes.daemon import FakeDaemon
+from fakes.prompt_server import PromptServer
 from fakes.verbs import verbs_over
 
 
@@ -41,7 +42,7 @@ def live_cloud(directory: Path) -> Iterator[LiveCloud]:
     port = listener.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     ready = threading.Event()
-    made: list[tuple[LiveCloud, uvicorn.Server]] = []
+    made: list[tuple[LiveCloud, PromptServer]] = []
 
     async def serve() -> None:
         control, daemon = FakeControl(), FakeDaemon(directory)
@@ -53,7 +54,7 @@ def live_cloud(directory: Path) -> Iterator[LiveCloud]:
             await (daemon if named else api)(scope, receive, send)
 
         # ERROR: a connection that is cut on purpose is no news.
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="critical", ws="none"))
+        server = PromptServer(uvicorn.Config(app, lifespan="off", log_level="critical", ws="none"))
         made.append((LiveCloud(url, control, daemon, asyncio.get_running_loop()), server))
         ready.set()
         try:
@@ -68,6 +69,6 @@ def live_cloud(directory: Path) -> Iterator[LiveCloud]:
     try:
         yield cloud
     finally:
-        server.should_exit = server.force_exit = True
+        server.end(now=True)
         thread.join(30)
         listeners.close(listener, port)
