@@ -17,6 +17,7 @@ from support import cgroups
 from support.home import ATOLL, LiveHome, free_address, new_directory
 
 from atoll import Sandbox
+from atoll.server.network.names import Names
 
 HOST_SETTINGS = Path("/run/atoll/host-settings.json")
 
@@ -26,6 +27,9 @@ def left_of(home: LiveHome) -> dict[str, list[str]]:
     tag, path = home.id, str(home.path)
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
     settings = HOST_SETTINGS.read_text() if HOST_SETTINGS.exists() else ""
+    routes = ["ip", "route", "show", "type", "unreachable"]
+    unreachable = subprocess.run(routes, capture_output=True, text=True, check=True).stdout
+    priority = Names(tag).route_priority
     lines = {
         process.pid: " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
     }
@@ -41,6 +45,7 @@ def left_of(home: LiveHome) -> dict[str, list[str]]:
             line for line in Path("/proc/self/mounts").read_text().splitlines() if path in line or tag in line
         ],
         "holders": [tag] if tag in settings else [],
+        "ranges": [line for line in unreachable.splitlines() if f"metric {priority} " in f"{line} "],
     }
 
 
@@ -143,7 +148,7 @@ def foreground(home: LiveHome) -> "subprocess.Popen[str]":
 
 
 def test_down_leaves_files_only(life: Life) -> None:
-    assert all(life.up[name] for name in ("processes", "namespaces", "links", "cgroups", "tables"))
+    assert all(life.up[name] for name in ("processes", "namespaces", "links", "cgroups", "tables", "ranges"))
     assert life.down == {name: [] for name in life.down}
     assert life.has_key
 
