@@ -47,7 +47,7 @@ def test_it_does_its_job_and_leaves_nothing(demo: list[str]) -> None:
     ("number", "moment"),
     [
         (signal.SIGTERM, "» create a sandbox"),
-        pytest.param(signal.SIGINT, "» run the program", marks=pytest.mark.heavy),
+        (signal.SIGINT, "» run the program"),
         pytest.param(signal.SIGINT, "» start Atoll", marks=pytest.mark.heavy),
         pytest.param(signal.SIGTERM, "» start Atoll", marks=pytest.mark.heavy),
         pytest.param(signal.SIGINT, "» create a sandbox", marks=pytest.mark.heavy),
