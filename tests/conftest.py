@@ -1,6 +1,7 @@
 """Fixtures that every test folder may use: a home for each run, templates kept between runs."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -18,6 +19,12 @@ from atoll.server.images.library import TemplateLibrary
 def pytest_configure() -> None:
     """Have interrupts arrive where the tests run in the background, though there they begin ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector of garbage pass over what stays: a tenth of the time of tests that make much."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,30 +11,38 @@ from support.deadly_home import DeadlyHome, dying_at
 from support.home import fresh_home
 
 PAUSE = (
-    "SqliteSandboxes.replace_sandbox:after", "Runsc.checkpoint:after", "Half.publish:after",
-    "Cgroup.kill:after", "Remover.remove_but_slot:after", "EdgeProcess.forget:after",
-    "SqliteSandboxes.replace_sandbox:2:after",
+    "SqliteSandboxes.replace_sandbox:after", "Runsc.checkpoint:after", "Remover.remove_but_slot:after",
 )  # fmt: skip
-# Between the same two acts as one of those above, or close to it.
-PAUSE_TWINS = (
+# The steps between, and twins: between the same two acts as another.
+PAUSE_MORE = (
     "SqliteSandboxes.replace_sandbox:before", "Fence.hush:before", "Fence.hush:after",
-    "Runsc.checkpoint:before", "Half.publish:before", "Cgroup.kill:before",
-    "Remover._remove_files:before", "Fence.hush:2:after", "SqliteSandboxes.replace_sandbox:2:before",
+    "Runsc.checkpoint:before", "Half.publish:before", "Half.publish:after",
+    "Cgroup.kill:before", "Cgroup.kill:after",
+    "Remover._remove_files:before", "EdgeProcess.forget:after", "Fence.hush:2:after",
+    "SqliteSandboxes.replace_sandbox:2:before", "SqliteSandboxes.replace_sandbox:2:after",
 )  # fmt: skip
-RESUME = (
-    "SqliteSandboxes.replace_sandbox:after", "SlotMaker.address_again:after", "Runsc.restore:after",
-    "HttpGuest.configure:after", "SqliteSandboxes.replace_sandbox:2:after", "CheckpointFiles.remove:after",
+RESUME = ("Runsc.restore:after", "SqliteSandboxes.replace_sandbox:2:after")
+RESUME_MORE = (
+    "SqliteSandboxes.replace_sandbox:before", "SqliteSandboxes.replace_sandbox:after",
+    "SlotMaker.address_again:after", "Record.write:after",
+    "Cgroup.create:after", "Launcher._describe:after", "Runsc._spawn:after", "Runsc.restore:before",
+    "Launcher._set_limits:after", "HttpGuest.configure:before", "HttpGuest.configure:after",
+    "SqliteSandboxes.replace_sandbox:2:before",
+    "CheckpointFiles.remove:before", "CheckpointFiles.remove:after",
 )  # fmt: skip
-RESUME_TWINS = (
-    "SqliteSandboxes.replace_sandbox:before", "Record.write:after", "Cgroup.create:after",
-    "Launcher._describe:after", "Runsc._spawn:after", "Runsc.restore:before", "Launcher._set_limits:after",
-    "HttpGuest.configure:before", "SqliteSandboxes.replace_sandbox:2:before", "CheckpointFiles.remove:before",
-)  # fmt: skip
+# What was decided by then, by step.
+ASLEEP = {
+    "Remover.remove_but_slot:after", "EdgeProcess.forget:after", "SqliteSandboxes.replace_sandbox:2:after",
+}  # fmt: skip
+AWAKE = {
+    "SqliteSandboxes.replace_sandbox:before", "SqliteSandboxes.replace_sandbox:after",
+    "Runsc.checkpoint:after",
+}  # fmt: skip
 TEXT = "held in memory"
 
 
-def steps(distinct: tuple[str, ...], twins: tuple[str, ...]) -> list[Any]:
-    return [*distinct, *(pytest.param(step, marks=pytest.mark.heavy) for step in twins)]
+def steps(few: tuple[str, ...], more: tuple[str, ...]) -> list[Any]:
+    return [*few, *(pytest.param(step, marks=pytest.mark.heavy) for step in more)]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +89,7 @@ def check(home: DeadlyHome, victim: str) -> bool:
     return asleep
 
 
-@pytest.mark.parametrize("step", steps(PAUSE, PAUSE_TWINS))
+@pytest.mark.parametrize("step", steps(PAUSE, PAUSE_MORE))
 def test_a_pause_is_undone_or_done(deadly_home: DeadlyHome, victim: str, step: str) -> None:
     with dying_at(deadly_home, step):
         deadly_home.arm()
@@ -89,13 +97,13 @@ def test_a_pause_is_undone_or_done(deadly_home: DeadlyHome, victim: str, step: s
 
     asleep = check(deadly_home, victim)
 
-    if step in {"Remover.remove_but_slot:after", "EdgeProcess.forget:after", PAUSE[-1]}:
+    if step in ASLEEP:
         assert asleep
-    if step in {PAUSE[0], "Runsc.checkpoint:after", "SqliteSandboxes.replace_sandbox:before"}:
+    if step in AWAKE:
         assert not asleep
 
 
-@pytest.mark.parametrize("step", steps(RESUME, RESUME_TWINS))
+@pytest.mark.parametrize("step", steps(RESUME, RESUME_MORE))
 def test_a_resume_is_undone_or_done(deadly_home: DeadlyHome, victim: str, step: str) -> None:
     with dying_at(deadly_home, step):
         answer = deadly_home.call("POST", f"/sandboxes/{victim}/pause")

@@ -18,36 +18,35 @@ from support.home import fresh_home
 
 TESTS = Path(__file__).parents[1]
 
+# One for each thing that is left half made, or half removed, by then.
 CREATE = (
-    "SqliteSandboxes.add_sandbox:before", "SqliteSandboxes.add_sandbox:after",
-    "Record.write:before", "Record.write:after",
-    "Records.write:after", "Fence.admit:before", "Fence.admit:after",
-    "Cgroup.create:after", "Launcher._describe:after",
-    "Runsc._spawn:after", "Runsc.run:after", "Beginner.boot:after",
-    "Record.write:2:before", "Record.write:2:after",
-    "HttpGuest.configure:before", "HttpGuest.configure:after",
+    "Fence.admit:after", "Cgroup.create:after", "Runsc._spawn:after", "Record.write:2:after",
     "SqliteSandboxes.replace_sandbox:after",
 )  # fmt: skip
 KILL = (
-    "SqliteSandboxes.replace_sandbox:before", "SqliteSandboxes.replace_sandbox:after",
-    "EdgeProcess.forget:after",
-    "Cgroup.kill:after", "Cgroup.remove:after",
-    "Runsc.remove_state:after", "Remover._remove_files:after",
-    "Fence.dismiss:after", "SlotMaker.remove_all:after", "Records.remove:after",
-    "SqliteSandboxes.replace_sandbox:2:before", "SqliteSandboxes.replace_sandbox:2:after",
+    "SqliteSandboxes.replace_sandbox:before", "Cgroup.kill:after", "Remover._remove_files:after",
+    "Records.remove:after",
 )  # fmt: skip
-# Between the same two acts as one of those above.
-CREATE_TWINS = (
+# The steps between, and twins: between the same two acts as another.
+CREATE_MORE = (
+    "SqliteSandboxes.add_sandbox:before", "SqliteSandboxes.add_sandbox:after",
+    "Record.write:before", "Record.write:after",
     "Launcher._write_down:before", "Launcher._write_down:after",
-    "SlotPool.acquire:before", "Records.write:before", "SlotPool.acquire:after",
-    "Cgroup.create:before", "Launcher._describe:before", "Runsc.run:before",
-    "Launcher._set_limits:before", "Cgroup.set_memory_wall:2:before", "Launcher._set_limits:after",
-    "Launcher.launch:after", "SqliteSandboxes.replace_sandbox:before",
+    "SlotPool.acquire:before", "Records.write:before", "Records.write:after", "Fence.admit:before",
+    "SlotPool.acquire:after", "Cgroup.create:before", "Launcher._describe:before",
+    "Launcher._describe:after", "Runsc.run:before", "Runsc.run:after", "Beginner.boot:after",
+    "Record.write:2:before", "Launcher._set_limits:before", "Cgroup.set_memory_wall:2:before",
+    "Launcher._set_limits:after", "Launcher.launch:after",
+    "HttpGuest.configure:before", "HttpGuest.configure:after", "SqliteSandboxes.replace_sandbox:before",
 )  # fmt: skip
-KILL_TWINS = (
-    "EdgeProcess.forget:before", "Remover.remove:before", "Cgroup.kill:before", "Cgroup.remove:before",
-    "Runsc.remove_state:before", "SlotPool.release:before", "Fence.dismiss:before",
-    "SlotMaker.remove_all:before", "Records.remove:before", "SlotPool.release:after", "Remover.remove:after",
+KILL_MORE = (
+    "SqliteSandboxes.replace_sandbox:after",
+    "EdgeProcess.forget:before", "EdgeProcess.forget:after", "Remover.remove:before", "Cgroup.kill:before",
+    "Cgroup.remove:before", "Cgroup.remove:after", "Runsc.remove_state:before", "Runsc.remove_state:after",
+    "SlotPool.release:before", "Fence.dismiss:before", "Fence.dismiss:after",
+    "SlotMaker.remove_all:before", "SlotMaker.remove_all:after", "Records.remove:before",
+    "SlotPool.release:after", "Remover.remove:after",
+    "SqliteSandboxes.replace_sandbox:2:before", "SqliteSandboxes.replace_sandbox:2:after",
 )  # fmt: skip
 # The row says what is wanted: before that it runs on, after that it goes.
 NOT_BEGUN = "SqliteSandboxes.replace_sandbox:before"
@@ -55,9 +54,9 @@ NOT_BEGUN = "SqliteSandboxes.replace_sandbox:before"
 DONE = "SqliteSandboxes.replace_sandbox:after"
 
 
-def steps(distinct: tuple[str, ...], twins: tuple[str, ...]) -> list[Any]:
-    """The twins take a minute more, and say the same."""
-    return [*distinct, *(pytest.param(step, marks=pytest.mark.heavy) for step in twins)]
+def steps(few: tuple[str, ...], more: tuple[str, ...]) -> list[Any]:
+    """Leave most to who has two minutes: over the fake runtime all are killed at in tests/unit/control."""
+    return [*few, *(pytest.param(step, marks=pytest.mark.heavy) for step in more)]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def deadly_home() -> Iterator[DeadlyHome]:
     assert not list(Path("/run/netns").glob(f"atoll-{home_id}-*"))
 
 
-@pytest.mark.parametrize("step", steps(CREATE, CREATE_TWINS))
+@pytest.mark.parametrize("step", steps(CREATE, CREATE_MORE))
 def test_a_create_is_undone_or_done(deadly_home: DeadlyHome, step: str) -> None:
     with dying_at(deadly_home, step):
         deadly_home.arm()
@@ -89,7 +88,7 @@ def test_a_create_is_undone_or_done(deadly_home: DeadlyHome, step: str) -> None:
             assert Sandbox.kill(new, **deadly_home.options)
 
 
-@pytest.mark.parametrize("step", steps(KILL, KILL_TWINS))
+@pytest.mark.parametrize("step", steps(KILL, KILL_MORE))
 def test_a_kill_is_finished_once_it_is_written_down(deadly_home: DeadlyHome, step: str) -> None:
     with dying_at(deadly_home, step):
         victim = Sandbox.create("minimal", timeout=900, **deadly_home.options).sandbox_id

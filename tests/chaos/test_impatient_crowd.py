@@ -21,7 +21,7 @@ from support.door import Door, is_answered
 from support.home import LiveHome, fresh_home
 
 # Rounds of killing; the many are for who has time.
-FEW, MANY = 2, 6
+FEW, MANY = 1, 6
 
 
 def leaves(door: Door, chance: random.Random) -> None:

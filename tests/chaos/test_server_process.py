@@ -20,12 +20,9 @@ from atoll.server.settings.home import Home, open_home
 TESTS = Path(__file__).parents[1]
 
 
-def few(places: list[str]) -> list[Any]:
-    """Leave all but the first and the last to who has time: over the real runtime all are killed at too."""
-    return [
-        place if place in (places[0], places[-1]) else pytest.param(place, marks=pytest.mark.heavy)
-        for place in places
-    ]
+def few(places: list[str], *kept: str) -> list[Any]:
+    """Leave others to who has time: in tests/unit/control all are died at, without a process for each."""
+    return [place if place in kept else pytest.param(place, marks=pytest.mark.heavy) for place in places]
 
 
 @pytest.fixture
@@ -89,7 +86,7 @@ def test_sandboxes_live_on_when_the_server_stops_and_the_next_one_has_them(home:
         assert running(client) == {sandbox}
 
 
-@pytest.mark.parametrize("place", few([*START_PLACES, "configure"]))
+@pytest.mark.parametrize("place", few([*START_PLACES, "configure"], "configure"))
 def test_a_create_that_kill_9_cut_off_is_undone(home: Home, place: str) -> None:
     with server(home) as (_, client):
         kept = create(client)
@@ -107,7 +104,7 @@ def test_a_create_that_kill_9_cut_off_is_undone(home: Home, place: str) -> None:
     assert machines(home) == set()
 
 
-@pytest.mark.parametrize("place", few(["forget", *DESTROY_PLACES]))
+@pytest.mark.parametrize("place", few(["forget", *DESTROY_PLACES], DESTROY_PLACES[-1]))
 def test_a_kill_that_kill_9_cut_off_is_finished(home: Home, place: str) -> None:
     with server(home) as (_, client):
         kept, killed = create(client), create(client)
@@ -175,7 +172,7 @@ def test_parking_ends_the_server_and_the_next_one_has_all_of_them(home: Home) ->
         assert until_runs(client, other)["generation"] == 1
 
 
-@pytest.mark.parametrize("place", few(["checkpoint:1", "checkpoint:2", "abandon"]))
+@pytest.mark.parametrize("place", few(["checkpoint:1", "checkpoint:2", "abandon"], "abandon"))
 @pytest.mark.parametrize("host_falls", [False, True])
 def test_parking_that_kill_9_cut_off_loses_nothing_that_is_there(
     home: Home, place: str, host_falls: bool

@@ -104,7 +104,7 @@ def test_a_server_that_is_killed_all_the_time_delivers_everything(home: Home, th
     """At least once each, nothing that did not happen, and the log agrees."""
     created: list[str] = []
     webhook_id = ""
-    for _ in range(5):
+    for _ in range(3):
         with server(home) as (process, client):
             webhook_id = webhook_id or hook(client, there.url("/flaky/20"))
             created += [create(client) for _ in range(6)]

@@ -6,9 +6,10 @@ from pathlib import Path
 import httpx
 import jwt
 import pytest
+from fakes.apps import public_app
 from fakes.world import ALICE, World, wish
 
-from atoll.server.api.app import PublicAddress, build_private, build_public
+from atoll.server.api.app import PublicAddress, build_private
 from atoll.server.api.limits import ApiLimits
 from atoll.server.control.service import Control
 from atoll.server.domain.egress import EgressPolicy
@@ -40,7 +41,7 @@ async def sandbox(control: Control) -> Sandbox:
 
 @pytest.fixture
 async def public(world: World, control: Control) -> AsyncIterator[httpx.AsyncClient]:
-    app = build_public(world.verbs(control), PublicAddress(domain="sbx.test"), ApiLimits())
+    app = public_app(world.verbs(control), PublicAddress(domain="sbx.test"), ApiLimits())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as client:
         yield client
 

@@ -6,9 +6,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
+from fakes.apps import public_app
 from fakes.world import ALICE, World
 
-from atoll.server.api.app import PublicAddress, build_public
+from atoll.server.api.app import PublicAddress
 from atoll.server.api.limits import ApiLimits
 from atoll.server.control import access
 from atoll.server.control.keys import Keys
@@ -29,7 +30,7 @@ def world(tmp_path: Path) -> World:
 @pytest.fixture
 async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
     async with world.server() as control:
-        app = build_public(world.verbs(control), PublicAddress(domain="sbx.test"), ApiLimits())
+        app = public_app(world.verbs(control), PublicAddress(domain="sbx.test"), ApiLimits())
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as opened:
             yield opened
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fakes.apps import public_app
 from fakes.teams import add_teams
 from fakes.world import World, wish
 from fastapi import FastAPI
 
-from atoll.server.api.app import PublicAddress, build_public
+from atoll.server.api.app import PublicAddress
 from atoll.server.api.gate import Gate
 from atoll.server.api.limits import ApiLimits
 from atoll.server.control import access
@@ -60,7 +61,7 @@ def world(tmp_path: Path) -> World:
 @pytest.fixture
 async def scene(world: World) -> AsyncIterator[Scene]:
     async with world.server() as control:
-        gate = build_public(world.verbs(control), PublicAddress(domain="localhost"), ApiLimits())
+        gate = public_app(world.verbs(control), PublicAddress(domain="localhost"), ApiLimits())
         assert isinstance(gate, Gate)
         await add_teams(world.database, "bobs")
         home, bobs = new_key(KeyKind.HOME), new_key(KeyKind.ACCESS_TOKEN)

@@ -5,7 +5,6 @@ import shutil
 import signal
 import ssl
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TypeVar
 import pytest
 from e2e.test_domain import PORTS, served
 from support.acme import HOST, authority
-from support.home import free_address
+from support.home import free_address, new_directory
 from support.own_resolver import DomainHome, own_resolver
 
 PATIENCE_S = 60.0
@@ -36,7 +35,7 @@ def test_clients_trust_what_an_authority_signed_and_it_outlives_edge_and_authori
             hosts.write(f"127.0.0.1 {HOST}\n")
         words = ("--dns-listen", dns, "--acme-email", "who@signed.test")
         home = DomainHome(
-            path=Path(tempfile.mkdtemp(prefix="atoll-test-")),
+            path=new_directory(),
             listen=free_address(),
             resolver=resolver,
             tls_listen=free_address(),
@@ -78,7 +77,7 @@ def test_an_authority_that_is_not_there_is_named_and_the_rest_works() -> None:
     with own_resolver() as resolver:
         words = ("--dns-listen", free_address(), "--acme-email", "who@signed.test")
         home = DomainHome(
-            path=Path(tempfile.mkdtemp(prefix="atoll-test-")),
+            path=new_directory(),
             listen=free_address(),
             resolver=resolver,
             tls_listen=free_address(),

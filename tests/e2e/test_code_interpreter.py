@@ -152,7 +152,7 @@ def test_a_kernel_that_takes_no_interrupt_is_replaced_and_the_next_cell_hears_of
     interpreter.remove_code_context(context)
 
 
-@pytest.mark.parametrize("length", [1_000, 1_000_000])
+@pytest.mark.parametrize("length", [pytest.param(1_000, marks=pytest.mark.heavy), 1_000_000])
 def test_output_without_end_is_ended(interpreter: Sandbox, length: int) -> None:
     context = interpreter.create_code_context()
     error = interpreter.run_code(f"while True: print('x' * {length})", context=context).error

@@ -46,9 +46,9 @@ def test_it_does_its_job_and_leaves_nothing(demo: list[str]) -> None:
 @pytest.mark.parametrize(
     ("number", "moment"),
     [
-        (signal.SIGINT, "» start Atoll"),
         (signal.SIGTERM, "» create a sandbox"),
         (signal.SIGINT, "» run the program"),
+        pytest.param(signal.SIGINT, "» start Atoll", marks=pytest.mark.heavy),
         pytest.param(signal.SIGTERM, "» start Atoll", marks=pytest.mark.heavy),
         pytest.param(signal.SIGINT, "» create a sandbox", marks=pytest.mark.heavy),
         pytest.param(signal.SIGTERM, "» run the program", marks=pytest.mark.heavy),

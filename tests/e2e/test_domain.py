@@ -9,7 +9,6 @@ import socket
 import ssl
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
@@ -19,7 +18,7 @@ import pytest
 from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certificate
 from e2e.test_e2b_older import FLOW, OLDER, environment_with
 from support import e2b_cli, javascript
-from support.home import free_address
+from support.home import free_address, new_directory
 from support.name_server import ADDRESS, name_server
 from support.own_resolver import DomainHome, domain_home, own_resolver
 
@@ -45,7 +44,10 @@ def test_names_of_the_domain_and_all_others_resolve(home: DomainHome) -> None:
     assert home.resolver.resolve("localhost") != []
 
 
-@pytest.mark.parametrize("version", [None, OLDER], ids=["the installed one", OLDER])
+# The older one without a domain: test_e2b_older.py.
+@pytest.mark.parametrize(
+    "version", [None, pytest.param(OLDER, marks=pytest.mark.heavy)], ids=["the installed one", OLDER]
+)
 def test_python_clients_are_content(home: DomainHome, version: str | None) -> None:
     python = environment_with(version) if version else sys.executable
 
@@ -241,7 +243,7 @@ def test_a_certificate_of_the_operators_own_is_served_and_followed(tmp_path: Pat
 
     with own_resolver() as resolver:
         live = DomainHome(
-            path=Path(tempfile.mkdtemp(prefix="atoll-test-")),
+            path=new_directory(),
             listen=free_address(),
             resolver=resolver,
             tls_listen=free_address(),

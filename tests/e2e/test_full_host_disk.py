@@ -18,7 +18,7 @@ DISK_BYTES = 700 << 20
 SETTINGS = "[gvisor]\nleast_free_disk_bytes = 0\n"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small_disk() -> Iterator[Path]:
     """Give a file system of its own to a home."""
     scratch = Path(tempfile.mkdtemp(prefix="atoll-test-"))
@@ -35,7 +35,7 @@ def small_disk() -> Iterator[Path]:
         shutil.rmtree(scratch)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def home(small_disk: Path) -> Iterator[LiveHome]:
     path = small_disk / "home"
     path.mkdir(mode=0o700)
@@ -48,7 +48,7 @@ def home(small_disk: Path) -> Iterator[LiveHome]:
         made.down()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def options(home: LiveHome) -> dict[str, Any]:
     return home.client_options
 
@@ -80,6 +80,7 @@ def test_who_filled_it_can_be_killed_and_others_go_on(options: dict[str, Any], s
     with Sandbox.create("minimal", timeout=600, **options) as after:
         assert after.commands.run("echo room").stdout == "room\n"
     assert neighbour.commands.run("cat /tmp/mine").stdout == "mine"
+    assert neighbour.kill()
 
 
 def test_a_deadline_ends_who_filled_it(options: dict[str, Any], small_disk: Path) -> None:
@@ -94,6 +95,7 @@ def test_a_deadline_ends_who_filled_it(options: dict[str, Any], small_disk: Path
     assert not greedy.is_running()
 
 
+# The last: nothing of the home runs afterwards.
 def test_down_ends_everything_and_says_nothing_of_the_log(
     home: LiveHome, options: dict[str, Any], small_disk: Path
 ) -> None:

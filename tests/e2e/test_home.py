@@ -6,17 +6,18 @@ import resource
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 from support import cgroups
-from support.home import ATOLL, LiveHome, free_address
+from support.home import ATOLL, LiveHome, free_address, new_directory
 
 from atoll import Sandbox
+from atoll.server.network.names import Names
 
 HOST_SETTINGS = Path("/run/atoll/host-settings.json")
 
@@ -26,6 +27,9 @@ def left_of(home: LiveHome) -> dict[str, list[str]]:
     tag, path = home.id, str(home.path)
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
     settings = HOST_SETTINGS.read_text() if HOST_SETTINGS.exists() else ""
+    routes = ["ip", "route", "show", "type", "unreachable"]
+    unreachable = subprocess.run(routes, capture_output=True, text=True, check=True).stdout
+    priority = Names(tag).route_priority
     lines = {
         process.pid: " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
     }
@@ -41,19 +45,82 @@ def left_of(home: LiveHome) -> dict[str, list[str]]:
             line for line in Path("/proc/self/mounts").read_text().splitlines() if path in line or tag in line
         ],
         "holders": [tag] if tag in settings else [],
+        "ranges": [line for line in unreachable.splitlines() if f"metric {priority} " in f"{line} "],
     }
 
 
 @pytest.fixture
 def bare() -> Iterator[LiveHome]:
     """A home that is not up yet."""
-    path = Path(tempfile.mkdtemp(prefix="atoll-test-"))
+    path = new_directory()
     home = LiveHome(path=path, listen=free_address())
     try:
         yield home
     finally:
+        # Another `atoll down` takes as long as the first.
+        if not (path / "home.json").exists() or any(left_of(home).values()):
+            home.down()
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Life:
+    """
+    What was seen of a home that came up, went down and came up again, and is up.
+
+    Attributes:
+        up: what was on the machine while it was up.
+        down: what was there once it was down.
+        has_key: whether its key was there then.
+        settings: the host's, before it came up and once it was down.
+        exports: what `atoll env` printed the first time that it was up, and the second.
+    """
+
+    home: LiveHome
+    up: dict[str, list[str]]
+    down: dict[str, list[str]]
+    has_key: bool
+    settings: tuple[dict[str, str], dict[str, str]]
+    others: bool
+    exports: tuple[dict[str, str], dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def life() -> Iterator[Life]:
+    """Live it once for all that look, with machines that wait: each start and each end takes seconds."""
+    path = new_directory(settings="")
+    home = LiveHome(path=path, listen=free_address())
+    try:
+        others = bool(json.loads(HOST_SETTINGS.read_text())) if HOST_SETTINGS.exists() else False
+        before = host_settings()
+        home.start()
+        sandbox_in(home).close()
+        up, first = left_of(home), home.exports_now()
+        home.down()
+        down, after, has_key = left_of(home), host_settings(), (path / "key").exists()
+        with_a_login_shells_limit(home.start)
+        yield Life(
+            home=home, up=up, down=down, has_key=has_key, settings=(before, after), others=others,
+            exports=(first, home.exports_now()),
+        )  # fmt: skip
+    finally:
         home.down()
         shutil.rmtree(path, ignore_errors=True)
+
+
+def host_settings() -> dict[str, str]:
+    names = ("vm/max_map_count", "net/ipv4/ip_forward")
+    return {name: (Path("/proc/sys") / name).read_text() for name in names}
+
+
+def with_a_login_shells_limit(act: Callable[[], None]) -> None:
+    """Do it with as many open files as a shell allows."""
+    ours, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        act()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (ours, hard))
 
 
 def sandbox_in(home: LiveHome) -> Sandbox:
@@ -80,15 +147,10 @@ def foreground(home: LiveHome) -> "subprocess.Popen[str]":
     raise AssertionError(process.stderr.read() if process.stderr else "")
 
 
-def test_down_leaves_files_only(bare: LiveHome) -> None:
-    bare.start()
-    sandbox_in(bare).close()
-    assert all(left_of(bare)[name] for name in ("processes", "namespaces", "links", "cgroups", "tables"))
-
-    bare.down()
-
-    assert left_of(bare) == {name: [] for name in left_of(bare)}
-    assert (bare.path / "key").exists()
+def test_down_leaves_files_only(life: Life) -> None:
+    assert all(life.up[name] for name in ("processes", "namespaces", "links", "cgroups", "tables", "ranges"))
+    assert life.down == {name: [] for name in life.down}
+    assert life.has_key
 
 
 def test_an_interrupted_down_says_how_to_go_on(bare: LiveHome) -> None:
@@ -113,30 +175,24 @@ def test_an_interrupted_down_says_how_to_go_on(bare: LiveHome) -> None:
     assert left_of(bare) == {name: [] for name in left_of(bare)}
 
 
-def test_down_leaves_nothing_after_the_server_was_killed(bare: LiveHome) -> None:
-    bare.start()
-    sandbox_in(bare).close()
-    os.kill(bare.server_pid(), signal.SIGKILL)
-
-    bare.down()
-
-    assert left_of(bare) == {name: [] for name in left_of(bare)}
-
-
-def test_doctor_tells_a_server_that_runs_from_one_that_ended(bare: LiveHome) -> None:
+def test_of_a_server_that_was_killed_doctor_tells_and_down_leaves_nothing(bare: LiveHome) -> None:
     def server() -> dict[str, str]:
         checks = json.loads(bare.atoll("doctor", "--home", str(bare.path), "--json").stdout)
         return next(check for check in checks if check["name"] == "server")
 
     before = server()
     bare.start()
+    sandbox_in(bare).close()
     running = server()
     os.kill(bare.server_pid(), signal.SIGKILL)
     ended = server()
 
+    bare.down()
+
     assert (before["status"], "no home" in before["message"]) == ("ok", True)
     assert (running["status"], running["message"]) == ("ok", f"up at http://{bare.listen}")
     assert (ended["status"], ended["resolution"]) == ("warn", f"sudo atoll up --home {bare.path}")
+    assert left_of(bare) == {name: [] for name in left_of(bare)}
 
 
 def test_down_leaves_nothing_after_server_and_edge_were_killed(bare: LiveHome) -> None:
@@ -152,27 +208,16 @@ def test_down_leaves_nothing_after_server_and_edge_were_killed(bare: LiveHome) -
     assert left_of(bare) == {name: [] for name in left_of(bare)}
 
 
-def test_host_settings_are_as_before(bare: LiveHome) -> None:
-    def settings() -> dict[str, str]:
-        names = ("vm/max_map_count", "net/ipv4/ip_forward")
-        return {name: (Path("/proc/sys") / name).read_text() for name in names}
+def test_host_settings_are_as_before(life: Life) -> None:
+    before, after = life.settings
 
-    others = json.loads(HOST_SETTINGS.read_text()) if HOST_SETTINGS.exists() else {}
-    before = settings()
-    bare.start()
-    bare.down()
-
-    assert settings() == before or others
+    assert after == before or life.others
 
 
-def test_the_same_home_comes_up_again_with_the_same_key(bare: LiveHome) -> None:
-    bare.start()
-    first = bare.exports
-    bare.down()
+def test_the_same_home_comes_up_again_with_the_same_key(life: Life) -> None:
+    first, second = life.exports
 
-    bare.start()
-
-    assert bare.exports == first
+    assert second == first
 
 
 def test_two_homes_live_side_by_side(home: LiveHome, bare: LiveHome) -> None:
@@ -244,16 +289,11 @@ def test_down_ends_a_server_that_is_only_starting(bare: LiveHome) -> None:
     assert left_of(bare) == {name: [] for name in left_of(bare)}
 
 
-def test_a_login_shells_limit_of_open_files_is_not_the_servers(bare: LiveHome) -> None:
+def test_a_login_shells_limit_of_open_files_is_not_the_servers(life: Life) -> None:
     """A server holds some descriptors for each sandbox; a shell allows 1,024 for all."""
-    ours, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
-    try:
-        bare.start()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (ours, hard))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
-    assert resource.prlimit(bare.server_pid(), resource.RLIMIT_NOFILE)[0] == min(hard, 65536)
+    assert resource.prlimit(life.home.server_pid(), resource.RLIMIT_NOFILE)[0] == min(hard, 65536)
 
 
 def test_a_port_that_is_taken_is_said(bare: LiveHome, home: LiveHome) -> None:

@@ -55,6 +55,8 @@ def test_metrics_show_what_a_sandbox_does_now_and_its_memory_and_disk(quick: Liv
         sandbox.kill()
 
 
+# 10 s; of an end and of a gap without a machine: tests/unit/control/test_observing.py.
+@pytest.mark.heavy
 def test_metrics_outlive_the_server_and_the_sandbox_and_a_gap_stays_a_gap(quick: LiveHome) -> None:
     options = quick.client_options
     sandbox = Sandbox.create("minimal", timeout=300, **options)

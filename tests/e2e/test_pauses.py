@@ -78,10 +78,10 @@ def test_a_command_that_runs_goes_on_and_its_time_stands_still(
     live: Sandbox, client_options: dict[str, Any]
 ) -> None:
     command = live.commands.run(
-        "for n in 1 2 3; do sleep 1; echo $n >> /tmp/n; done", background=True, timeout=6
+        "for n in 1 2 3; do sleep 0.5; echo $n >> /tmp/n; done", background=True, timeout=4
     )
     live.pause(**client_options)
-    time.sleep(7)
+    time.sleep(4.5)
     back = Sandbox.connect(live.sandbox_id, timeout=600, **client_options)
 
     result = back.commands.connect(command.pid, timeout=20).wait()

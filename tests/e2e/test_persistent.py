@@ -204,6 +204,8 @@ def test_a_schedule_takes_snapshots_and_keeps_the_newest(options: dict[str, Any]
         Snapshot.delete(one.id, **options)
 
 
+# 16 s, most of them waiting; without a machine: tests/unit/control/test_idling.py.
+@pytest.mark.heavy
 def test_who_is_called_lives_on_and_who_is_not_is_paused(options: dict[str, Any]) -> None:
     sandbox = Sandbox.create("minimal", persistent=True, idle_timeout=3, **options)
     try:

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import uvicorn
 
-from atoll.server.api.app import PublicAddress, build_public
+from atoll.server.api.app import PublicAddress
 from atoll.server.api.limits import ApiLimits, server_options
 from atoll.server.control.access import set_home_key
 from atoll.server.control.limits import ControlLimits
 from atoll.server.domain.ids import TeamId
 from atoll.server.domain.keys import DEFAULT_TEAM, KeyKind, make_key
+from fakes import listeners
+from fakes.apps import public_app
+from fakes.prompt_server import PromptServer
 from fakes.teams import add_teams
 from fakes.world import LIMITS, World
 
@@ -45,13 +48,13 @@ def live_api(
     directory: Path, limits: ControlLimits = LIMITS, home_key: str | None = None
 ) -> Iterator[LiveApi]:
     """Serve until left, in a thread of its own: the clients under test block theirs."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listeners.listen()
     # Accepted connections inherit it; asyncio sets it only where it made the listener itself.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     port = listener.getsockname()[1]
     world = World(directory, limits)
     ready = threading.Event()
-    running: list[tuple[uvicorn.Server, asyncio.AbstractEventLoop]] = []
+    running: list[tuple[PromptServer, asyncio.AbstractEventLoop]] = []
 
     async def serve() -> None:
         async with world.server() as control:
@@ -62,12 +65,12 @@ def live_api(
             if home_key is not None:
                 await set_home_key(world.api_keys, world.clock, home_key, name="home")
             verbs = world.verbs(control)
-            app = build_public(
+            app = public_app(
                 verbs,
                 PublicAddress(domain=f"localhost:{port}"),
                 ApiLimits(),
             )
-            server = uvicorn.Server(uvicorn.Config(app, **server_options()))
+            server = PromptServer(uvicorn.Config(app, **server_options()))
             running.append((server, asyncio.get_running_loop()))
             ready.set()
             async with asyncio.TaskGroup() as group:
@@ -89,6 +92,6 @@ def live_api(
         yield LiveApi(port, world, loop)
     finally:
         for server, _ in running:
-            server.should_exit = True
+            server.end()
         thread.join(30)
-        listener.close()
+        listeners.close(listener, port)

@@ -1,7 +1,6 @@
 """The real API over control in memory, and a fake daemon for what names a sandbox: on one port."""
 
 import asyncio
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +10,13 @@ from typing import Any
 
 import uvicorn
 
-from atoll.server.api.app import PublicAddress, build_public
+from atoll.server.api.app import PublicAddress
 from atoll.server.api.limits import ApiLimits
+from fakes import listeners
+from fakes.apps import public_app
 from fakes.control import KEY, FakeControl
 from fakes.daemon import FakeDaemon
+from fakes.prompt_server import PromptServer
 from fakes.verbs import verbs_over
 
 
@@ -36,22 +38,23 @@ class LiveCloud:
 @contextmanager
 def live_cloud(directory: Path) -> Iterator[LiveCloud]:
     """Serve until left, in a thread of its own: clients under test block theirs."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    listener = listeners.listen()
+    port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
     ready = threading.Event()
-    made: list[tuple[LiveCloud, uvicorn.Server]] = []
+    made: list[tuple[LiveCloud, PromptServer]] = []
 
     async def serve() -> None:
         control, daemon = FakeControl(), FakeDaemon(directory)
         domain = url.removeprefix("http://").replace("127.0.0.1", "localhost")
-        api = build_public(verbs_over(control), PublicAddress(domain=domain), ApiLimits())
+        api = public_app(verbs_over(control), PublicAddress(domain=domain), ApiLimits())
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             named = any(name == b"e2b-sandbox-id" for name, _ in scope.get("headers", ()))
             await (daemon if named else api)(scope, receive, send)
 
         # ERROR: a connection that is cut on purpose is no news.
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="critical", ws="none"))
+        server = PromptServer(uvicorn.Config(app, lifespan="off", log_level="critical", ws="none"))
         made.append((LiveCloud(url, control, daemon, asyncio.get_running_loop()), server))
         ready.set()
         try:
@@ -66,6 +69,6 @@ def live_cloud(directory: Path) -> Iterator[LiveCloud]:
     try:
         yield cloud
     finally:
-        server.should_exit = server.force_exit = True
+        server.end(now=True)
         thread.join(30)
-        listener.close()
+        listeners.close(listener, port)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,15 @@ ATOLL = Path(sys.executable).parent / "atoll"
 CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
 # Building the base template takes minutes on a slow mirror; a start without that takes seconds.
 UP_TIMEOUT_S = 1500
+# No machine waits to be claimed: what is there can be counted, and a start boots none.
+NO_POOL = "[pool]\nmemory_bytes = 0\n"
+
+
+def new_directory(settings: str = NO_POOL) -> Path:
+    """Make a directory for a home, with the text of its settings.toml."""
+    path = Path(tempfile.mkdtemp(prefix="atoll-test-"))
+    (path / "settings.toml").write_text(settings)
+    return path
 
 
 def free_address() -> str:
@@ -74,9 +84,13 @@ class LiveHome:
         """The home's id, which is in the name of all that belongs to it."""
         return str(json.loads((self.path / "home.json").read_text())["id"])
 
-    @property
+    @cached_property
     def exports(self) -> dict[str, str]:
-        """What ``atoll env`` prints, as a mapping."""
+        """What ``atoll env`` printed when it was first asked, as a mapping: each asking takes 0.3 s."""
+        return self.exports_now()
+
+    def exports_now(self) -> dict[str, str]:
+        """What ``atoll env`` prints now."""
         lines = self.atoll("env", "--home", str(self.path), check=True).stdout
         return dict(word.split("=", 1) for word in shlex.split(lines) if "=" in word)
 
@@ -167,12 +181,12 @@ def fresh_home(settings: str = "", *, pool: bool = False, path: Path | None = No
         path: where; it is made. None: in a directory for temporary files.
     """
     if not pool:
-        settings += "\n[pool]\nmemory_bytes = 0\n"
+        settings += f"\n{NO_POOL}"
     if path is None:
-        path = Path(tempfile.mkdtemp(prefix="atoll-test-"))
+        path = new_directory(settings)
     else:
         path.mkdir(mode=0o700)
-    (path / "settings.toml").write_text(settings)
+        (path / "settings.toml").write_text(settings)
     home = LiveHome(path=path, listen=free_address())
     try:
         home.start()

@@ -73,7 +73,7 @@ def losing(server_url: str) -> Iterator[Losing]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made = Losing(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, name="losing")
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="losing")
     thread.start()
     try:
         yield made

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from support import home as homes
-from support.home import UP_TIMEOUT_S, LiveHome, free_address
+from support.home import UP_TIMEOUT_S, LiveHome, free_address, new_directory
 
 _HOLD = (
     'mount --bind "$0" /etc/resolv.conf && mount --bind "$1" /etc/hosts && echo ready && exec sleep infinity'
@@ -100,6 +100,11 @@ class DomainHome(LiveHome):
         done = self.atoll("up", "--home", str(self.path), *words, "--detach")
         assert done.returncode == 0, f"atoll up failed\n{done.stdout}\n{done.stderr}\n{self.log_tail()}"
 
+    @property
+    def exports(self) -> dict[str, str]:
+        """What ``atoll env`` prints now: it changes with how names resolve."""
+        return self.exports_now()
+
     def living(self) -> list[str]:
         """List what runs of this home: server, edge, sandboxes."""
         words = ("atoll.server.main", "atoll-edge", "runsc")
@@ -119,7 +124,7 @@ class DomainHome(LiveHome):
 @contextlib.contextmanager
 def domain_home() -> Iterator[DomainHome]:
     """Start such a home, and take all of it down afterwards."""
-    path = Path(tempfile.mkdtemp(prefix="atoll-test-"))
+    path = new_directory()
     with own_resolver() as resolver:
         home = DomainHome(path=path, listen=free_address(), resolver=resolver, tls_listen=free_address())
         try:

@@ -21,9 +21,9 @@ from atoll.server.runtimes import images
 
 LIMITS = replace(SMALL, memory_bytes=1024 * MIB, disk_bytes=1024 * MIB)
 LEAST_SHARED = 0.85
-# A program that has just begun is not at rest: V8 collects its garbage up to three times, 8 s apart, and
+# A Node program that has just begun is not at rest: V8 collects its garbage up to three times, 8 s apart, and
 # moves what is left. A fork of a Node server without anything in its memory, 40 MiB, shares 71 % even then.
-SETTLE_S = 30
+NODE_SETTLES_S = 30
 # For the Python of the base template, wherever the tests run.
 WHEELS = ("numpy==2.4.6", "pandas==3.1.1", "python-dateutil", "six")
 PANDAS = """
@@ -115,12 +115,15 @@ async def pack(kept: Kept, name: str) -> Packed:
 
 
 @pytest.mark.parametrize(
-    ("name", "command", "questions"),
+    ("name", "command", "questions", "settles_s"),
     [
-        ("numpy and pandas", "python3 /opt/program", ["a", "b", "c"]),
-        ("a Node HTTP server of assets", "node /opt/program", [f"{number}" for number in range(20)]),
+        ("numpy and pandas", "python3 /opt/program", ["a", "b", "c"], 0),
+        pytest.param(
+            "a Node HTTP server of assets", "node /opt/program", [f"{number}" for number in range(20)],
+            NODE_SETTLES_S, marks=pytest.mark.heavy,
+        ),
     ],
-)
+)  # fmt: skip
 async def test_a_lightly_used_fork_shares_most_with_its_origin(
     host: Host,
     tmp_path: Path,
@@ -128,12 +131,13 @@ async def test_a_lightly_used_fork_shares_most_with_its_origin(
     name: str,
     command: str,
     questions: list[str],
+    settles_s: float,
 ) -> None:
     kept = Kept(tmp_path)
     machine = await launched(host, command, LIMITS)
     await wait_for(host, machine)
     first = await asked(machine, questions[0])
-    await asyncio.sleep(SETTLE_S)
+    await asyncio.sleep(settles_s)
     take = host.runtime.checkpoint
     await take(machine.sandbox_id, kept.files.path("origin"), kind=CheckpointKind.MEMORY, leave_running=True)
     origin = await pack(kept, "origin")

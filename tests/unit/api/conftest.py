@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from fakes.apps import public_app
 from fakes.control import KEY, FakeControl
 from fakes.verbs import verbs_over
 
-from atoll.server.api.app import PublicAddress, build_public
+from atoll.server.api.app import PublicAddress
 from atoll.server.api.limits import ApiLimits
 
 
@@ -18,7 +19,7 @@ def control() -> FakeControl:
 
 @pytest.fixture
 async def client(control: FakeControl) -> AsyncIterator[httpx.AsyncClient]:
-    app = build_public(verbs_over(control), PublicAddress(domain="localhost:4000"), ApiLimits())
+    app = public_app(verbs_over(control), PublicAddress(domain="localhost:4000"), ApiLimits())
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://api", headers={"X-API-Key": KEY}

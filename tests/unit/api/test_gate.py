@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import structlog
+from fakes.apps import public_app
 from fakes.control import KEY, FakeControl
 from fakes.secrets import no_identity, no_secrets
 from fakes.verbs import verbs_over
@@ -19,7 +20,7 @@ from fastapi.routing import iter_route_contexts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.server.api.app import PublicAddress, build_private, build_public
+from atoll.server.api.app import PublicAddress, build_private
 from atoll.server.api.e2b.form import render
 from atoll.server.api.gate import Dialect, Gate
 from atoll.server.api.limits import ApiLimits
@@ -46,7 +47,7 @@ MIB = 1024 * 1024
 
 
 def public(control: FakeControl, limits: ApiLimits | None = None) -> Gate:
-    app = build_public(verbs_over(control), ADDRESS, limits or ApiLimits())
+    app = public_app(verbs_over(control), ADDRESS, limits or ApiLimits())
     assert isinstance(app, Gate)
     return app
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from fakes.apps import public_app
 from fakes.control import KEY, OTHER_KEY, FakeControl
 from fakes.verbs import verbs_over
 
-from atoll.server.api.app import PublicAddress, build_public
+from atoll.server.api.app import PublicAddress
 from atoll.server.api.limits import ApiLimits
 from atoll.server.api.pace import Pace
 from atoll.server.domain.team_limits import TeamLimits
@@ -27,7 +28,7 @@ class Watch:
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     limits = ApiLimits(rate_requests=3, rate_window_seconds=60)
-    app = build_public(verbs_over(FakeControl()), PublicAddress(domain="localhost:4000"), limits)
+    app = public_app(verbs_over(FakeControl()), PublicAddress(domain="localhost:4000"), limits)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://api", headers={"X-API-Key": KEY}
@@ -100,7 +101,7 @@ async def test_other_keys_and_calls_without_one_are_not_held_up(client: httpx.As
 
 
 async def test_nothing_is_counted_where_there_is_no_limit() -> None:
-    app = build_public(
+    app = public_app(
         verbs_over(FakeControl()), PublicAddress(domain="localhost:4000"), ApiLimits(rate_requests=0)
     )
 
@@ -124,7 +125,7 @@ async def test_a_team_with_a_limit_of_its_own_is_counted_with_all_of_its_keys(ho
         OTHER_KEY: control.keys[OTHER_KEY],
     }
     limits = ApiLimits(rate_requests=home_rate, rate_window_seconds=3)
-    app = build_public(verbs_over(control), PublicAddress(domain="localhost:4000"), limits)
+    app = public_app(verbs_over(control), PublicAddress(domain="localhost:4000"), limits)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as client:
 
         async def call(key: str, path: str = "/sandboxes") -> httpx.Response:
