@@ -47,7 +47,8 @@ class S3Server:
     def objects(self) -> list[Path]:
         """List the files of the bucket's objects; what comes and goes while one looks is passed over."""
         folders = os.walk(self.directory / BUCKET)
-        return sorted(Path(folder) / name for folder, _, names in folders for name in names if len(name) == 64)
+        found = (Path(folder) / name for folder, _, names in folders for name in names)
+        return sorted(path for path in found if len(path.name) == 64)
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
