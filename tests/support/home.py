@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from atoll import Pool
 from support.ports import free_port
 
 ATOLL = Path(sys.executable).parent / "atoll"
+# The command line, called with its words, and ``data`` for its standard input.
+Atoll = Callable[..., "subprocess.CompletedProcess[bytes]"]
 CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
 # Building the base template takes minutes on a slow mirror; a start without that takes seconds.
 UP_TIMEOUT_S = 1500
