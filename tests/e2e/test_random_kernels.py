@@ -1,4 +1,4 @@
-"""Forks of the code interpreter and randomness: each language, and what docs/snapshots.md promises of its kernel."""
+"""Forks of the code interpreter and randomness: what docs/snapshots.md promises of each kernel."""
 
 import json
 from typing import Any
@@ -14,7 +14,8 @@ import json, random, ssl, numpy
 if "own" not in globals():
     own = numpy.random.default_rng()
 print(json.dumps({
-    "random": random.random(), "ssl": ssl.RAND_bytes(8).hex(), "numpy": numpy.random.rand(), "own": own.random(),
+    "random": random.random(), "ssl": ssl.RAND_bytes(8).hex(),
+    "numpy": numpy.random.rand(), "own": own.random(),
 }))
 """
 BASH = "echo $RANDOM$RANDOM"

@@ -63,7 +63,7 @@ Drawn = dict[str, Any]
 
 
 def forks(options: dict[str, Any], *, hook: str = "") -> list[tuple[Drawn, Drawn, Drawn]]:
-    """Fork a sandbox with both programs in it; return what they draw in each of two children, and new ones."""
+    """Fork a sandbox with both programs in it; return what they and new ones draw in each of two."""
     drawn = []
     with Sandbox.create("base", timeout=300, **options) as sandbox:
         sandbox.files.write("/tmp/draw.py", PYTHON)
