@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ import pytest
 from support import cgroups
 from support.deadly_home import DeadlyHome
 from support.home import LiveHome, fresh_home
-from support.parts import Part, api, kill, of_runsc, run_inside, settled
+from support.parts import Part, api, kill, kill_guestd_outside, of_runsc, run_inside, settled
 
 # Some minutes, most of them starts of servers.
 pytestmark = pytest.mark.heavy
@@ -31,10 +32,11 @@ pytestmark = pytest.mark.heavy
 # Of each verb, until so many kills have met it; more tries than that are a bug of the aim.
 MEETINGS = 3
 MOST_TRIES = 14
-# Guestd is left out: root inside kills it by a command, which takes longer than most verbs.
-PARTS = (Part.SERVER, Part.SERVER, Part.EDGE, Part.HELPER, Part.SENTRY, Part.GOFER)
+PARTS = (Part.SERVER, Part.SERVER, Part.EDGE, Part.HELPER, Part.SENTRY, Part.GOFER, Part.GUESTD)
 # Those that a sandbox does not live on without.
-OF_SANDBOX = {Part.SENTRY, Part.GOFER}
+OF_SANDBOX = {Part.SENTRY, Part.GOFER, Part.GUESTD}
+# Of a machine that is made for the pool.
+OF_REFILL = (Part.HELPER, Part.SENTRY, Part.GOFER, Part.GUESTD)
 FAULTS = {"runtime_ended", "guest_ended"}
 WRITE = "head -c 3000000 /dev/urandom | tee /dev/shm/kept /root/kept | sha256sum"
 READ = "cat /dev/shm/kept | sha256sum; cat /root/kept | sha256sum"
@@ -74,6 +76,9 @@ class Range:
         self.met_by: Counter[str] = Counter()
         self.usual: dict[str, float] = {}
         self.target = self.content = ""
+        # What becomes of a target whose machine ends, and the snapshot that it comes back from then.
+        self.restart = "never"
+        self.origin: set[str] = set()
 
     def call(self, method: str, path: str, body: object = None) -> httpx.Response | None:
         """Ask once; None: nobody answered."""
@@ -94,10 +99,19 @@ class Range:
         if self.target and self.row()["status"] == "paused":
             self.wake()
         if not self.target or self.row()["status"] != "running":
-            self.target = self.ask("POST", "/v1/sandboxes", WISH)["id"]
+            self._forget_origin()
+            self.target = self.ask("POST", "/v1/sandboxes", {**WISH, "restart": self.restart})["id"]
             self.content = run_inside(self.options, self.target, WRITE).split()[0]
+            if self.restart == "from_snapshot":
+                self.origin = {self.ask("POST", f"/v1/sandboxes/{self.target}/snapshots")["id"]}
+                self.deadly.snapshots = self.origin
         self.deadly.alive = {self.deadly.kept.sandbox_id, self.target}
         self.deadly.sleeping = set()
+
+    def _forget_origin(self) -> None:
+        for snapshot in self.origin:
+            self.ask("DELETE", f"/v1/snapshots/{snapshot}")
+        self.origin = self.deadly.snapshots = set()
 
     def sleep(self) -> None:
         self.ask("POST", f"/v1/sandboxes/{self.target}/pause")
@@ -107,9 +121,20 @@ class Range:
     def wake(self) -> None:
         self.ask("POST", f"/v1/sandboxes/{self.target}/resume", {"timeout_seconds": 1800})
 
-    def row(self) -> dict[str, Any]:
+    def row(self, sandbox_id: str | None = None) -> dict[str, Any]:
+        """Read a row, of the target mostly, once nothing is under way with it; who is said to run answers."""
+        limit = time.monotonic() + 30
         with api(self.options) as client:
-            return settled(client, self.target)
+            while True:
+                row = settled(client, sandbox_id or self.target)
+                if row["status"] in {"killed", "failed"} or self._answers(row):
+                    return row
+                assert time.monotonic() < limit, f"it is said to be well, and is not: {row}"
+
+    def _answers(self, row: dict[str, Any]) -> bool:
+        with suppress(Exception):
+            return row["status"] == "paused" or run_inside(self.options, row["id"], "echo up") == "up\n"
+        return False
 
     def shoot(self, verb: str, act: Callable[[], httpx.Response | None], part: Part | None) -> Shot:
         """Do it, and kill a part amidst it; without a part, measure how long it takes."""
@@ -117,13 +142,13 @@ class Range:
         thread = threading.Thread(target=lambda: answers.append(act()))
         began = time.monotonic()
         thread.start()
-        victim, met = None, False
+        hit, met = False, False
         if part is not None:
             time.sleep(self.chance.uniform(0, 1) * self.usual[verb])
-            victim = self._victim(part)
-            met = thread.is_alive() and victim is not None
-            if victim is not None:
-                kill(victim)
+            strike = self._strike(part)
+            met = thread.is_alive()
+            hit = strike()
+            met = met and hit
         thread.join(timeout=120)
         assert not thread.is_alive(), f"{verb} hangs"
         if part is None:
@@ -135,16 +160,30 @@ class Range:
         if met:
             self.met[verb] += 1
             self.met_by[f"{verb}/{part}"] += 1
-        return Shot(answers[0], part if victim is not None else None, met)
+        return Shot(answers[0], part if hit else None, met)
 
-    def _victim(self, part: Part) -> int | None:
-        if part is Part.SERVER:
-            return self.home.server_pid()
-        if part is Part.EDGE:
-            return next((one.pid for one in self.home.processes("atoll-edge")), None)
+    def _strike(self, part: Part) -> Callable[[], bool]:
+        """Aim at a part; calling it kills, and says whether something was there."""
         kept = self.deadly.kept.sandbox_id
-        found = [one for one in of_runsc(self.home, part) if one.sandbox_id != kept]
-        return self.chance.choice(found).process.pid if found else None
+        if part is Part.GUESTD:
+            there = sorted(path.name for path in (self.home.path / "sandboxes").glob("i*"))
+            names = [name for name in there if name != kept]
+            victim = self.chance.choice(names) if names else ""
+            return lambda: bool(victim) and kill_guestd_outside(self.home, victim)
+        if part is Part.SERVER:
+            pids = [self.home.server_pid()]
+        elif part is Part.EDGE:
+            pids = [one.pid for one in self.home.processes("atoll-edge")][:1]
+        else:
+            found = [one for one in of_runsc(self.home, part) if one.sandbox_id != kept]
+            pids = [self.chance.choice(found).process.pid] if found else []
+
+        def strike() -> bool:
+            for pid in pids:
+                kill(pid)
+            return bool(pids)
+
+        return strike
 
     def _wait_for_edge(self) -> None:
         limit = time.monotonic() + 30
@@ -156,8 +195,7 @@ class Range:
         """List the sandboxes beside the target and the one that stands by, once each is settled."""
         known = {self.target, self.deadly.kept.sandbox_id}
         found = {row["id"] for row in self.ask("GET", "/v1/sandboxes")["sandboxes"]} - known
-        with api(self.options) as client:
-            return {one for one in found if settled(client, one)["status"] in {"running", "paused"}}
+        return {one for one in found if self.row(one)["status"] in {"running", "paused"}}
 
     def end(self, sandboxes: set[str]) -> None:
         for one in sandboxes:
@@ -172,8 +210,9 @@ class Range:
     def assert_target(self, shot: Shot, expected: set[str]) -> None:
         """Check that it is what it may be, awake or asleep, with its bytes."""
         row = self.row()
-        hit = shot.part in OF_SANDBOX and row["end_reason"] in FAULTS
-        assert row["status"] in expected or hit, (row, shot)
+        hit = shot.part in OF_SANDBOX and row["end_reason"] in FAULTS and self.restart == "never"
+        back = shot.part in OF_SANDBOX and row["fall"] is not None and row["status"] == "running"
+        assert row["status"] in expected or hit or back, (row, shot)
         if row["status"] == "paused":
             self.wake()
         if row["status"] in {"running", "paused"}:
@@ -204,8 +243,7 @@ def check_created(place: Range, shot: Shot) -> None:
     found = place.strangers()
     if shot.done and shot.answer is not None:
         made = shot.answer.json()["id"]
-        with api(place.options) as client:
-            row = settled(client, made)
+        row = place.row(made)
         assert made in found or (shot.part in OF_SANDBOX and row["end_reason"] in FAULTS), row
     for one in found:
         assert run_inside(place.options, one, "echo up") == "up\n"
@@ -240,13 +278,13 @@ def check_snapped(place: Range, shot: Shot) -> None:
 def check_snapshots(place: Range, shot: Shot, acknowledged: set[str]) -> None:
     limit = time.monotonic() + 30
     while True:
-        listed = {one["id"] for one in place.ask("GET", "/v1/snapshots")["snapshots"]}
+        listed = {one["id"] for one in place.ask("GET", "/v1/snapshots")["snapshots"]} - place.origin
         if listed == acknowledged or not shot.done or time.monotonic() > limit:
             break
         time.sleep(0.1)
     assert acknowledged <= listed, "an acknowledged snapshot is lost"
     for snapshot in listed:
-        if place.content and place.row()["status"] == "running":
+        if place.content:
             child = place.ask("POST", "/v1/sandboxes", {**WISH, "template": snapshot})["id"]
             place.assert_content(child)
             place.end({child})
@@ -294,7 +332,8 @@ def seed() -> int:
 
 @pytest.fixture
 def place(seed: int) -> Iterator[Range]:
-    with fresh_home() as home:
+    # However often it falls, it comes back at once.
+    with fresh_home('[sandboxes]\nrestart_lasts = "0s"\n') as home:
         yield Range(home, seed)
 
 
@@ -334,6 +373,23 @@ def report(place: Range, seed: int) -> None:
     sys.stdout.write(f"ATOLL_CHAOS_SEED={seed} met {dict(place.met)}, {by_part}; usual {usual}\n")
 
 
+@pytest.mark.parametrize("restart", ["never", "from_snapshot"])
+def test_guestd_is_killed_amidst_every_verb(
+    place: Range, seed: int, record_property: Callable[[str, object], None], restart: str
+) -> None:
+    record_property("seed", seed)
+    place.restart = restart
+    for name in VERBS:
+        once(place, name, None)
+        tries = 0
+        while place.met[name] < MEETINGS and tries < MOST_TRIES:
+            once(place, name, Part.GUESTD)
+            tries += 1
+    report(place, seed)
+
+    assert set(place.met) == set(VERBS), f"some verb was never met: {place.met}"
+
+
 def test_refills_of_a_pool_are_met_by_kills_and_leave_no_machine(
     seed: int, record_property: Callable[[str, object], None]
 ) -> None:
@@ -350,15 +406,11 @@ def test_refills_of_a_pool_are_met_by_kills_and_leave_no_machine(
             # What is claimed is to be replaced.
             claimed = client.post("/v1/sandboxes", json=WISH).raise_for_status().json()["id"]
             time.sleep(chance.uniform(0, 1) * usual)
-            part = Part.SERVER if number % 2 == 0 else chance.choice((Part.HELPER, Part.SENTRY, Part.GOFER))
+            # Each of the others once.
+            part = Part.SERVER if number % 2 == 0 else OF_REFILL[number // 2 % len(OF_REFILL)]
             known = {made, claimed, *waiting(client)}
-            victims = [home.server_pid()]
-            if part is not Part.SERVER:
-                victims = [one.process.pid for one in of_runsc(home, part) if one.sandbox_id not in known]
-            if victims and len(known) < 4:
+            if strike_refill(home, part, known) and len(known) < 4:
                 met[part] += 1
-            for victim in victims[:1]:
-                kill(victim)
             if part is Part.SERVER:
                 home.start()
             filled(client)
@@ -369,6 +421,19 @@ def test_refills_of_a_pool_are_met_by_kills_and_leave_no_machine(
         assert met[Part.SERVER], "no refill was under way when the server was killed"
         assert home.settled_running() == {made}
         assert cgroups.of_sandboxes(home.id) == {made, *waiting(client)}
+
+
+def strike_refill(home: LiveHome, part: Part, known: set[str]) -> bool:
+    """Kill the server, or a part of a machine that nobody knows of yet; False: nothing was there."""
+    if part is Part.GUESTD:
+        made = {path.name for path in (home.path / "sandboxes").glob("i*")} - known
+        return any(kill_guestd_outside(home, one) for one in made)
+    victims = [home.server_pid()]
+    if part is not Part.SERVER:
+        victims = [one.process.pid for one in of_runsc(home, part) if one.sandbox_id not in known]
+    for victim in victims[:1]:
+        kill(victim)
+    return bool(victims)
 
 
 def waiting(client: httpx.Client) -> set[str]:

@@ -1,10 +1,13 @@
 """
-Every part is killed at random moments while clients create, pause, resume, fork, snapshot and kill.
+Every part is killed at random moments while clients create, pause, resume, fork, snapshot and kill, and
+write to their volumes; and the server is parked.
 
-What was acknowledged holds, with its bytes; who lost a part is reported as failed, with the reason; and
-nothing is left of the others. The seed is printed; `ATOLL_CHAOS_SEED` repeats the schedule.
+What was acknowledged holds, with its bytes; who lost a part is reported as failed, with the reason, or comes
+back if it is persistent; what was written on a volume is there whatever became of its writer; and nothing is
+left of the others. The seed is printed; `ATOLL_CHAOS_SEED` repeats the schedule.
 """
 
+import hashlib
 import os
 import random
 import sys
@@ -14,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -34,6 +38,11 @@ FAULTS = {"runtime_ended", "guest_ended"}
 # Content that no two sandboxes share, in memory and on the disk, and its checksum.
 WRITE = "head -c 300000 /dev/urandom | tee /dev/shm/kept /root/kept | sha256sum"
 READ = "cat /dev/shm/kept | sha256sum; cat /root/kept | sha256sum"
+NOTE = "head -c 100000 /dev/urandom | tee /data/{name} | sha256sum"
+# Of no bytes: what one has that began anew from its template.
+EMPTY = hashlib.sha256().hexdigest()
+# However often a persistent one is hit, it comes back at once.
+SETTINGS = '[sandboxes]\nrestart_lasts = "0s"\n'
 
 
 @dataclass
@@ -42,15 +51,31 @@ class Known:
 
     status: str | None
     content: str
+    persistent: bool = False
+
+
+class Hits:
+    """Sandboxes of which a part was killed, also before their create was answered."""
+
+    def __init__(self) -> None:
+        # Those that may have ended of it, and those that may have lost something.
+        self.now: set[str] = set()
+        self.ever: set[str] = set()
+
+    def add(self, sandbox_id: str) -> None:
+        self.now.add(sandbox_id)
+        self.ever.add(sandbox_id)
 
 
 class Client(threading.Thread):
     """Works with sandboxes of its own, and remembers what was acknowledged."""
 
-    def __init__(self, options: dict[str, Any], seed: int, hits: set[str]) -> None:
+    def __init__(self, options: dict[str, Any], seed: int, hits: Hits) -> None:
         super().__init__()
-        # Sandboxes of which a part was killed, also before their create was answered.
         self._hits = hits
+        self.volume = f"of-{seed}"
+        # On its volume: the name of a file, and its checksum.
+        self.notes: dict[str, str] = {}
         self.known: dict[str, Known] = {}
         self.snapshots: dict[str, str] = {}
         self.done: Counter[str] = Counter()
@@ -59,6 +84,8 @@ class Client(threading.Thread):
         self._options = options
         self._chance = random.Random(seed)
         self._api = api(options)
+        with api(options) as asked:
+            asked.post("/v1/volumes", json={"name": self.volume}).raise_for_status()
 
     def run(self) -> None:
         with self._api:
@@ -67,7 +94,7 @@ class Client(threading.Thread):
 
     def _do_something(self) -> None:
         verb = self._chance.choice([self._create, self._pause, self._resume, self._fork, self._snapshot,
-                                    self._create_from, self._kill])  # fmt: skip
+                                    self._create_from, self._kill, self._note])  # fmt: skip
         try:
             verb()
         except (httpx.HTTPError, AssertionError):
@@ -103,38 +130,61 @@ class Client(threading.Thread):
             self._ask(method, f"/v1/sandboxes/{sandbox_id}{verb}", body)
             if to == "paused":
                 # On the disk, whatever was killed of it before.
-                self._hits.discard(sandbox_id)
+                self._hits.now.discard(sandbox_id)
             known.status = to
 
     def _create(self) -> None:
         if self._alive() < MOST:
-            wish = {"template": "minimal", "timeout_seconds": 900}
-            made = self._ask("POST", "/v1/sandboxes", wish)["id"]
-            self.known[made] = Known("running", "")
+            made = self._made("minimal", "")
             try:
                 self.known[made].content = run_inside(self._options, made, WRITE).split()[0]
             except Exception:
                 # It was hit, or the edge was: it is there, without content that is known.
                 time.sleep(0.1)
 
+    def _made(self, template: str, content: str) -> str:
+        persistent = self._chance.random() < 0.5
+        made = str(
+            self._ask("POST", "/v1/sandboxes", {**self.wish(template), "persistent": persistent})["id"]
+        )
+        self.known[made] = Known("running", content, persistent)
+        return made
+
+    def wish(self, template: str) -> dict[str, Any]:
+        """Say what it wants, with its volume."""
+        volumes = [{"volume": self.volume, "path": "/data"}]
+        return {"template": template, "timeout_seconds": 900, "volumes": volumes}
+
     def _create_from(self) -> None:
         if self.snapshots and self._alive() < MOST:
             snapshot = self._chance.choice(sorted(self.snapshots))
-            wish = {"template": snapshot, "timeout_seconds": 900}
-            made = self._ask("POST", "/v1/sandboxes", wish)["id"]
-            self.known[made] = Known("running", self.snapshots[snapshot])
+            self._made(snapshot, self.snapshots[snapshot])
+
+    def _content(self, sandbox_id: str) -> str:
+        """Say what it holds for certain: one that was hit may have begun anew."""
+        return "" if sandbox_id in self._hits.ever else self.known[sandbox_id].content
+
+    def _note(self) -> None:
+        if writer := self._some("running"):
+            name = f"note-{len(self.notes)}-{self._chance.randrange(1 << 30)}"
+            try:
+                self.notes[name] = run_inside(self._options, writer, NOTE.format(name=name)).split()[0]
+                self.done["note"] += 1
+            except Exception:
+                # Nobody was told that it is written.
+                time.sleep(0.1)
 
     def _fork(self) -> None:
         if (parent := self._some("running")) and self._alive() < MOST:
             wish = {"count": 1, "timeout_seconds": 900}
             (child,) = self._ask("POST", f"/v1/sandboxes/{parent}/fork", wish)
             if child["sandbox"] is not None:
-                self.known[child["sandbox"]["id"]] = Known("running", self.known[parent].content)
+                self.known[child["sandbox"]["id"]] = Known("running", self._content(parent))
 
     def _snapshot(self) -> None:
         if (parent := self._some("running")) and len(self.snapshots) < MOST:
             snapshot = self._ask("POST", f"/v1/sandboxes/{parent}/snapshots")["id"]
-            self.snapshots[snapshot] = self.known[parent].content
+            self.snapshots[snapshot] = self._content(parent)
 
     def _pause(self) -> None:
         self._change(self._some("running"), "/pause", "paused")
@@ -150,7 +200,7 @@ class Client(threading.Thread):
 class Killer:
     """Kills parts, by a schedule that a seed makes."""
 
-    def __init__(self, home: LiveHome, clients: list[Client], seed: int, hits: set[str]) -> None:
+    def __init__(self, home: LiveHome, clients: list[Client], seed: int, hits: Hits) -> None:
         self._hits = hits
         self.killed: Counter[str] = Counter()
         self._home = home
@@ -163,6 +213,10 @@ class Killer:
         match part:
             case Part.SERVER:
                 kill(self._home.server_pid())
+                self._home.start()
+            case Part.PARK:
+                parked = self._home.atoll("park", "--home", str(self._home.path))
+                sys.stdout.write(f"park: {parked.returncode} {parked.stdout}{parked.stderr}\n")
                 self._home.start()
             case Part.EDGE:
                 if found := self._home.processes("atoll-edge"):
@@ -187,8 +241,9 @@ class Killer:
             kill(victim.process.pid)
 
 
-def check(options: dict[str, Any], sandbox_id: str, known: Known, *, hit: bool) -> str:
+def check(options: dict[str, Any], sandbox_id: str, known: Known, hits: Hits) -> str:
     """Compare a sandbox with what was acknowledged; returns what it is, awake."""
+    hit = sandbox_id in hits.now and not known.persistent
     with api(options) as client:
         row = settled(client, sandbox_id)
         status, reason = row["status"], row["end_reason"]
@@ -209,13 +264,14 @@ def check(options: dict[str, Any], sandbox_id: str, known: Known, *, hit: bool) 
             assert answer.status_code == 200, f"{facts}: {answer.text}"
             status = "running"
     if status == "running":
-        check_content(options, sandbox_id, known.content)
+        check_content(options, sandbox_id, known.content, anew=known.persistent and sandbox_id in hits.ever)
     return str(status)
 
 
-def check_content(options: dict[str, Any], sandbox_id: str, content: str) -> None:
+def check_content(options: dict[str, Any], sandbox_id: str, content: str, *, anew: bool = False) -> None:
     read = [line.split()[0] for line in run_inside(options, sandbox_id, READ).splitlines()]
-    assert not content or read == [content, content], f"{sandbox_id} lost its bytes"
+    whole = read == [content, content] or (anew and read == [EMPTY, EMPTY])
+    assert not content or whole, f"{sandbox_id} lost its bytes"
 
 
 @contextmanager
@@ -248,9 +304,9 @@ def test_any_part_may_die_at_any_moment(record_property: Callable[[str, object],
     # Each part at least once.
     schedule = list(Part) + [chance.choice(list(Part)) for _ in range(kills - len(Part))]
     chance.shuffle(schedule)
-    with fresh_home() as home:
+    with fresh_home(SETTINGS) as home:
         deadly = DeadlyHome(home)
-        options, hits = home.client_options, set[str]()
+        options, hits = home.client_options, Hits()
         clients = [Client(options, seed + number, hits) for number in range(WORKERS)]
         killer = Killer(home, clients, seed, hits)
         with working(clients):
@@ -268,9 +324,9 @@ def test_any_part_may_die_at_any_moment(record_property: Callable[[str, object],
                 deadly.alive.clear()
         for client in clients:
             for sandbox_id, known in client.known.items():
-                if check(options, sandbox_id, known, hit=sandbox_id in hits) == "running":
+                if check(options, sandbox_id, known, hits) == "running":
                     deadly.alive.add(sandbox_id)
-        check_snapshots(deadly, {name: text for client in clients for name, text in client.snapshots.items()})
+        check_snapshots(deadly, clients)
         # What was made without an answer is in the lists: its client may find and end it.
         deadly.alive |= (strangers := unanswered(deadly))
         deadly.settle()
@@ -279,6 +335,7 @@ def test_any_part_may_die_at_any_moment(record_property: Callable[[str, object],
                 asked.delete(f"/v1/sandboxes/{sandbox_id}").raise_for_status()
         deadly.alive.clear()
         deadly.settle()
+        check_volumes(home, clients)
 
 
 def unanswered(deadly: DeadlyHome) -> set[str]:
@@ -293,13 +350,32 @@ def unanswered(deadly: DeadlyHome) -> set[str]:
     return found
 
 
-def check_snapshots(deadly: DeadlyHome, acknowledged: dict[str, str]) -> None:
+def check_volumes(home: LiveHome, clients: list[Client]) -> None:
+    """Read all notes that were answered, out of a sandbox that comes after the others; remove the volumes."""
+    options = home.client_options
+    with api(options) as asked:
+        for client in clients:
+            made = asked.post("/v1/sandboxes", json=client.wish("minimal")).raise_for_status().json()["id"]
+            lines = run_inside(options, made, "cd /data && sha256sum note-* || true").splitlines()
+            read = {name: content for content, name in (line.split() for line in lines)}
+            lost = {name for name, content in client.notes.items() if read.get(name) != content}
+            assert not lost, f"{lost} of {len(client.notes)} notes are lost"
+            asked.delete(f"/v1/sandboxes/{made}").raise_for_status()
+            asked.delete(f"/v1/volumes/{client.volume}").raise_for_status()
+    mounts = Path("/proc/mounts").read_text().splitlines()
+    assert [
+        line for line in mounts if f"{home.path}/volumes/" in line or f"{home.path}/mounts/all/" in line
+    ] == []
+
+
+def check_snapshots(deadly: DeadlyHome, clients: list[Client]) -> None:
     with api(deadly.options) as client:
         listed = client.get("/v1/snapshots").raise_for_status().json()["snapshots"]
-        assert set(acknowledged) <= {one["id"] for one in listed}, "an acknowledged snapshot is lost"
-        for snapshot, content in acknowledged.items():
-            wish = {"template": snapshot, "timeout_seconds": 900}
-            made = client.post("/v1/sandboxes", json=wish).raise_for_status().json()["id"]
+        acknowledged = [(one, *item) for one in clients for item in one.snapshots.items()]
+        known = {snapshot for _, snapshot, _ in acknowledged}
+        assert known <= {one["id"] for one in listed}, "an acknowledged snapshot is lost"
+        for owner, snapshot, content in acknowledged:
+            made = client.post("/v1/sandboxes", json=owner.wish(snapshot)).raise_for_status().json()["id"]
             check_content(deadly.options, made, content)
             client.delete(f"/v1/sandboxes/{made}").raise_for_status()
         for one in listed:

@@ -1,5 +1,7 @@
 """Every test here also tells docs/compatibility.md which calls of E2B's clients work."""
 
+import os
+import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 from e2b_code_interpreter import Sandbox as Interpreter
 from support import matrix
+from support.home import ATOLL, Atoll, LiveHome
 
 from atoll.server.domain.template import Template
 
@@ -20,6 +23,22 @@ def recorder(worker_id: str) -> Iterator[matrix.Recorder]:
     for recording in matrix.recorded():
         yield recording
         recording.save(RESULTS / f"{worker_id}.json")
+
+
+@pytest.fixture(scope="session")
+def variables(home: LiveHome) -> dict[str, str]:
+    """What ``atoll env`` tells a shell, beside what that has."""
+    return {**os.environ, **home.exports}
+
+
+@pytest.fixture(scope="session")
+def atoll(variables: dict[str, str]) -> Atoll:
+    """The command line, as a user of the home calls it."""
+
+    def call(*args: str, data: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run([ATOLL, *args], input=data, capture_output=True, timeout=120, env=variables)
+
+    return call
 
 
 @pytest.fixture(scope="module")

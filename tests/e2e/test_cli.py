@@ -7,26 +7,11 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.home import ATOLL, LiveHome
-
-Atoll = Callable[..., "subprocess.CompletedProcess[bytes]"]
-
-
-@pytest.fixture(scope="session")
-def variables(home: LiveHome) -> dict[str, str]:
-    return {**os.environ, **home.exports}
-
-
-@pytest.fixture(scope="session")
-def atoll(variables: dict[str, str]) -> Atoll:
-    def call(*args: str, data: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-        return subprocess.run([ATOLL, *args], input=data, capture_output=True, timeout=120, env=variables)
-
-    return call
+from support.home import ATOLL, Atoll, LiveHome
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The released code interpreter client against our template: what its users do, and what goes wrong."""
 
-import json
 import subprocess
 import time
 from typing import Any
@@ -360,24 +359,3 @@ def test_the_template_is_of_a_bearable_size(interpreter_template: Template) -> N
     told = subprocess.run(["du", "-sm", rootfs], capture_output=True, text=True, check=True, timeout=60)
 
     assert int(told.stdout.split()[0]) < 3000
-
-
-def test_forks_of_a_kernel_draw_other_random_numbers(
-    interpreter_template: Template, client_options: dict[str, Any]
-) -> None:
-    draw = (
-        "import json, random, ssl, numpy\n"
-        "print(json.dumps([random.random(), ssl.RAND_bytes(8).hex(), numpy.random.rand()]))"
-    )
-    with Sandbox.create(timeout=300, **client_options) as live:
-        live.run_code(draw)
-        live.run_code("RANDOM=1", language="bash")
-        drawn = []
-        for child in live.fork(count=2, timeout=300):
-            assert not isinstance(child, Exception), child
-            with Sandbox.connect(child.sandbox_id, **client_options) as forked:
-                python = json.loads("".join(forked.run_code(draw).logs.stdout))
-                bash = forked.run_code("echo $RANDOM$RANDOM", language="bash").logs.stdout
-                drawn.append((*python, bash))
-
-    assert all(one != other for one, other in zip(*drawn, strict=True)), drawn

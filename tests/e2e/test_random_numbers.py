@@ -1,6 +1,7 @@
 """Two forks and randomness: each source, and what docs/snapshots.md promises of it."""
 
 import json
+import shlex
 from typing import Any
 
 from e2b import Sandbox
@@ -45,12 +46,24 @@ const timer = setInterval(() => {
   fs.renameSync("/tmp/node.new", "/tmp/node.json");
 }, 50);
 """
+# What programs that start after the fork draw.
+FRESH = {
+    "random": "import random; print(random.random())",
+    "ssl": "import ssl; print(ssl.RAND_bytes(8).hex())",
+    "math": "console.log(Math.random())",
+    "randomBytes": "console.log(require('crypto').randomBytes(8).toString('hex'))",
+    "bash": "echo $RANDOM$RANDOM",
+}
+PROGRAMS = {"random": "python3 -c", "ssl": "python3 -c", "bash": "bash -c"}
 KERNEL = {"getrandom", "urandom", "uuid4", "secrets"}
 IN_STOCK = {"random", "ssl"}
 
 
-def forks(options: dict[str, Any], *, hook: str = "") -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Fork a sandbox with both programs in it; return what each of two children draws."""
+Drawn = dict[str, Any]
+
+
+def forks(options: dict[str, Any], *, hook: str = "") -> list[tuple[Drawn, Drawn, Drawn]]:
+    """Fork a sandbox with both programs in it; return what they and new ones draw in each of two."""
     drawn = []
     with Sandbox.create("base", timeout=300, **options) as sandbox:
         sandbox.files.write("/tmp/draw.py", PYTHON)
@@ -65,23 +78,29 @@ def forks(options: dict[str, Any], *, hook: str = "") -> list[tuple[dict[str, An
             drawn_both = "[ -s /tmp/python.json ] && [ -s /tmp/node.json ]"
             child.commands.run(f"touch /tmp/go; until {drawn_both}; do sleep 0.1; done")
             read = (json.loads(child.files.read(f"/tmp/{name}.json")) for name in ("python", "node"))
-            drawn.append((next(read), next(read)))
+            run = child.commands.run
+            fresh = {
+                name: run(f"{PROGRAMS.get(name, 'node -e')} {shlex.quote(code)}").stdout
+                for name, code in FRESH.items()
+            }
+            drawn.append((next(read), next(read), fresh))
             child.kill()
     return drawn
 
 
-def test_the_kernel_gives_no_two_forks_the_same_and_stocks_are_the_same(
+def test_the_kernel_and_what_starts_anew_give_no_two_forks_the_same_and_stocks_are_the_same(
     client_options: dict[str, Any],
 ) -> None:
-    (one, node_one), (other, node_other) = forks(client_options)
+    (one, node_one, fresh_one), (other, node_other, fresh_other) = forks(client_options)
 
     assert {name for name in one if one[name] != other[name]} == KERNEL
     assert node_one == node_other
+    assert {name for name in FRESH if fresh_one[name] != fresh_other[name]} == set(FRESH)
 
 
 def test_a_hook_has_programs_draw_anew(client_options: dict[str, Any]) -> None:
     hook = "#!/bin/sh\nkill -HUP $(cat /tmp/python.pid)\nsleep 0.2\n"
 
-    (one, _), (other, _) = forks(client_options, hook=hook)
+    (one, *_), (other, *_) = forks(client_options, hook=hook)
 
     assert {name for name in one if one[name] != other[name]} == KERNEL | IN_STOCK

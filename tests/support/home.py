@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +23,8 @@ from atoll import Pool
 from support.ports import free_port
 
 ATOLL = Path(sys.executable).parent / "atoll"
+# The command line, called with its words, and ``data`` for its standard input.
+Atoll = Callable[..., "subprocess.CompletedProcess[bytes]"]
 CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
 # Building the base template takes minutes on a slow mirror; a start without that takes seconds.
 UP_TIMEOUT_S = 1500
@@ -192,7 +194,6 @@ def fresh_home(settings: str = "", *, pool: bool = False, path: Path | None = No
         home.start()
         yield home
     finally:
-        try:
-            home.down()
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
+        home.down()
+        # Not where that failed: without its files nobody can take it down later, and its range stays claimed.
+        shutil.rmtree(path, ignore_errors=True)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +13,7 @@ import httpx
 import psutil
 from e2b import Sandbox
 
-from support.home import LiveHome
+from support.home import CACHE, LiveHome
 
 # What a sandbox is once nothing is under way with it.
 SETTLED = {"running", "paused", "killed", "failed"}
@@ -27,8 +28,10 @@ class Part(StrEnum):
     HELPER = "runsc"
     SENTRY = "sentry"
     GOFER = "gofer"
-    # The first process inside, by root inside.
+    # The first process inside.
     GUESTD = "guestd"
+    # Not killed: what is persistent is written down, and the server ends in order.
+    PARK = "park"
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,15 @@ def kill_guestd(options: dict[str, str], sandbox_id: str) -> None:
         _handle(options, sandbox_id).commands.run("kill -9 1", user="root", timeout=5, request_timeout=5)
 
 
+def kill_guestd_outside(home: LiveHome, sandbox_id: str) -> bool:
+    """Have gVisor kill the first process, in some 30 ms; False: it was not up, or had ended."""
+    runsc = next((CACHE / "runsc").glob("*/runsc"))
+    words = [runsc, "--root", home.path / "runsc-state", "kill", sandbox_id, "KILL"]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return subprocess.run(words, capture_output=True, timeout=5, check=False).returncode == 0
+    return False
+
+
 def run_inside(options: dict[str, str], sandbox_id: str, command: str) -> str:
     """Run a command in a sandbox that runs; never wakes one."""
     return str(_handle(options, sandbox_id).commands.run(command, user="root", timeout=60).stdout)
@@ -76,13 +88,14 @@ def api(options: dict[str, str], timeout_s: float = 60) -> httpx.Client:
 
 
 def settled(client: httpx.Client, sandbox_id: str) -> dict[str, Any]:
-    """Read a row once nothing is under way with it."""
+    """Read a row once nothing is under way with it, and who fell has come back."""
     limit = time.monotonic() + 60
     while True:
         answer = client.get(f"/v1/sandboxes/{sandbox_id}")
         assert answer.status_code == 200, f"the row of {sandbox_id} is lost: {answer.text}"
         row: dict[str, Any] = answer.json()
-        if row["status"] in SETTLED or time.monotonic() > limit:
+        falling = row["fall"] is not None and row["fall"]["back_at"] is None and not row["end_reason"]
+        if (row["status"] in SETTLED and not falling) or time.monotonic() > limit:
             return row
         time.sleep(0.1)
 

@@ -45,8 +45,10 @@ class S3Server:
 
     @property
     def objects(self) -> list[Path]:
-        """List the files of the bucket's objects."""
-        return sorted(path for path in (self.directory / BUCKET).rglob("*") if len(path.name) == 64)
+        """List the files of the bucket's objects; what comes and goes while one looks is passed over."""
+        folders = os.walk(self.directory / BUCKET)
+        found = (Path(folder) / name for folder, _, names in folders for name in names)
+        return sorted(path for path in found if len(path.name) == 64)
 
     def start(self) -> None:
         """Start it, and wait until it listens."""

@@ -93,6 +93,67 @@ async def test_a_full_queue_refuses_and_still_serves_those_in_it() -> None:
         await waiting
 
 
+async def test_what_a_request_is_held_up_by_has_places_of_its_own() -> None:
+    door = admission(most_waiting=1)
+    order: list[str] = []
+
+    async def work(name: str, urgent: bool = False) -> None:
+        async with door.turn(A, urgent=urgent):
+            order.append(name)
+
+    async with asyncio.TaskGroup() as group, door.turn(A):
+        group.create_task(work("create"))
+        await turns(1)
+        group.create_task(work("wake", urgent=True))
+        await turns(1)
+        with pytest.raises(ResourceExhaustedError, match="1 wait already"):
+            await work("one wake too many", urgent=True)
+
+    assert order == ["wake", "create"]
+
+
+async def test_a_team_that_fills_the_queue_makes_room_for_one_that_has_less_there() -> None:
+    door = admission(most_waiting=4)
+    told: list[str] = []
+
+    async def work(team: TeamId, name: str) -> None:
+        try:
+            async with door.turn(team):
+                told.append(name)
+        except ResourceExhaustedError:
+            told.append(f"{name} refused")
+
+    async with asyncio.TaskGroup() as group, door.turn(A):
+        for number in range(5):
+            group.create_task(work(A, f"a{number}"))
+        await turns(1)
+        for number in range(3):
+            group.create_task(work(B, f"b{number}"))
+            await turns(1)
+
+    # The newest go, until both have as many; then nobody makes room for anybody.
+    assert told == ["a4 refused", "a3 refused", "a2 refused", "b2 refused", "a0", "b0", "a1", "b1"]
+    async with asyncio.timeout(5), door.turn(B):
+        assert door.waiting == 0
+
+
+async def test_one_that_leaves_as_it_is_to_make_room_loses_no_turn() -> None:
+    door = admission(most_waiting=2)
+
+    async with asyncio.TaskGroup() as group:
+        async with door.turn(A):
+            waiting = [asyncio.create_task(_pass(door.turn(A))) for _ in range(2)]
+            await turns(1)
+            waiting[1].cancel()
+            group.create_task(_pass(door.turn(B)))
+            await turns(1)
+        await asyncio.wait(waiting)
+
+    assert [one.cancelled() for one in waiting] == [False, True]
+    async with asyncio.timeout(5), door.turn(A):
+        assert door.waiting == 0
+
+
 async def test_locks_are_per_sandbox_and_leave_no_memory() -> None:
     locks = Locks()
     one, other = SandboxId("one"), SandboxId("other")

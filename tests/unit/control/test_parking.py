@@ -303,3 +303,24 @@ async def test_one_that_ends_before_it_is_written_down_or_meanwhile_is_no_obstac
         assert (await control.park()).left == {}
         await control.settled()
         assert (await world.store.get_sandbox(sandbox.id)).status is Status.PAUSED
+
+
+@pytest.mark.parametrize("upkeep", [PERSISTENT, Upkeep(restart=Restart.FROM_SNAPSHOT)])
+async def test_nothing_is_left_of_who_fell_before_the_home_is_taken_down(
+    world: World, upkeep: Upkeep
+) -> None:
+    async with world.server() as control:
+        fell = await started(world, control, upkeep)
+        await control.snapshots.take(ALICE, fell.id, None, CheckpointKind.MEMORY)
+    # As the machine leaves it that restarts.
+    world.runtime.end_unseen(fell.id)
+    world.renew(Faults())
+
+    async with world.server() as control:
+        # Before anything brings it back.
+        await control.kill_all("taken down")
+        assert await world.runtime.remains() == []
+    world.renew(Faults())
+    async with world.server() as control:
+        if upkeep.persistent:
+            assert await came_back(world, control, fell.id) == ("now", "now")

@@ -1,8 +1,9 @@
 """
 Lets a bounded number of heavy steps (starts, restores, checkpoints) go on at once; the others queue.
 
-Fair: teams take turns, so a burst of one makes another wait for one step, not for the burst. Before all of
-them comes what traffic waits for. What nobody waits for gets a turn only when nobody else wants one.
+Fair: teams take turns, so a burst of one makes another wait for one step, not for the burst; where it fills
+the queue, it makes room there. Before all of them comes what traffic waits for. What nobody waits for gets a
+turn only when nobody else wants one.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ class Admission:
         """
         Args:
             at_once: turns held at once.
-            most_waiting: places in the queue.
+            most_waiting: places in the queue; what is urgent has as many of its own.
             longest_wait: in it.
             spare_at_once: spare turns held at once; they are among ``at_once``.
             calm: says how long nobody wants anything before a spare turn begins: what was wanted is still
@@ -66,7 +67,8 @@ class Admission:
             urgent: before all that is not; for what a request is held up by.
 
         Raises:
-            ResourceExhaustedError: too many wait, or the wait was too long.
+            ResourceExhaustedError: too many wait, and of this team more than of others; or the wait was too
+                long.
         """
         with self.wanted():
             if self._free > 0:
@@ -128,12 +130,7 @@ class Admission:
             self._calm.set()
 
     async def _wait(self, team_id: TeamId, urgent: bool) -> None:
-        if (waiting := self.waiting) >= self._most_waiting:
-            raise ResourceExhaustedError(
-                f"Too much is under way: {waiting} wait already",
-                resolution="Try again in a moment.",
-                reason=Reason.NO_ROOM,
-            )
+        self._find_room(team_id, urgent)
         place: _Place = asyncio.get_running_loop().create_future()
         queue = self._urgent if urgent else self._waiting.setdefault(team_id, deque())
         queue.append(place)
@@ -151,10 +148,30 @@ class Admission:
                 ) from None
             raise
 
+    def _find_room(self, team_id: TeamId, urgent: bool) -> None:
+        """Refuse what would be one too many: this one, or the newest of a team that has more places."""
+        waiting = len(self._urgent) if urgent else self.waiting - len(self._urgent)
+        if waiting < self._most_waiting:
+            return
+        refused = ResourceExhaustedError(
+            f"Too much is under way: {waiting} wait already",
+            resolution="Try again in a moment.",
+            reason=Reason.NO_ROOM,
+        )
+        ours = len(self._waiting.get(team_id, ()))
+        most = max(self._waiting.values(), key=len, default=deque[_Place]())
+        # With one more, this team would have as many as that one is left with.
+        if urgent or len(most) <= ours + 1:
+            raise refused
+        newest = most.pop()
+        if not newest.done():
+            newest.set_exception(refused)
+
     def _leave(self, team_id: TeamId, queue: deque[_Place], place: _Place) -> None:
         if place.done() and not place.cancelled():
-            # The turn came at the moment of leaving.
-            self._pass_on()
+            if place.exception() is None:
+                # The turn came at the moment of leaving.
+                self._pass_on()
             return
         if place in queue:
             queue.remove(place)

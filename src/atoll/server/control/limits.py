@@ -24,7 +24,8 @@ class ControlLimits:
         concurrent_starts: starts under way at once. A start is bound by the processor, so more than two
             per core only makes each of them slower; default: two per core.
         queued_starts: creates that wait for their start. At 14 starts a second, 256 wait 20 s: less than
-            the 60 s after which clients give up.
+            the 60 s after which clients give up. A team that has most of them there makes room for one that
+            has less.
         start_queue_timeout: how long a create waits for its start at most; clients give up after 60 s.
         start_timeout: how long a runtime may take for a start. It takes 0.2 s on a quiet machine, and
             some seconds on a full one. With the waits before and after it stays below the API's limit

@@ -28,6 +28,7 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.restoring import Restoring
 from atoll.server.control.tasks import Job, Tasks
+from atoll.server.control.unfinished import unfinished
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AtollError,
@@ -171,6 +172,17 @@ class Reviving:
             if (await self._store.get_sandbox(sandbox_id)).status is Status.PAUSED:
                 await self._edge.forget(sandbox_id)
                 await self._runtime.destroy(sandbox_id)
+
+    async def clear_all(self) -> None:
+        """
+        Remove what is left of all who fell, once nothing is to bring them back here any more.
+
+        Raises:
+            AtollError: something would not go.
+        """
+        for row in await unfinished(self._store):
+            if row.is_falling:
+                await self.clear(row.id)
 
     def _comes_back(self, row: Sandbox, reason: EndReason) -> bool:
         if row.status not in _UP or row.deadline <= self._clock.now():

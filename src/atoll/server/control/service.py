@@ -181,6 +181,7 @@ class Control:
         try:
             async with asyncio.timeout(self._limits.close_timeout.total_seconds()):
                 await self.settled()
+                await self._parts.reviving.clear_all()
         except TimeoutError as error:
             remains = await self._ports.runtime.remains()
             raise UnavailableError(
