@@ -277,12 +277,13 @@ async def test_a_transaction_that_cannot_be_committed_is_in_nobodys_way(path: Pa
     await database.open()
     store = sandboxes_in(database)
 
-    with (
-        pytest.raises(InternalError, match="database failed"),
-        database.transaction(writes=True) as connection,
-    ):
-        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
-        connection.exec_driver_sql("INSERT INTO sandbox_metadata VALUES ('nobody', 'a', 'b')")
+    def break_a_promise() -> None:
+        with database.transaction(writes=True) as connection:
+            connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+            connection.exec_driver_sql("INSERT INTO sandbox_metadata VALUES ('nobody', 'a', 'b')")
+
+    with pytest.raises(InternalError, match="database failed"):
+        break_a_promise()
 
     await store.add_sandbox(make())
     rows = await store.list_sandboxes(SandboxFilter(), Page())

@@ -112,7 +112,7 @@ async def caller(request: Request) -> Actor:
     """
     Return who calls, as the gate found out.
 
-    Not because anything is awaited: FastAPI calls a plain function in a thread, there and back for each request.
+    Nothing is awaited here; but FastAPI calls a plain function in a thread, there and back for each request.
     """
     actor: Actor | None = getattr(request.state, "actor", None)
     if actor is None:
