@@ -10,8 +10,8 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,6 +60,7 @@ class RuntimeHost:
         end_unseen: lets a machine end while no runtime object is open.
         remember: has programs inside hold a text, and writes it on the disk; configures the guest if need be.
         recall: what programs hold, and what is on the disk.
+        holding: a sandbox's machine that a checkpoint ended is not completely removed during the block.
     """
 
     make: Callable[[], Runtime]
@@ -69,6 +70,7 @@ class RuntimeHost:
     end_unseen: Callable[[SandboxId], Awaitable[None]]
     remember: Callable[[Machine, str], Awaitable[None]]
     recall: Callable[[Machine], Awaitable[tuple[str, str]]]
+    holding: Callable[[Runtime, SandboxId], AbstractContextManager[None]]
 
 
 @asynccontextmanager
@@ -91,6 +93,13 @@ async def fake_host(directory: Path) -> AsyncIterator[RuntimeHost]:
     async def recall(machine: Machine) -> tuple[str, str]:
         return make().recall(machine.sandbox_id)
 
+    @contextlib.contextmanager
+    def holding(runtime: Runtime, _: SandboxId) -> Iterator[None]:
+        assert isinstance(runtime, FakeRuntime)
+        runtime.faults.hang("abandon")
+        yield
+        runtime.faults.let_go("abandon")
+
     yield RuntimeHost(
         make=make,
         make_short=lambda: make(most_events=1),
@@ -99,7 +108,20 @@ async def fake_host(directory: Path) -> AsyncIterator[RuntimeHost]:
         end_unseen=end_unseen,
         remember=remember,
         recall=recall,
+        holding=holding,
     )
+
+
+class _HoldingSlots(SlotPool):
+    """Lets a slot be heard again, which is the last step of a removal, when a test lets it."""
+
+    held_back: SandboxId | None = None
+    may_be_heard = asyncio.Event()
+
+    async def hush(self, sandbox_id: SandboxId, silent: bool) -> None:
+        if not silent and sandbox_id == self.held_back:
+            await self.may_be_heard.wait()
+        await super().hush(sandbox_id, silent)
 
 
 class _SlottedRuntime(GVisorRuntime):
@@ -113,7 +135,7 @@ class _SlottedRuntime(GVisorRuntime):
         places: Places,
         options: GVisorOptions,
     ) -> None:
-        self._slots = SlotPool(
+        self._slots = _HoldingSlots(
             home_id,
             addresses,
             slots_dir=directory / "slots",
@@ -131,6 +153,13 @@ class _SlottedRuntime(GVisorRuntime):
             volumes=VolumeImages(places.sandboxes.parent / "volumes"),
             options=options,
         )
+
+    @contextlib.contextmanager
+    def holding(self, sandbox_id: SandboxId) -> Iterator[None]:
+        """Have one removal wait."""
+        self._slots.held_back, self._slots.may_be_heard = sandbox_id, asyncio.Event()
+        yield
+        self._slots.may_be_heard.set()
 
     async def open(self) -> Sequence[Machine]:
         await self._slots.open()
@@ -209,6 +238,10 @@ async def gvisor_host(directory: Path) -> AsyncIterator[RuntimeHost]:
         with Pidfd.open(record.sentry.pid, start_time=record.sentry.start_time) as sentry:
             await sentry.kill(patience_s=10)
 
+    def holding(runtime: Runtime, sandbox_id: SandboxId) -> AbstractContextManager[None]:
+        assert isinstance(runtime, _SlottedRuntime)
+        return runtime.holding(sandbox_id)
+
     try:
         yield RuntimeHost(
             make=make,
@@ -218,6 +251,7 @@ async def gvisor_host(directory: Path) -> AsyncIterator[RuntimeHost]:
             end_unseen=end_unseen,
             remember=partial(_remember, template.id),
             recall=partial(_recall, template.id),
+            holding=holding,
         )
     finally:
         await asyncio.to_thread(make().remove_shared)

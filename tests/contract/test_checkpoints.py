@@ -118,6 +118,46 @@ async def test_only_the_slot_stays_of_a_machine_that_is_written_down_and_ended(
             break
 
 
+async def looked_over(host: RuntimeHost, runtime: Runtime, machine: Machine) -> None:
+    """Let the runtime work on something else meanwhile, and see that nothing of this machine counts."""
+    other = await runtime.start(spec(host))
+    assert [one.sandbox_id for one in (await runtime.observe()).machines] == [other.sandbox_id]
+    assert (await runtime.observe()).ended == ()
+    assert sorted(await runtime.remains()) == sorted([machine.sandbox_id, other.sandbox_id])
+    with pytest.raises(NotFoundError):
+        await runtime.usage(machine.sandbox_id)
+    await runtime.destroy(other.sandbox_id)
+
+
+@pytest.mark.parametrize("verb", ["restore", "abandon", "destroy", "close"])
+async def test_who_wants_a_sandbox_waits_for_the_end_of_what_it_was(
+    host: RuntimeHost, tmp_path: Path, verb: str
+) -> None:
+    async with opened(host) as runtime:
+        machine = await started(host, runtime)
+        calls = {
+            "restore": lambda: runtime.restore(spec(host, machine.sandbox_id), tmp_path / "one"),
+            "abandon": lambda: runtime.abandon(machine.sandbox_id),
+            "destroy": lambda: runtime.destroy(machine.sandbox_id),
+            "close": runtime.close,
+        }
+        with host.holding(runtime, machine.sandbox_id):
+            await runtime.checkpoint(machine.sandbox_id, tmp_path / "one", kind=MEMORY, leave_running=False)
+            waiting = asyncio.ensure_future(calls[verb]())
+            if verb != "close":
+                await looked_over(host, runtime, machine)
+            assert not waiting.done()
+        outcome = await waiting
+
+        if verb == "restore":
+            assert outcome == machine
+            assert await host.recall(machine) == ("kept", "kept")
+        if verb == "abandon":
+            assert await runtime.restore(spec(host, machine.sandbox_id), tmp_path / "one") == machine
+        if verb == "destroy":
+            assert list(await runtime.remains()) == []
+
+
 async def test_it_comes_back_with_its_address_again_and_again(
     host: RuntimeHost, runtime: Runtime, tmp_path: Path
 ) -> None:

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import re
 import shutil
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -23,13 +25,17 @@ from atoll.server.domain.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import EndReason
 from atoll.server.host.runsc import Runsc
 from atoll.server.runtimes.gvisor.flags import FLAGS
 from atoll.server.runtimes.gvisor.options import GVisorOptions
+from atoll.server.runtimes.leaving import Leaving
 
 MEMORY, FILES = CheckpointKind.MEMORY, CheckpointKind.FILES
+# linux/sched.h
+PF_EXITING = 4
 
 
 @pytest.fixture
@@ -175,6 +181,83 @@ async def test_a_death_during_a_restore_leaves_the_checkpoint_and_the_address(
 
     assert host.traces(machine.sandbox_id) == [str(host.path / "slots" / f"{machine.sandbox_id}.json")]
     assert await host.runtime.restore(spec, tmp_path / "one") == machine
+    await host.assert_lives(machine)
+
+
+def is_killed(pid: int) -> bool:
+    """Say whether a process has ended, or ends before its next instruction."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        flags = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[6])
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    pending = re.findall(r"^(?:SigPnd|ShdPnd):\s+([0-9a-f]+)", status, re.MULTILINE)
+    return bool(flags & PF_EXITING) or any(int(mask, 16) & 1 << (signal.SIGKILL - 1) for mask in pending)
+
+
+def slot_of(host: Host, machine: Machine) -> str:
+    """Name all that is left of one that is paused."""
+    return str(host.path / "slots" / f"{machine.sandbox_id}.json")
+
+
+async def test_a_paused_machine_is_killed_when_it_is_told_and_silent_until_it_is_gone(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = await host.start()
+    await fill(host, machine, 40)
+    spinning = host.command(machine, "sh", "-c", "while :; do :; done")
+    group, heard = host.places.cgroup(machine.sandbox_id), []
+    hush = host.slots.hush
+
+    async def noted(sandbox_id: SandboxId, silent: bool) -> None:
+        heard.append((silent, group.exists()))
+        await hush(sandbox_id, silent)
+
+    monkeypatch.setattr(host.slots, "hush", noted)
+    spinner = asyncio.ensure_future(spinning)
+    await host.runtime.checkpoint(machine.sandbox_id, tmp_path / "one", kind=MEMORY, leave_running=False)
+
+    assert all(is_killed(pid) for pid in group.pids())
+    await host.runtime.close()
+    assert heard == [(True, True), (False, False)]
+    assert host.traces(machine.sandbox_id) == [slot_of(host, machine)]
+    spinner.cancel()
+    await asyncio.wait([spinner])
+
+
+@pytest.mark.parametrize("killed", [True, False])
+async def test_what_a_killed_server_left_of_a_paused_machine_is_removed_by_the_next(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    machine, other = await host.start(), await host.start()
+    # It gets as far as that, or has not even killed it.
+    monkeypatch.setattr(Leaving, "begin", lambda *_: None)
+    if not killed:
+        monkeypatch.setattr(type(host.places.cgroup(machine.sandbox_id)), "kill_once", lambda _: None)
+    await host.runtime.checkpoint(machine.sandbox_id, tmp_path / "one", kind=MEMORY, leave_running=False)
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    monkeypatch.undo()
+
+    host.runtime = host.new_runtime()
+    assert await host.runtime.open() == [other]
+    # Behind that, and at the latest here.
+    await host.runtime.close()
+
+    assert host.traces(machine.sandbox_id) == [slot_of(host, machine)]
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == files
+    await host.runtime.open()
+    spec = replace(host.spec(), sandbox_id=machine.sandbox_id)
+    assert await host.runtime.restore(spec, tmp_path / "one") == machine
+    await host.assert_lives(machine)
+
+
+async def test_a_machine_that_stood_still_for_its_end_goes_on_with_the_next_server(host: Host) -> None:
+    machine = await host.start()
+    host.places.cgroup(machine.sandbox_id).freeze()
+
+    host.runtime = host.new_runtime()
+    await host.runtime.open()
+
     await host.assert_lives(machine)
 
 

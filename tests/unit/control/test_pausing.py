@@ -78,6 +78,48 @@ async def test_a_paused_sandbox_comes_back_as_it_was_with_a_new_generation(
         await world.assert_agreement()
 
 
+async def test_nobody_waits_until_the_machine_is_gone_but_who_wants_the_sandbox(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("abandon")
+
+    paused = await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    assert (paused.status, paused.address) == (Status.PAUSED, None)
+    resuming = asyncio.ensure_future(control.pausing.connect(ALICE, sandbox.id, MINUTE))
+    await world.faults.reached("restore:1")
+    other = await started(world, control)
+    assert not resuming.done()
+    world.faults.let_go("abandon")
+    back, _ = await resuming
+
+    assert back.address == sandbox.address
+    assert other.address != sandbox.address
+    assert world.runtime.recall(sandbox.id) == ("kept", "kept")
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_who_deletes_a_paused_sandbox_waits_until_its_machine_is_gone(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("abandon")
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+    killing = asyncio.ensure_future(control.kill(ALICE, sandbox.id))
+    other = await started(world, control)
+    assert set(await world.runtime.remains()) == {sandbox.id, other.id}
+    assert not killing.done()
+    world.faults.let_go("abandon")
+    await killing
+
+    await control.settled()
+    await control.kill(ALICE, other.id)
+    assert list(await world.runtime.remains()) == []
+    await world.assert_agreement()
+
+
 async def test_checksums_of_what_is_large_follow_and_nobody_waits(world: World, control: Control) -> None:
     sandbox = await started(world, control)
     world.faults.fail("seal", UnavailableError("the disk is slow"))
@@ -89,6 +131,22 @@ async def test_checksums_of_what_is_large_follow_and_nobody_waits(world: World, 
         await control.pausing.connect(ALICE, sandbox.id, MINUTE)
     await control.settled()
     await world.assert_agreement()
+
+
+async def test_checksums_are_not_computed_while_it_is_brought_back(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("seal")
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    await world.faults.reached("seal")
+    world.faults.fail("restore:1", UnavailableError("not now"))
+
+    with pytest.raises(UnavailableError, match="not now"):
+        await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+
+    # The one that hung was given up; what stays paused gets its checksums all the same.
+    await world.faults.reached("seal", times=2)
+    await control.settled()
+    await control.pausing.connect(ALICE, sandbox.id, MINUTE)
 
 
 async def test_without_its_memory_a_sandbox_boots(world: World, control: Control) -> None:
@@ -162,13 +220,14 @@ async def test_each_of_those_who_resume_it_at_once_may_have_it_paused_at_its_dea
     await world.assert_agreement()
 
 
-@pytest.mark.parametrize("place", ["restore:3", "checkpoint:1", "abandon"])
+@pytest.mark.parametrize(("place", "times"), [("restore:3", 1), ("checkpoint:1", 1), ("abandon", 2)])
 async def test_who_cannot_boot_from_files_keeps_the_memory(
-    world: World, control: Control, place: str
+    world: World, control: Control, place: str, times: int
 ) -> None:
     sandbox = await started(world, control)
     await control.pausing.pause(ALICE, sandbox.id, MEMORY)
-    world.faults.fail(place, UnavailableError("not now"))
+    # What would not go of a machine is tried once more for whoever waits.
+    world.faults.fail(place, UnavailableError("not now"), times=times)
 
     with pytest.raises(UnavailableError, match="not now"):
         await control.pausing.connect(ALICE, sandbox.id, MINUTE, memory=False)

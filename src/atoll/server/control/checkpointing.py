@@ -2,8 +2,9 @@
 Writes sandboxes down: the work behind a pause.
 
 Guest asked whether it answers, where its memory is kept; machine written down and ended, route forgotten, row
-(paused). What fails on the way, and what a killed server left, is settled by what is there: the machine runs
-on, or a complete checkpoint is kept, or it is lost. Where that fails, too, it is tried until it does not.
+(paused). What is left of the machine, the runtime removes behind that. What fails on the way, and what a
+killed server left, is settled by what is there: the machine runs on, or a complete checkpoint is kept, or it
+is lost. Where that fails, too, it is tried until it does not.
 """
 
 import asyncio
@@ -109,7 +110,7 @@ class Checkpointing:
                 await self._underway.settle(row, lambda: self._look(row), lambda: self._look_again(row))
                 raise
             paused = await self._underway.settle(
-                row, lambda: self.settle(row, is_there=False), lambda: self._look_again(row)
+                row, lambda: self._paused(row, pause), lambda: self._look_again(row)
             )
         self._sealing.begin(pause.checkpoint)
         return paused
@@ -167,8 +168,12 @@ class Checkpointing:
             lost = End(reason=EndReason.LOST, detail="it ended while it was written down")
             await self._killing.begin(row.id, ended or lost)
             raise not_there(row.id)
-        # A server may have died while it removed the machine.
+        # A server may have died before it ended the machine.
         await abandon(self._runtime, row.id)
+        return await self._paused(row, row.pause)
+
+    async def _paused(self, row: Sandbox, pause: Pause) -> Sandbox:
+        """Say of one that is on the disk, and whose machine has ended, that it is paused."""
         await self._forget_route(row.id)
 
         def paused(row: Sandbox) -> Sandbox:
@@ -178,7 +183,7 @@ class Checkpointing:
         if found.status is not Status.PAUSED:
             # Somebody ended it at this very moment: nobody may be told that it is kept.
             raise not_there(row.id)
-        log.info("sandbox paused", sandbox_id=row.id, kind=row.pause.kind)
+        log.info("sandbox paused", sandbox_id=row.id, kind=pause.kind)
         return found
 
     async def settle_stopped(self, sandbox_id: SandboxId) -> None:

@@ -123,6 +123,7 @@ class Pausing:
             limits=limits,
             locks=locks,
             tasks=tasks,
+            sealing=sealing,
             underway=self._underway,
             admission=admission,
             configuring=configuring,

@@ -23,6 +23,7 @@ from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.reading import not_there
 from atoll.server.control.room import check_room
+from atoll.server.control.sealing import Sealing
 from atoll.server.control.tasks import Tasks
 from atoll.server.control.underway import Underway
 from atoll.server.domain.checkpoint import CheckpointKind
@@ -62,6 +63,7 @@ class Restoring:
         limits: ControlLimits,
         locks: Locks,
         tasks: Tasks,
+        sealing: Sealing,
         underway: Underway,
         admission: Admission,
         configuring: Configuring,
@@ -77,6 +79,7 @@ class Restoring:
         self._limits = limits
         self._locks = locks
         self._tasks = tasks
+        self._sealing = sealing
         self._underway = underway
         self._admission = admission
         self._configuring = configuring
@@ -162,6 +165,8 @@ class Restoring:
         except BaseException as error:
             log.warning("sandbox not resumed", sandbox_id=row.id, error=str(error) or type(error).__name__)
             await self._underway.settle(row, lambda: self.put_back(row), lambda: self.put_back(row))
+            if row.pause is not None:
+                self._sealing.begin(row.pause.checkpoint)
             raise
         if row.pause is not None:
             # Nobody waits for that: it takes 80 ms for 512 MB. Where the server stops, the next one does it.
@@ -208,6 +213,8 @@ class Restoring:
 
         try:
             await within(self._limits.pause_timeout, "stand still on the disk", written)
+            # What does not go keeps it from booting: then it keeps its memory, too.
+            await self._runtime.abandon(row.id)
             return await change(self._store, row.id, without)
         finally:
             # Also what failed may be whole, and a write that failed may have arrived.
@@ -261,6 +268,7 @@ class Restoring:
         if row.pause is None:
             # Nothing was kept of what fell.
             return await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
+        self._sealing.stop(row.pause.checkpoint)
         async with self._checkpoints.raw(row.pause.checkpoint) as path:
             # Whether a silent one answers, it is asked when it is up: what fails before is not its doing.
             restored = self._runtime.restore(spec_of(row), path, listens=not _is_silent(row))

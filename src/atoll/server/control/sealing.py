@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import structlog
 
-from atoll.server.control.tasks import Tasks
+from atoll.server.control.tasks import Job, Tasks
 from atoll.server.domain.errors import AtollError, FailedPreconditionError, NotFoundError, UnavailableError
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.runtime import Runtime
@@ -23,11 +23,20 @@ class Sealing:
         self._runtime = runtime
         self._checkpoints = checkpoints
         self._tasks = tasks
+        self._jobs: dict[str, Job[None]] = {}
 
     def begin(self, checkpoint: str) -> None:
         """Seal one behind this; a no-op where the server stops, since the next one does it."""
         with suppress(UnavailableError):
-            self._tasks.job(f"seal {checkpoint}", lambda: self._seal(checkpoint))
+            self._jobs[checkpoint] = job = self._tasks.job(
+                f"seal {checkpoint}", lambda: self._seal(checkpoint)
+            )
+            job.outcome.add_done_callback(lambda _: self._jobs.pop(checkpoint, None))
+
+    def stop(self, checkpoint: str) -> None:
+        """Leave one as it is, since it is restored: reading all of it would only slow that down."""
+        if job := self._jobs.get(checkpoint):
+            job.cancel()
 
     async def run(self) -> None:
         """Seal what is there; cheap for what is sealed."""

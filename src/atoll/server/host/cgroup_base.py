@@ -24,6 +24,8 @@ from atoll.server.host.threads import finish_in_thread
 MOUNT = Path("/sys/fs/cgroup")
 # Between two looks at a group that is being emptied: ending a process takes about so long.
 _LOOK_AGAIN_S = 0.004
+# A number that was killed can be another process's by then.
+_KILL_AGAIN_S = 0.1
 # A group can be busy for a moment after its last process ended.
 _REMOVE_AGAIN_S = 0.01
 # Bytes read at once: more than any file of numbers has.
@@ -122,6 +124,14 @@ class Cgroup(ABC):
         """List the group's processes, none when there is no group."""
 
     @abstractmethod
+    def freeze(self) -> None:
+        """Have every process stand still at once, where the kernel can, until ``thaw``."""
+
+    @abstractmethod
+    def thaw(self) -> None:
+        """Undo ``freeze``; ``kill_once`` ends what is frozen, too."""
+
+    @abstractmethod
     def kill_once(self) -> None:
         """Have every process of the group killed that is there now; those born meanwhile may be missed."""
 
@@ -137,8 +147,12 @@ class Cgroup(ABC):
             CgroupError: some were still there after the time.
         """
         end = time.monotonic() + timeout_s
+        again, killed = 0.0, set[int]()
         while pids := self.pids():
-            self.kill_once()
+            # Those that end take up to seconds, for their memory; killing them anew takes processor time.
+            if time.monotonic() >= again or not killed.issuperset(pids):
+                self.kill_once()
+                again, killed = time.monotonic() + _KILL_AGAIN_S, set(pids)
             if time.monotonic() > end:
                 raise CgroupError(f"processes {pids[:16]} of {self.path} outlive SIGKILL by {timeout_s} s")
             await asyncio.sleep(_LOOK_AGAIN_S)

@@ -155,6 +155,14 @@ class CgroupV1(Cgroup):
             found.update(read_pids(directory / "cgroup.procs"))
         return sorted(found)
 
+    def freeze(self) -> None:
+        """Write freezer.state."""
+        self._freeze("FROZEN")
+
+    def thaw(self) -> None:
+        """Write freezer.state."""
+        self._freeze("THAWED")
+
     def kill_once(self) -> None:
         """Freeze, kill each, thaw: what is frozen cannot fork away."""
         self._freeze("FROZEN")

@@ -113,6 +113,14 @@ class CgroupV2(Cgroup):
         """Read cgroup.procs."""
         return read_pids(self._directory / "cgroup.procs")
 
+    def freeze(self) -> None:
+        """Write cgroup.freeze (Linux 5.2)."""
+        self._freeze("1")
+
+    def thaw(self) -> None:
+        """Write cgroup.freeze."""
+        self._freeze("0")
+
     def kill_once(self) -> None:
         """Write cgroup.kill, which forks cannot outrun (Linux 5.14); before, kill each."""
         try:
@@ -120,6 +128,10 @@ class CgroupV2(Cgroup):
         except CgroupError:
             for pid in self.pids():
                 kill_member(pid, self._is_member)
+
+    def _freeze(self, state: str) -> None:
+        with contextlib.suppress(CgroupError):
+            write_text(self._directory / "cgroup.freeze", state)
 
     def _is_member(self, pid: int) -> bool:
         try:

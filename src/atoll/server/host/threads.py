@@ -1,6 +1,7 @@
 """Blocking calls beside the event loop, and two things at once."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,6 +18,22 @@ async def finish_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwar
     whoever cleans up after the cancelled call.
     """
     return await finish(asyncio.to_thread(work, *args, **kwargs))
+
+
+async def stop_in_thread(work: Callable[[Callable[[], bool]], T]) -> T:
+    """
+    Call something that blocks, and asks now and then whether it is to stop; it is when this is cancelled.
+
+    Gives way after its end, as ``finish_in_thread`` does.
+    """
+    stopped = threading.Event()
+    done = asyncio.ensure_future(asyncio.to_thread(work, stopped.is_set))
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        stopped.set()
+        await asyncio.wait([done])
+        raise
 
 
 async def finish(work: Coroutine[Any, Any, T]) -> T:

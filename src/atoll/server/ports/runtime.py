@@ -34,12 +34,13 @@ class Runtime(Protocol):
         Get ready, and return the machines that run from before.
 
         They are watched again from here on.
-        What an interrupted start or destroy left is listed by ``remains``.
+        What an interrupted start or destroy left is listed by ``remains``; what is left of a machine that a
+        checkpoint ended is removed behind this.
         """
         ...
 
     async def close(self) -> None:
-        """Stop watching. Machines run on."""
+        """Stop watching, once what ``checkpoint`` removes behind its return is gone. Machines run on."""
         ...
 
     async def start(self, spec: MachineSpec) -> Machine:
@@ -69,10 +70,12 @@ class Runtime(Protocol):
         over the template, /tmp too, without /dev, /dev/shm and /run's mounts.
 
         With ``leave_running`` the machine stands still while it is written, and goes on. Without, it stands
-        still from before the first byte on, and on return it is gone: no process, no control group, no
-        event. Only its slot stays, with its address, until it is restored or ``destroy`` is called; so
-        ``remains`` lists it, while ``open`` and ``observe`` do not. On any failure it runs on, unless it is
-        hung; what was written is removed.
+        still from before the first byte on, and on return it has ended: no program inside runs again, nothing
+        that is sent to it is answered, and there is no event. Its processes, whose memory the kernel takes
+        back, its control group and its mounts are removed behind the return; ``start``, ``restore``,
+        ``abandon``, ``destroy`` and ``close`` wait until that is over. Only its slot stays, with its address,
+        until it is restored or ``destroy`` is called; so ``remains`` lists it, while ``open`` and ``observe``
+        do not. On any failure it runs on, unless it is hung; what was written is removed.
 
         Args:
             sandbox_id: of a machine that runs.
@@ -93,7 +96,8 @@ class Runtime(Protocol):
         """
         Compute the checksums of a checkpoint that are still missing; a restore compares all that are known.
 
-        Until then files above 8 MiB are known by their size only. Reads all of it, at the lowest priority.
+        Until then files above 8 MiB are known by their size only. Reads all of it; cancelled, it gives way at
+        once, and they stay missing.
 
         Raises:
             NotFoundError: there is no checkpoint.

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -133,9 +133,9 @@ def verify(directory: Path, checkpoint: Checkpoint, *, small: bool) -> None:
             raise damaged(directory, f"{file.name} is not what was written: its checksum differs")
 
 
-def seal(directory: Path) -> Checkpoint:
+def seal(directory: Path, is_stopped: Callable[[], bool] = lambda: False) -> Checkpoint:
     """
-    Compute the checksums that are missing, and write them down.
+    Compute the checksums that are missing, and write them down; returns without, as soon as it is stopped.
 
     Raises:
         NotFoundError: there is no such checkpoint.
@@ -148,9 +148,11 @@ def seal(directory: Path) -> Checkpoint:
     checkpoint = read(directory)
     try:
         files = tuple(
-            file if file.sha256 is not None else replace(file, sha256=_sum(directory / file.name))
+            file if file.sha256 is not None else replace(file, sha256=_sum(directory / file.name, is_stopped))
             for file in checkpoint.files
         )
+        if is_stopped():
+            return checkpoint
         checkpoint = replace(checkpoint, files=files)
         _write_manifest(directory, checkpoint)
     except OSError as error:
@@ -209,10 +211,10 @@ def _body_sum(body: object) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _sum(path: Path) -> str:
+def _sum(path: Path, is_stopped: Callable[[], bool] = lambda: False) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+        while not is_stopped() and (chunk := file.read(_CHUNK)):
             digest.update(chunk)
     return digest.hexdigest()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class _Fault:
     error: BaseException | None
     times: int
+    over: asyncio.Event
 
 
 class Faults:
@@ -25,11 +26,17 @@ class Faults:
 
     def fail(self, place: str, error: BaseException, *, times: int = 1) -> None:
         """Raise the error at a place, so many times; then go on as usual."""
-        self._faults[place] = _Fault(error=error, times=times)
+        self._faults[place] = _Fault(error=error, times=times, over=asyncio.Event())
 
     def hang(self, place: str, *, times: int = 1) -> None:
-        """Never return from a place, until cancelled."""
-        self._faults[place] = _Fault(error=None, times=times)
+        """Never return from a place, until cancelled, or ``let_go``."""
+        self._faults[place] = _Fault(error=None, times=times, over=asyncio.Event())
+
+    def let_go(self, place: str) -> None:
+        """Have those go on that hang at a place, and nobody hang there any more."""
+        fault = self._faults[place]
+        fault.times = 0
+        fault.over.set()
 
     async def reached(self, place: str, *, times: int = 1) -> None:
         """Return when a place has been reached so often in all, at once if it was before."""
@@ -48,4 +55,4 @@ class Faults:
         fault.times -= 1
         if fault.error is not None:
             raise fault.error
-        await asyncio.Event().wait()
+        await fault.over.wait()

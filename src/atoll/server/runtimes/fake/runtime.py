@@ -7,6 +7,7 @@ A runtime whose machines are directories.
     <home>/<sandbox id>/memory      what it remembers until it ends
     <home>/<sandbox id>/files       what it wrote on its disk
     <home>/<sandbox id>/spec        what a checkpoint of it fits to
+    <home>/<sandbox id>/leaving     once it is ended by a checkpoint, until all of it but its slot is removed
 
 A new object with the same home sees what an old one left, so a test kills a server by dropping it.
 """
@@ -45,6 +46,7 @@ from atoll.server.runtimes import images
 from atoll.server.runtimes.events import EventQueue
 from atoll.server.runtimes.fake import checkpoints as fake_checkpoints
 from atoll.server.runtimes.fake.faults import Faults
+from atoll.server.runtimes.leaving import Leaving
 
 FIRST_ADDRESS = IPv4Address("10.255.0.2")
 # Events that nobody has read yet; more would mean that nobody reads.
@@ -80,6 +82,7 @@ class FakeRuntime(Runtime):
         self._most = most_machines
         self._events = EventQueue(most_events)
         self._checkpoints = fake_checkpoints.Checkpoints()
+        self._leaving = Leaving(self._remove_rest)
         self._ended: dict[SandboxId, MachineEnded] = {}
         # Those that do not answer, because a test said so.
         self.hung: set[SandboxId] = set()
@@ -95,11 +98,15 @@ class FakeRuntime(Runtime):
     async def open(self) -> Sequence[Machine]:
         await self.faults.at("open")
         self._home.mkdir(parents=True, exist_ok=True)
+        for path in self._directories():
+            if (path / "leaving").exists():
+                self._leaving.begin(SandboxId(path.name))
         return [self._machine(path) for path in self._directories() if _runs(path)]
 
     @override
     async def close(self) -> None:
         await self.faults.at("close")
+        await self._leaving.close()
 
     @override
     async def start(self, spec: MachineSpec) -> Machine:
@@ -107,6 +114,7 @@ class FakeRuntime(Runtime):
             raise NotFoundError(f"template '{spec.template_id}' is not built here")
         directory = self._home / spec.sandbox_id
         await self.faults.at("start:1")
+        await self._gone(spec.sandbox_id)
         directory.mkdir()
         await self.faults.at("start:2")
         (directory / "slot").write_text(str(self._free_address()))
@@ -128,7 +136,9 @@ class FakeRuntime(Runtime):
         checkpoint = await self._checkpoints.save(directory, into, kind)
         await self.faults.at("checkpoint:2")
         if not leave_running:
-            await self.abandon(sandbox_id)
+            self._ended.pop(sandbox_id, None)
+            (directory / "leaving").touch()
+            self._leaving.begin(sandbox_id)
         return checkpoint
 
     @override
@@ -143,6 +153,7 @@ class FakeRuntime(Runtime):
         directory = self._home / spec.sandbox_id
         checkpoint = self._checkpoints.read(origin, spec)
         await self.faults.at("restore:1")
+        await self._gone(spec.sandbox_id)
         if (directory / "process").exists():
             raise AlreadyExistsError(f"machine {spec.sandbox_id} runs")
         directory.mkdir(exist_ok=True)
@@ -161,13 +172,9 @@ class FakeRuntime(Runtime):
 
     @override
     async def abandon(self, sandbox_id: SandboxId) -> None:
-        directory = self._home / sandbox_id
         self._ended.pop(sandbox_id, None)
-        await self.faults.at("abandon")
-        for name in ("ready", "process", "memory", "files", "spec", "egress"):
-            (directory / name).unlink(missing_ok=True)
-        if directory.exists() and not (directory / "slot").exists():
-            directory.rmdir()
+        await self._leaving.gone(sandbox_id)
+        await self._remove_rest(sandbox_id)
 
     @override
     async def attach(self, sandbox_id: SandboxId, mounts: Sequence[VolumeMount]) -> None:
@@ -190,6 +197,7 @@ class FakeRuntime(Runtime):
     async def destroy(self, sandbox_id: SandboxId) -> None:
         directory = self._home / sandbox_id
         self._ended.pop(sandbox_id, None)
+        await self._leaving.gone(sandbox_id)
         await self.faults.at("destroy:1")
         (directory / "ready").unlink(missing_ok=True)
         (directory / "process").unlink(missing_ok=True)
@@ -267,6 +275,20 @@ class FakeRuntime(Runtime):
         """List the machines that run."""
         return {SandboxId(path.name) for path in self._directories() if _runs(path)}
 
+    async def _remove_rest(self, sandbox_id: SandboxId) -> None:
+        await self.faults.at("abandon")
+        directory = self._home / sandbox_id
+        for name in ("ready", "process", "memory", "files", "spec", "egress", "leaving"):
+            (directory / name).unlink(missing_ok=True)
+        if directory.exists() and not (directory / "slot").exists():
+            directory.rmdir()
+
+    async def _gone(self, sandbox_id: SandboxId) -> None:
+        await self._leaving.gone(sandbox_id)
+        if (self._home / sandbox_id / "leaving").exists():
+            # It would not go before.
+            await self._remove_rest(sandbox_id)
+
     def _directories(self) -> list[Path]:
         return sorted(path for path in self._home.iterdir() if path.is_dir()) if self._home.exists() else []
 
@@ -283,4 +305,5 @@ class FakeRuntime(Runtime):
 
 
 def _runs(directory: Path) -> bool:
-    return (directory / "ready").exists() and (directory / "process").exists()
+    there = {name for name in ("ready", "process", "leaving") if (directory / name).exists()}
+    return there == {"ready", "process"}

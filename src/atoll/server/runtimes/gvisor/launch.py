@@ -10,7 +10,7 @@ import errno
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from atoll.server.domain.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import MachineSpec
 from atoll.server.domain.volume import VolumeMount
 from atoll.server.host.cgroup_base import Cgroup, CgroupError
@@ -65,8 +66,21 @@ class Launcher:
         volumes: VolumeFiles,
         mounts: VolumeMounts,
         origins: Origins,
+        gone: Callable[[SandboxId], Awaitable[None]],
         options: GVisorOptions,
     ) -> None:
+        """
+        Args:
+            places: of this home.
+            runsc: the one of today.
+            templates: where root file systems are.
+            slots: network namespaces.
+            volumes: where those of sandboxes are on this host.
+            mounts: of volumes.
+            origins: reads checkpoints.
+            gone: returns when nothing is left of the machine that a sandbox had before.
+            options: limits and patience.
+        """
         self._places = places
         self._runsc = runsc
         self._beginner = Beginner(runsc=runsc)
@@ -75,6 +89,7 @@ class Launcher:
         self._volumes = volumes
         self._mounts = mounts
         self._origins = origins
+        self._gone = gone
         self._options = options
         self._quick_moves = QuickMoves()
 
@@ -93,6 +108,7 @@ class Launcher:
             volumes = await self._directories(spec.volumes)
             record = await self._plan(spec, origin)
             directory = self._places.directory(spec.sandbox_id)
+            await self._gone(spec.sandbox_id)
             self._write_down(record, directory)
             cgroup = self._places.cgroup(spec.sandbox_id)
             # Until its connections are there again, whoever stands in for it would answer what comes for them

@@ -87,3 +87,8 @@ class Directory:
     def pausing(self) -> Path:
         """There while programs stand still for a checkpoint: a next server has them go on."""
         return self.path / "pausing"
+
+    @property
+    def leaving(self) -> Path:
+        """There from before the end of a machine that is written down: a next server removes what is left."""
+        return self.path / "leaving"

@@ -112,9 +112,12 @@ class Remover:
     def _remove_files(self, sandbox_id: SandboxId, directory: Path) -> None:
         self._runsc.remove_state(sandbox_id)
         self._mounts.remove(sandbox_id)
-        # The record goes last: while it is there, a next attempt knows what this was.
+        # While these are there, a next attempt knows what this was: nobody takes it for a machine that runs.
+        last = ("machine.json", "leaving")
         try:
-            paths = sorted(directory.iterdir(), key=lambda path: path.name == "machine.json")
+            paths = sorted(
+                directory.iterdir(), key=lambda path: last.index(path.name) if path.name in last else -1
+            )
         except FileNotFoundError:
             return
         for path in paths:

@@ -8,6 +8,7 @@ finds).
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from atoll.server.domain.volume import VolumeMount
 from atoll.server.host.cgroup_base import CgroupError
 from atoll.server.host.pidfd import Pidfd
 from atoll.server.host.runsc import Runsc, RunscError
-from atoll.server.host.threads import finish, finish_in_thread
+from atoll.server.host.threads import finish_in_thread, stop_in_thread
 from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.slots import Slots
@@ -44,7 +45,7 @@ from atoll.server.runtimes.gvisor.launch import Launcher
 from atoll.server.runtimes.gvisor.memory import MemoryWatch
 from atoll.server.runtimes.gvisor.options import GVisorOptions
 from atoll.server.runtimes.gvisor.origin import Origins
-from atoll.server.runtimes.gvisor.places import Places
+from atoll.server.runtimes.gvisor.places import Directory, Places
 from atoll.server.runtimes.gvisor.programs import Programs
 from atoll.server.runtimes.gvisor.record import Record, boot_id, directories
 from atoll.server.runtimes.gvisor.removing import Remover
@@ -52,6 +53,7 @@ from atoll.server.runtimes.gvisor.running import Running
 from atoll.server.runtimes.gvisor.saving import HungError, Saver
 from atoll.server.runtimes.gvisor.usage import UsageReader
 from atoll.server.runtimes.gvisor.volume_mounts import VolumeMounts
+from atoll.server.runtimes.leaving import Leaving
 
 log = structlog.get_logger(__name__)
 
@@ -99,11 +101,13 @@ class GVisorRuntime(Runtime):
             volumes=volumes,
             mounts=self._mounts,
             origins=origins,
+            gone=self._gone,
             options=self._options,
         )
         self._remover = Remover(
             places=places, runsc=self._runsc, slots=slots, mounts=self._mounts, options=self._options
         )
+        self._leaving = Leaving(self._remove_rest)
         self._events = EventQueue(self._options.events)
         self._running: dict[SandboxId, Running] = {}
         # Those of them that ended by themselves: one each, whatever the events' bound is.
@@ -137,7 +141,9 @@ class GVisorRuntime(Runtime):
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
         for path in await asyncio.to_thread(directories, self._places.sandboxes):
-            if running := self._adopt(path):
+            if Directory(path=path).leaving.exists():
+                self._leaving.begin(SandboxId(path.name))
+            elif running := self._adopt(path):
                 self._watch(running)
                 if running.directory.pausing.exists():
                     self._spawn(self._go_on(running), "go on")
@@ -146,6 +152,7 @@ class GVisorRuntime(Runtime):
 
     @override
     async def close(self) -> None:
+        await self._leaving.close()
         self._ends.close()
         self._memory.close()
         group, self._group = self._group, None
@@ -176,8 +183,8 @@ class GVisorRuntime(Runtime):
         try:
             async with self._saver.unheard(running):
                 checkpoint = await self._saver.save(running, into, kind)
-                # On the disk: from here on it is over, whoever is cancelled.
-                await finish(self.abandon(sandbox_id))
+                # On the disk: from here on it is over, and nothing of that can be cancelled.
+                self._end(running)
         except HungError as error:
             self._ends.ended_otherwise(running, EndReason.RUNTIME_HUNG, f"after a checkpoint: {error}")
             running.cgroup.kill_once()
@@ -188,7 +195,7 @@ class GVisorRuntime(Runtime):
 
     @override
     async def seal(self, origin: Path) -> Checkpoint:
-        return await finish_in_thread(images.seal, origin)
+        return await stop_in_thread(partial(images.seal, origin))
 
     @override
     async def restore(self, spec: MachineSpec, origin: Path, *, listens: bool = True) -> Machine:
@@ -199,7 +206,8 @@ class GVisorRuntime(Runtime):
     @override
     async def abandon(self, sandbox_id: SandboxId) -> None:
         self._forget(sandbox_id)
-        await self._remover.remove_but_slot(sandbox_id)
+        await self._leaving.gone(sandbox_id)
+        await self._remove_rest(sandbox_id)
 
     @override
     async def attach(self, sandbox_id: SandboxId, mounts: Sequence[VolumeMount]) -> None:
@@ -219,6 +227,7 @@ class GVisorRuntime(Runtime):
     @override
     async def destroy(self, sandbox_id: SandboxId) -> None:
         self._forget(sandbox_id)
+        await self._leaving.gone(sandbox_id)
         await self._remover.remove(sandbox_id)
 
     @override
@@ -306,6 +315,8 @@ class GVisorRuntime(Runtime):
                 if process is not None:
                     process.close()
             return None
+        # A server may have died between having it stand still, for its end, and marking it.
+        cgroup.thaw()
         directory = self._places.directory(record.sandbox_id)
         return Running(record=record, directory=directory, cgroup=cgroup, sentry=sentry, gofer=gofer)
 
@@ -321,6 +332,38 @@ class GVisorRuntime(Runtime):
         if running := self._running.pop(sandbox_id, None):
             running.close()
         self._ended.pop(sandbox_id, None)
+
+    def _end(self, running: Running) -> None:
+        """
+        End a machine that is written down; what is left of it is removed behind this.
+
+        It stands still first, and SIGKILL comes before it goes on: none of its programs, nor its sentry, runs
+        again. What others sent for it is not answered either: its slot is silent until it is gone.
+        """
+        sandbox_id = running.record.sandbox_id
+        self._forget(sandbox_id)
+        running.cgroup.freeze()
+        try:
+            # Before its end: a next server must not take what is half killed for a machine that lives.
+            running.directory.leaving.touch()
+        except OSError as error:
+            log.warning("a paused machine is not marked", sandbox_id=sandbox_id, error=str(error))
+        try:
+            running.cgroup.kill_once()
+        except (OSError, CgroupError) as error:
+            # The removal kills it, too.
+            log.warning("a paused machine does not end at once", sandbox_id=sandbox_id, error=str(error))
+        self._leaving.begin(sandbox_id)
+
+    async def _remove_rest(self, sandbox_id: SandboxId) -> None:
+        await self._remover.remove_but_slot(sandbox_id)
+        await self._slots.hush(sandbox_id, False)
+
+    async def _gone(self, sandbox_id: SandboxId) -> None:
+        await self._leaving.gone(sandbox_id)
+        if self._places.directory(sandbox_id).leaving.exists():
+            # It would not go before.
+            await self._remove_rest(sandbox_id)
 
     async def _go_on(self, running: Running) -> None:
         """Have a machine go on that an earlier server had stand still."""

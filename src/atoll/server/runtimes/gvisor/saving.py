@@ -68,7 +68,7 @@ class Saver:
     @contextlib.asynccontextmanager
     async def unheard(self, running: Running) -> AsyncIterator[None]:
         """
-        Have a machine leave no trace during the block; it goes on afterwards, if it is still there.
+        Have a machine leave no trace during the block, which ends it; when the block fails, it goes on.
 
         Raises:
             HungError: it stands still, and cannot be told to go on.
@@ -79,8 +79,9 @@ class Saver:
             if running.record.volume_paths:
                 await finish(self._pause(running))
             yield
-        finally:
+        except BaseException:
             await finish(self._heard_again(running))
+            raise
 
     async def go_on(self, running: Running) -> None:
         """
