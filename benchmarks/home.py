@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,13 @@ class Home:
                  if any(sandbox_id in word for word in process.info["cmdline"] or ())]  # fmt: skip
         stubs = [child for process in found for child in process.children(recursive=True)]
         return list({process.pid: process for process in found + stubs}.values())
+
+    def wait_until_gone(self, sandbox_id: str) -> None:
+        """Wait until no process of the host belongs to a sandbox."""
+        end = time.monotonic() + 30
+        while self.processes(sandbox_id):
+            assert time.monotonic() < end, f"processes of {sandbox_id} stay"
+            time.sleep(0.01)
 
     def pss(self, sandbox_id: str) -> int:
         """Sum the proportional set sizes of a sandbox's processes, in bytes."""
