@@ -38,7 +38,8 @@ def pause_and_resume(home: Home, tool: Path) -> list[stats.Figure]:
     """
     Pause and resume a program that holds 512 MB; a raw checkpoint is on the disk when it returns, too.
 
-    Both are restored when the kernel has the ended machine's memory back; a sandbox also at once, which waits for that.
+    Both are restored when the kernel has the ended machine's memory back; a sandbox also at once, which
+    waits for that.
     """
     pauses, resumes, at_once, raw_pauses, raw_resumes = [], [], [], [], []
     with tempfile.TemporaryDirectory(prefix="atoll-bench-raw-", dir=home.path) as directory:
@@ -64,7 +65,8 @@ def pause_and_resume(home: Home, tool: Path) -> list[stats.Figure]:
         compared("resume with 512 MB dirty", resumes, raw_resumes, 1.3, "raw restore"),
         replace(
             compared("the same, right after its pause", at_once, raw_resumes, 1.3, "raw restore"),
-            target="none set", met=True,
+            target="none set",
+            met=True,
         ),
     ]
 
