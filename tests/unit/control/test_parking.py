@@ -9,6 +9,8 @@ import pytest
 from fakes.events import sandboxes_in, team_metrics_in
 from fakes.world import ALICE, World, small, turns, wish
 
+from atoll.server.control.killing import End
+from atoll.server.control.reviving import Reviving
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
@@ -303,6 +305,30 @@ async def test_one_that_ends_before_it_is_written_down_or_meanwhile_is_no_obstac
         assert (await control.park()).left == {}
         await control.settled()
         assert (await world.store.get_sandbox(sandbox.id)).status is Status.PAUSED
+
+
+async def test_a_fall_that_is_told_twice_ends_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay_down = Reviving.lay_down
+
+    async def late(reviving: Reviving, sandbox_id: SandboxId, end: End) -> bool:
+        if end.detail == "no machine was there when the server started":
+            # By then, parking it has failed, and that has laid it down.
+            while (await world.store.get_sandbox(sandbox_id)).status is not Status.PAUSED:
+                await turns()
+        return await lay_down(reviving, sandbox_id, end)
+
+    async with world.server() as control:
+        fell = await started(world, control)
+        await control.snapshots.take(ALICE, fell.id, None, CheckpointKind.MEMORY)
+    world.runtime.end_unseen(fell.id)
+    world.renew(Faults())
+    monkeypatch.setattr(Reviving, "lay_down", late)
+
+    async with world.server() as control:
+        await control.kill_all("taken down")
+    world.renew(Faults())
+    async with world.server() as control:
+        assert await came_back(world, control, fell.id) == ("now", "now")
 
 
 @pytest.mark.parametrize("upkeep", [PERSISTENT, Upkeep(restart=Restart.FROM_SNAPSHOT)])

@@ -110,6 +110,9 @@ class Killing:
         def ending(row: Sandbox) -> Sandbox:
             if row.status in FINAL or not if_still(row):
                 return row
+            if end.reason in FALLS and row.status is Status.PAUSED and row.is_falling:
+                # Told twice, by a start and a pause, say: it comes back already.
+                return row
             target = Target.KILLED if end.reason in WANTED else row.target
             if row.status is Status.KILLING:
                 return replace(row, target=target)

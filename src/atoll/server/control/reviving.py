@@ -85,6 +85,8 @@ class Reviving:
         self._locks = locks
         self._tasks = tasks
         self._restoring = restoring
+        # A start and a pause may tell of the same fall at once.
+        self._laying = Locks()
         self._jobs: set[Job[None]] = set()
         self._stopped = False
 
@@ -103,16 +105,17 @@ class Reviving:
 
     async def lay_down(self, sandbox_id: SandboxId, end: End) -> bool:
         """Write that a sandbox is to come back, from what, and that it is paused until then; as ``begin``."""
-        row = await self._store.get_sandbox(sandbox_id)
-        if not self._comes_back(row, end.reason):
-            return False
-        name = _second_name(row)
-        # Until the row names it.
-        self._checkpoints.pin(name)
-        try:
-            return await self._lay_down(row, end)
-        finally:
-            self._checkpoints.unpin(name)
+        async with self._laying.hold(sandbox_id):
+            row = await self._store.get_sandbox(sandbox_id)
+            if not self._comes_back(row, end.reason):
+                return False
+            name = _second_name(row)
+            # Until the row names it.
+            self._checkpoints.pin(name)
+            try:
+                return await self._lay_down(row, end)
+            finally:
+                self._checkpoints.unpin(name)
 
     async def _lay_down(self, row: Sandbox, end: End) -> bool:
         sandbox_id = row.id
@@ -345,4 +348,5 @@ def _is_own(row: Sandbox) -> bool:
 
 
 def _second_name(row: Sandbox) -> str:
-    return f"{row.id}-{row.generation}"
+    # Not what a pause is called that may be under way: it would be taken for that.
+    return f"{row.id}-{row.generation}-origin"
