@@ -19,6 +19,7 @@ from alembic.script import ScriptDirectory
 from contract import test_store
 from fakes.events import sandboxes_in
 from sqlalchemy import create_engine
+from support.sources import PYTHONPATH
 
 from atoll.server.domain.errors import FailedPreconditionError, InternalError, UnavailableError
 from atoll.server.domain.ids import SandboxId, TeamId
@@ -117,12 +118,11 @@ async def main():
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
 """
-    tests = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(tests)},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         timeout=60,
     )
     assert done.returncode == -9, done.stderr
