@@ -291,6 +291,50 @@ async def test_a_transaction_that_cannot_be_committed_is_in_nobodys_way(path: Pa
     assert len(rows) == 1
 
 
+async def test_an_interrupt_amidst_a_statement_is_the_interrupt_and_the_next_transaction_works(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(path)
+    await database.open()
+    store = sandboxes_in(database)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        monkeypatch.context() as patch,
+        database.transaction(writes=True) as connection,
+    ):
+        connection.exec_driver_sql("DELETE FROM teams")
+        patch.setattr(connection.dialect, "do_execute", interrupted)
+        connection.exec_driver_sql("DELETE FROM teams WHERE id = ?", ("a",))
+
+    await store.add_sandbox(make())
+    rows = await store.list_sandboxes(SandboxFilter(), Page())
+    await database.close()
+    assert len(rows) == 1
+
+
+async def test_a_transaction_in_a_transaction_is_refused_and_both_are_undone(path: Path) -> None:
+    database = Database(path)
+    await database.open()
+    store = sandboxes_in(database)
+
+    with (
+        pytest.raises(InternalError, match="database failed"),
+        database.transaction(writes=True) as connection,
+    ):
+        connection.exec_driver_sql("DELETE FROM teams")
+        with database.transaction(writes=False):
+            raise AssertionError("not reached")
+
+    await store.add_sandbox(make())
+    rows = await store.list_sandboxes(SandboxFilter(), Page())
+    await database.close()
+    assert len(rows) == 1
+
+
 async def test_questions_are_answered_from_indexes(path: Path) -> None:
     await filled(path)
     team, running = TeamId("t"), frozenset({Status.RUNNING})

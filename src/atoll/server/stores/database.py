@@ -116,7 +116,7 @@ class Database:
         """
         Give a connection in a transaction of its own; it is committed at the end, undone by an error.
 
-        Don't await inside: everybody shares one connection.
+        Don't await inside, and read every answer to its end: everybody shares one connection.
 
         Args:
             writes: take the writers' turn at once.
@@ -137,7 +137,11 @@ class Database:
                 yield connection
                 driver.commit()
             except BaseException:
-                driver.rollback()
+                if connection.invalidated:
+                    # An interrupt amidst a statement: SQLAlchemy closed what is below, and opens it again.
+                    connection.rollback()
+                else:
+                    driver.rollback()
                 raise
 
     @contextmanager
