@@ -318,7 +318,7 @@ async def _post(
 
 
 class _BoundedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects as ever, but so much is read from each connection and no more."""
+    """Connects as ever, but so much is read from each connection and no more, and a call is one packet."""
 
     def __init__(self, most: int) -> None:
         self._most = most
