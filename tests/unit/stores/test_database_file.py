@@ -301,14 +301,14 @@ async def test_an_interrupt_amidst_a_statement_is_the_interrupt_and_the_next_tra
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with (
-        pytest.raises(KeyboardInterrupt),
-        monkeypatch.context() as patch,
-        database.transaction(writes=True) as connection,
-    ):
-        connection.exec_driver_sql("DELETE FROM teams")
-        patch.setattr(connection.dialect, "do_execute", interrupted)
-        connection.exec_driver_sql("DELETE FROM teams WHERE id = ?", ("a",))
+    def write() -> None:
+        with monkeypatch.context() as patch, database.transaction(writes=True) as connection:
+            connection.exec_driver_sql("DELETE FROM teams")
+            patch.setattr(connection.dialect, "do_execute", interrupted)
+            connection.exec_driver_sql("DELETE FROM teams WHERE id = ?", ("a",))
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
 
     await store.add_sandbox(make())
     rows = await store.list_sandboxes(SandboxFilter(), Page())
@@ -321,13 +321,13 @@ async def test_a_transaction_in_a_transaction_is_refused_and_both_are_undone(pat
     await database.open()
     store = sandboxes_in(database)
 
-    with (
-        pytest.raises(InternalError, match="database failed"),
-        database.transaction(writes=True) as connection,
-    ):
-        connection.exec_driver_sql("DELETE FROM teams")
-        with database.transaction(writes=False):
-            raise AssertionError("not reached")
+    async def nest() -> None:
+        with database.transaction(writes=True) as connection:
+            connection.exec_driver_sql("DELETE FROM teams")
+            await store.list_sandboxes(SandboxFilter(), Page())
+
+    with pytest.raises(InternalError, match="database failed"):
+        await nest()
 
     await store.add_sandbox(make())
     rows = await store.list_sandboxes(SandboxFilter(), Page())

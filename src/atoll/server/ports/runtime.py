@@ -216,6 +216,6 @@ class Runtime(Protocol):
         """
         Read what every machine uses, keeping nobody waiting; those that end meanwhile miss.
 
-        Of one that had no processor since an earlier call, what it holds may be that call's, for half a minute.
+        Of one that had no processor since an earlier call, what it holds may be that call's, for 30 s.
         """
         ...

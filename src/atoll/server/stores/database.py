@@ -4,7 +4,7 @@ The database, one SQLite file: opening it, transactions, and what goes wrong wit
 Calls run inline, on the event loop's own thread: a commit in WAL mode costs 0.02 ms, a hop to a
 thread and back costs more, and a call that never yields needs no care about what happens meanwhile.
 There is one connection, which is never given back to SQLAlchemy's pool, and transactions are begun and ended
-by the driver: the same through SQLAlchemy took half of the processor time of a create's rows.
+by the driver: the same through SQLAlchemy took a third of the processor time of a create's rows.
 Nothing here knows a table: each noun has its own store beside this file, all over one ``Database``.
 """
 

@@ -35,8 +35,8 @@ log = structlog.get_logger(__name__)
 
 # Between two looks at whether a killed process gave its memory back.
 _FREED_LOOK_S = 0.005
-# The kernel (version 1) counts in steps, of up to 1 MB for each processor: who has come just below the mark may
-# still be above it in its eyes, and crosses nothing when it grows. Below this part of the mark it is told.
+# The kernel (version 1) counts in steps, of up to 1 MB for each processor: who has come just below the mark
+# may still be above it in its eyes, and crosses nothing when it grows. Below this part of it that is told.
 _SURELY_TOLD = 0.75
 # So much more after a kill is not the killed one's last page.
 _GROWTH_BYTES = 8 * 1024 * 1024
@@ -161,7 +161,7 @@ class MemoryWatch:
             end()
 
     def _look(self, watched: _Watched, now: float) -> float:
-        """Read a machine's memory, begin what has to be done, and return how long to the next look, in seconds."""
+        """Read a machine's memory, begin what has to be done, and return the seconds to the next look."""
         cgroup, options = watched.running.cgroup, self._options
         try:
             # One small file for most of them; the cache is in it, so it is never too low.
