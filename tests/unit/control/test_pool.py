@@ -386,6 +386,17 @@ async def test_a_template_that_cannot_be_warmed_is_booted_and_tried_again(tmp_pa
         assert await world.checkpoints.names() == {WARM}
 
 
+async def test_what_cannot_be_made_does_not_have_the_others_made_sooner(tmp_path: Path) -> None:
+    world = World(tmp_path, pool=POOL)
+    world.faults.fail("checkpoint:1", ResourceExhaustedError("The host's disk is full"), times=2)
+    async with world.server() as control:
+        await world.faults.reached("checkpoint:1", times=2)
+        await turns(50)
+        assert status(control).problem is not None
+
+        assert control.pool.rest() == POOL.quiet
+
+
 async def test_a_warm_checkpoint_that_is_damaged_is_made_anew(world: World, control: Control) -> None:
     (world.checkpoints.path(WARM) / "memory").write_text("rubbish")
 

@@ -200,7 +200,7 @@ class Pool:
             shelf
             for shelf in self._shelves.values()
             if len(shelf.waiting) + shelf.making < max(wanted[shelf.key], self._unwarmed(shelf))
-            and (shelf.again_at is None or shelf.again_at <= now)
+            and _is_tried(shelf, now)
         ]
         if not needy or self._is_short():
             return None
@@ -215,8 +215,11 @@ class Pool:
 
     def rest(self) -> timedelta:
         """Say how long nothing else is to go on before a machine is made."""
-        wanted = self._sizes()
-        low = any(_is_low(len(shelf.waiting), wanted[key]) for key, shelf in self._shelves.items())
+        wanted, now = self._sizes(), self._clock.now()
+        low = any(
+            _is_low(len(shelf.waiting), wanted[key]) and _is_tried(shelf, now)
+            for key, shelf in self._shelves.items()
+        )
         return self._pool.calm if low else self._pool.quiet
 
     def lacks(self, shelf: Shelf) -> bool:
@@ -347,6 +350,10 @@ def check_sees(actor: Actor) -> None:
         raise PermissionDeniedError(
             "The pool is shown with the home's own key", resolution="'atoll env' prints it."
         )
+
+
+def _is_tried(shelf: Shelf, now: datetime) -> bool:
+    return shelf.again_at is None or shelf.again_at <= now
 
 
 def _is_low(waiting: int, wanted: int) -> bool:
