@@ -16,8 +16,6 @@ from e2b import Sandbox
 from support.deadly_home import DeadlyHome, dying_at
 from support.home import fresh_home
 
-TESTS = Path(__file__).parents[1]
-
 # One for each thing that is left half made, or half removed, by then.
 CREATE = (
     "Fence.admit:after", "Cgroup.create:after", "Runsc._spawn:after", "Record.write:2:after",

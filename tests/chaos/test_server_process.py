@@ -8,16 +8,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from support.sources import PYTHONPATH
 
 from atoll.server.runtimes.fake.runtime import DESTROY_PLACES, START_PLACES
 from atoll.server.settings.home import Home, open_home
-
-TESTS = Path(__file__).parents[1]
 
 
 def few(places: list[str], *kept: str) -> list[Any]:
@@ -37,7 +35,7 @@ def command(home: Home, *words: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
     )
 
 

@@ -55,6 +55,26 @@ def test_metrics_show_what_a_sandbox_does_now_and_its_memory_and_disk(quick: Liv
         sandbox.kill()
 
 
+def test_metrics_are_there_after_a_restart_and_the_sandboxs_end_and_none_of_between(quick: LiveHome) -> None:
+    options = quick.client_options
+    sandbox = Sandbox.create("minimal", timeout=300, **options)
+    # The first could be taken for who asks.
+    until(lambda: len(sandbox.get_metrics()) >= 2, "two metrics")
+
+    os.kill(quick.server_pid(), signal.SIGKILL)
+    away = dt.datetime.now(dt.UTC)
+    time.sleep(0.6)  # one would have been taken
+    began = dt.datetime.now(dt.UTC)
+    quick.start()
+    until(lambda: sandbox.get_metrics()[-1].timestamp > began, "metrics after the restart")
+    sandbox.kill()
+
+    moments = [metric.timestamp for metric in Sandbox.get_metrics(sandbox.sandbox_id, **options)]
+    assert moments[0] <= away
+    assert moments[-1] > began
+    assert not [moment for moment in moments if away < moment < began]
+
+
 # 10 s; of an end and of a gap without a machine: tests/unit/control/test_observing.py.
 @pytest.mark.heavy
 def test_metrics_outlive_the_server_and_the_sandbox_and_a_gap_stays_a_gap(quick: LiveHome) -> None:

@@ -204,6 +204,21 @@ def test_a_schedule_takes_snapshots_and_keeps_the_newest(options: dict[str, Any]
         Snapshot.delete(one.id, **options)
 
 
+def test_who_follows_a_command_is_a_caller_until_it_ends(options: dict[str, Any]) -> None:
+    sandbox = Sandbox.create("minimal", persistent=True, idle_timeout=1, **options)
+    try:
+        began = time.monotonic()
+        # Followed for longer than it may idle.
+        assert sandbox.commands.run("sleep 1.4; echo done").stdout == "done\n"
+        assert time.monotonic() - began > 1.3
+        assert sandbox.info().status == "running"
+
+        until(lambda: sandbox.info().status == "paused", 20)
+    finally:
+        sandbox.kill()
+        sandbox.close()
+
+
 # 16 s, most of them waiting; without a machine: tests/unit/control/test_idling.py.
 @pytest.mark.heavy
 def test_who_is_called_lives_on_and_who_is_not_is_paused(options: dict[str, Any]) -> None:

@@ -17,8 +17,7 @@ from e2b import Sandbox
 from atoll.server.network.slots import READY
 from support import cgroups
 from support.home import LiveHome
-
-TESTS = Path(__file__).parents[1]
+from support.sources import PYTHONPATH
 
 
 def numbers(where: str, pattern: str) -> set[int]:
@@ -51,7 +50,7 @@ class DeadlyHome:
         (self.home.path / "armed").unlink(missing_ok=True)
         words = [sys.executable, "-m", "support.deadly_server", step]
         words += ["serve", "--home", str(self.home.path), "--listen", self.home.listen]
-        environment = {**os.environ, **self.home.env, "PYTHONPATH": str(TESTS)}
+        environment = {**os.environ, **self.home.env, "PYTHONPATH": PYTHONPATH}
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as server:
             assert server.stdout is not None
             try:

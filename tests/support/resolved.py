@@ -21,10 +21,11 @@ from typing import Any
 
 import pytest
 
+from support.sources import PYTHONPATH
+
 PATIENCE_S = 30.0
 # Whom resolved asks about everything that nobody else is named for.
 UPSTREAM = "127.99.7.53"
-_TESTS = Path(__file__).parents[1]
 _PACKAGES = ("systemd-resolved", "libsystemd-shared")
 _KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atoll-tests" / "resolved"
 _USER = "systemd-resolve:x:9531:9531::/:/usr/sbin/nologin\n"
@@ -87,7 +88,7 @@ class Resolved:
             **os.environ,
             "PATH": f"{self.packages}/usr/bin:{os.environ['PATH']}:/usr/sbin:/sbin",
             "LD_LIBRARY_PATH": str(library),
-            "PYTHONPATH": str(_TESTS),
+            "PYTHONPATH": PYTHONPATH,
         }
 
     def inside(self, *command: str) -> list[str]:

@@ -86,13 +86,29 @@ async def test_no_machine_is_made_beside_the_create_that_took_one(
     await filled(control)
 
 
-async def test_the_next_machine_is_made_the_sooner_the_fewer_wait(world: World, control: Control) -> None:
-    await control.create(ALICE, wish())
-    one_of_two = control.pool.rest()
-    await control.create(ALICE, wish())
-    none = control.pool.rest()
+@pytest.mark.parametrize(
+    ("least", "rests"),
+    [
+        (1, [POOL.calm]),
+        # The last one is not left alone, or every third of a few creates in a row would find none.
+        (2, [POOL.calm, POOL.calm]),
+        (3, [POOL.quiet, POOL.calm, POOL.calm]),
+        (5, [POOL.quiet, POOL.quiet, POOL.calm, POOL.calm, POOL.calm]),
+    ],
+)
+async def test_the_next_machine_is_made_the_sooner_the_fewer_wait(
+    tmp_path: Path, least: int, rests: list[timedelta]
+) -> None:
+    world = World(tmp_path, pool=replace(POOL, least=least))
+    async with world.server() as control:
+        await filled(control)
+        world.free_memory = 0  # so that none is made meanwhile
+        found = []
+        for _ in range(least):
+            await control.create(ALICE, wish())
+            found.append(control.pool.rest())
 
-    assert (one_of_two, none) == (POOL.quiet, POOL.calm)
+    assert found == rests
 
 
 async def test_a_create_claims_a_machine_that_waits(world: World, control: Control) -> None:
@@ -368,6 +384,17 @@ async def test_a_template_that_cannot_be_warmed_is_booted_and_tried_again(tmp_pa
 
         assert status(control).problem is None
         assert await world.checkpoints.names() == {WARM}
+
+
+async def test_what_cannot_be_made_does_not_have_the_others_made_sooner(tmp_path: Path) -> None:
+    world = World(tmp_path, pool=POOL)
+    world.faults.fail("checkpoint:1", ResourceExhaustedError("The host's disk is full"), times=2)
+    async with world.server() as control:
+        await world.faults.reached("checkpoint:1", times=2)
+        await turns(50)
+        assert status(control).problem is not None
+
+        assert control.pool.rest() == POOL.quiet
 
 
 async def test_a_warm_checkpoint_that_is_damaged_is_made_anew(world: World, control: Control) -> None:

@@ -166,6 +166,32 @@ async def test_a_kept_connection_that_the_guest_closed_is_made_anew() -> None:
         await guest.configure(MACHINE, replace(CONFIGURATION, generation=4, claimed=True))
 
 
+async def test_a_call_is_made_also_where_its_answer_is_there_before() -> None:
+    told: list[int] = []
+    all_told = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = guest_pb.ConfigureResponse(version="1.0").to_binary()
+        answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        for answers in (2, 0):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
+            request = guest_pb.ConfigureRequest.from_binary(await reader.readexactly(length))
+            assert request.configuration is not None
+            told.append(int(request.configuration.generation))
+            writer.write(answer * answers)
+            await writer.drain()
+        all_told.set()
+
+    async with guest_that(handle) as guest:
+        await guest.configure(MACHINE, CONFIGURATION, waits=True)
+        await guest.configure(MACHINE, replace(CONFIGURATION, generation=4, claimed=True))
+        async with asyncio.timeout(2):
+            await all_told.wait()
+
+    assert told == [3, 4]
+
+
 async def test_a_machine_that_refuses_to_wait_is_hung_up_on() -> None:
     hung_up = asyncio.Event()
 

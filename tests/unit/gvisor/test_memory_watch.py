@@ -251,3 +251,45 @@ async def test_a_machine_near_its_promise_is_looked_at_although_the_kernel_tells
         # Told when it crossed the mark, which lies below: not any more.
         cgroup.total = PROMISE + MIB
         await until(lambda: len(guest.asked) == 1)
+
+
+async def test_a_machine_just_below_the_mark_is_looked_at_since_the_kernel_may_count_it_above() -> None:
+    cgroup, guest = RoomyCgroup(told=True), RefusingGuest()
+    cgroup.total = round(PROMISE * SELDOM.memory_near) - MIB
+
+    async with watching(guest, SELDOM, machine_that_is_full(cgroup)), asyncio.timeout(10):
+        await until(lambda: cgroup.reads >= 5)
+        # It was above in the kernel's eyes all the time, which so tells nothing.
+        cgroup.total = PROMISE + MIB
+        await until(lambda: len(guest.asked) == 1)
+
+
+class SlowCgroup(RoomyCgroup):
+    """One that takes time to read, on a clock of the test's."""
+
+    def __init__(self, passes: Callable[[], None]) -> None:
+        super().__init__(told=False)
+        self._passes = passes
+
+    def memory_total(self) -> int:
+        self._passes()
+        return super().memory_total()
+
+
+async def test_a_pass_looks_at_each_once_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, late = asyncio.get_running_loop(), [0.0]
+    now = loop.time
+    monkeypatch.setattr(loop, "time", lambda: now() + late[0])
+
+    def passes() -> None:
+        late[0] += 0.002
+
+    first, last, options = SlowCgroup(passes), SlowCgroup(passes), GVisorOptions(memory_survey_s=0.05)
+    began = loop.time()
+    machines = machine_that_is_full(first, name="a"), machine_that_is_full(last, name="b")
+
+    async with watching(RefusingGuest(), options, *machines):
+        await until(lambda: first.reads >= 10)
+        most = (loop.time() - began) / options.memory_survey_s + 2
+
+    assert last.reads <= first.reads <= most

@@ -19,6 +19,7 @@ from alembic.script import ScriptDirectory
 from contract import test_store
 from fakes.events import sandboxes_in
 from sqlalchemy import create_engine
+from support.sources import PYTHONPATH
 
 from atoll.server.domain.errors import FailedPreconditionError, InternalError, UnavailableError
 from atoll.server.domain.ids import SandboxId, TeamId
@@ -117,12 +118,11 @@ async def main():
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
 """
-    tests = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(tests)},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         timeout=60,
     )
     assert done.returncode == -9, done.stderr
@@ -284,6 +284,50 @@ async def test_a_transaction_that_cannot_be_committed_is_in_nobodys_way(path: Pa
 
     with pytest.raises(InternalError, match="database failed"):
         break_a_promise()
+
+    await store.add_sandbox(make())
+    rows = await store.list_sandboxes(SandboxFilter(), Page())
+    await database.close()
+    assert len(rows) == 1
+
+
+async def test_an_interrupt_amidst_a_statement_is_the_interrupt_and_the_next_transaction_works(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(path)
+    await database.open()
+    store = sandboxes_in(database)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def write() -> None:
+        with monkeypatch.context() as patch, database.transaction(writes=True) as connection:
+            connection.exec_driver_sql("DELETE FROM teams")
+            patch.setattr(connection.dialect, "do_execute", interrupted)
+            connection.exec_driver_sql("DELETE FROM teams WHERE id = ?", ("a",))
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+
+    await store.add_sandbox(make())
+    rows = await store.list_sandboxes(SandboxFilter(), Page())
+    await database.close()
+    assert len(rows) == 1
+
+
+async def test_a_transaction_in_a_transaction_is_refused_and_both_are_undone(path: Path) -> None:
+    database = Database(path)
+    await database.open()
+    store = sandboxes_in(database)
+
+    async def nest() -> None:
+        with database.transaction(writes=True) as connection:
+            connection.exec_driver_sql("DELETE FROM teams")
+            await store.list_sandboxes(SandboxFilter(), Page())
+
+    with pytest.raises(InternalError, match="database failed"):
+        await nest()
 
     await store.add_sandbox(make())
     rows = await store.list_sandboxes(SandboxFilter(), Page())

@@ -54,8 +54,9 @@ class PoolLimits:
         refills_at_once: machines that are made at once when nothing else goes on.
         calm: how long nothing else goes on before one is made: the create that took a machine is still being
             answered, and the next of a burst may be on its way.
-        quiet: the same, while at least half of what is wanted of each kind waits: a restore takes 200 ms of
-            a processor, in which a create takes twice as long, and clients often create one by one.
+        quiet: the same, while at least half of what is wanted of each kind waits, and more than the last one:
+            a restore takes 200 ms of a processor, in which a create takes twice as long, and clients often
+            create one by one. A create that finds none takes as long as the restore.
         look_every: how often is looked whether the pool is to shrink, or to try again what failed.
         again: how long a kind of machine that could not be made is let alone.
         claim_timeout: how long a waiting machine may take to become a sandbox, 2 ms mostly; then it is
@@ -199,7 +200,7 @@ class Pool:
             shelf
             for shelf in self._shelves.values()
             if len(shelf.waiting) + shelf.making < max(wanted[shelf.key], self._unwarmed(shelf))
-            and (shelf.again_at is None or shelf.again_at <= now)
+            and _is_tried(shelf, now)
         ]
         if not needy or self._is_short():
             return None
@@ -214,8 +215,11 @@ class Pool:
 
     def rest(self) -> timedelta:
         """Say how long nothing else is to go on before a machine is made."""
-        wanted = self._sizes()
-        low = any(2 * len(shelf.waiting) < wanted[key] for key, shelf in self._shelves.items())
+        wanted, now = self._sizes(), self._clock.now()
+        low = any(
+            _is_low(len(shelf.waiting), wanted[key]) and _is_tried(shelf, now)
+            for key, shelf in self._shelves.items()
+        )
         return self._pool.calm if low else self._pool.quiet
 
     def lacks(self, shelf: Shelf) -> bool:
@@ -346,6 +350,15 @@ def check_sees(actor: Actor) -> None:
         raise PermissionDeniedError(
             "The pool is shown with the home's own key", resolution="'atoll env' prints it."
         )
+
+
+def _is_tried(shelf: Shelf, now: datetime) -> bool:
+    return shelf.again_at is None or shelf.again_at <= now
+
+
+def _is_low(waiting: int, wanted: int) -> bool:
+    # Of few, half is the last one: a restore that begins when it goes is too late for the create after.
+    return 2 * waiting < wanted or waiting < min(wanted, 2)
 
 
 def _count(shelf: Shelf) -> int:

@@ -15,7 +15,6 @@ any length into memory before it looks at its size, and httpx lets nobody count 
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -318,7 +317,7 @@ async def _post(
 
 
 class _BoundedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects as ever, but so much is read from each connection and no more."""
+    """Connects as ever, but so much is read from each connection and no more, and a call is one packet."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -339,10 +338,10 @@ class _BoundedNetwork(httpcore.AsyncNetworkBackend):
 
 class _CallStream(BoundedStream):
     """
-    Writes a call in one piece, when its answer is wanted.
+    Writes a call in one piece.
 
     httpcore writes head and body apart. Each piece is a packet that wakes the sandbox, on processors that the
-    server wants as well.
+    server wants as well. At the end of a call it writes nothing, which is the sign.
     """
 
     def __init__(self, stream: httpcore.AsyncNetworkStream, most: int) -> None:
@@ -352,15 +351,9 @@ class _CallStream(BoundedStream):
     @override
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._held += buffer
-
-    @override
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        if self._held:
+        if not buffer:
             held, self._held = self._held, b""
-            # Who does not read all of a call may have answered it.
-            with suppress(httpcore.WriteError):
-                await super().write(held, timeout)
-        return await super().read(max_bytes, timeout)
+            await super().write(held, timeout)
 
 
 def _unavailable(machine: Machine, method: str, details: str) -> UnavailableError:

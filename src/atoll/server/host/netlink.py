@@ -138,7 +138,8 @@ class Netlink:
         try:
             return socket.if_nametoindex(name)
         except OSError:
-            return None
+            # Whatever the reason is: without a descriptor to spare it says the same.
+            return next((index for index, one in self.names().items() if one == name), None)
 
     def add_veth(
         self, name: str, *, mac: str, peer: str, peer_mac: str, peer_index: int, peer_netns: int, mtu: int

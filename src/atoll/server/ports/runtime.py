@@ -213,5 +213,9 @@ class Runtime(Protocol):
         ...
 
     async def usages(self) -> Mapping[SandboxId, Usage]:
-        """Read what every machine uses, keeping nobody waiting; those that end meanwhile miss."""
+        """
+        Read what every machine uses, keeping nobody waiting; those that end meanwhile miss.
+
+        Of one that had no processor since an earlier call, what it holds may be that call's, for 30 s.
+        """
         ...

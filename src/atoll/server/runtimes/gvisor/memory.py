@@ -6,7 +6,7 @@ killed: as many of the greediest as hold what is too much, again and again until
 The kernel says when use comes near the promise; from there on a machine is looked at before it could have
 reached it, again and again, since the kernel says so only at a crossing (a big file in the cache can hold the
 use above for good). The others are looked at now and then, all in one pass; seldom those that the kernel
-watches.
+watches and that are well below.
 What counts is what programs hold: the cache of files goes by itself.
 """
 
@@ -35,6 +35,9 @@ log = structlog.get_logger(__name__)
 
 # Between two looks at whether a killed process gave its memory back.
 _FREED_LOOK_S = 0.005
+# The kernel (version 1) counts in steps, of up to 1 MB for each processor: who has come just below the mark
+# may still be above it in its eyes, and crosses nothing when it grows. Below this part of it that is told.
+_SURELY_TOLD = 0.75
 # So much more after a kill is not the killed one's last page.
 _GROWTH_BYTES = 8 * 1024 * 1024
 
@@ -126,7 +129,7 @@ class MemoryWatch:
             now = loop.time()
             for watched in list(self._watched.values()):
                 if watched.next_look <= now:
-                    watched.next_look = now + self._look(watched)
+                    watched.next_look = now + self._look(watched, now)
             self._wake.clear()
             # A machine that comes meanwhile is not near anything yet.
             soonest = min((watched.next_look for watched in self._watched.values()), default=math.inf)
@@ -157,13 +160,17 @@ class MemoryWatch:
         else:
             end()
 
-    def _look(self, watched: _Watched) -> float:
-        """Read a machine's memory, begin what has to be done, and return when to look again, in seconds."""
+    def _look(self, watched: _Watched, now: float) -> float:
+        """Read a machine's memory, begin what has to be done, and return the seconds to the next look."""
         cgroup, options = watched.running.cgroup, self._options
         try:
             # One small file for most of them; the cache is in it, so it is never too low.
-            if cgroup.memory_total() < watched.promise * options.memory_near:
-                return self._until_survey(watched)
+            total, near = cgroup.memory_total(), watched.promise * options.memory_near
+            if total < near:
+                surely = watched.told and total < near * _SURELY_TOLD
+                pause = options.memory_told_survey_s if surely else options.memory_survey_s
+                # To moments that are the same for all: then one pass does for many.
+                return pause - now % pause
             kills = cgroup.out_of_memory_kills()
             resident = cgroup.memory_resident()
         except CgroupError as error:
@@ -176,11 +183,6 @@ class MemoryWatch:
             self._begin_to_reduce(watched)
         pause = (watched.promise - resident) / options.memory_growth
         return min(max(pause, options.memory_look_s), options.memory_survey_s)
-
-    def _until_survey(self, watched: _Watched) -> float:
-        pause = self._options.memory_told_survey_s if watched.told else self._options.memory_survey_s
-        # To moments that are the same for all: then one pass does for many.
-        return pause - asyncio.get_running_loop().time() % pause
 
     def _may_reduce(self, watched: _Watched) -> bool:
         return watched.reducing is None and watched.refused_until <= asyncio.get_running_loop().time()

@@ -45,10 +45,11 @@ class GVisorOptions:
             have reached the promise. One program filled 1.5 GB/s.
         memory_look_s: the shortest pause between looks at one sandbox. A look takes 50 µs, so one that stays
             right below its promise costs 1 % of a core.
-        memory_survey_s: the longest pause between looks at a sandbox that is above ``memory_near``, or of
-            which the kernel does not tell.
-        memory_told_survey_s: the same for one that is below, where the kernel tells when it comes near (on
-            cgroup v2: when it is there), so that a look finds nothing that was not told. A look takes 10 µs.
+        memory_survey_s: the longest pause between looks at a sandbox that is above ``memory_near`` or not far
+            below, or of which the kernel does not tell.
+        memory_told_survey_s: the same for one that is well below (three quarters of that), where the kernel
+            tells when it comes near (on cgroup v2: when it is at its promise), so that a look finds nothing
+            that was not told. A look takes 10 µs.
         memory_kills_a_look: how often processes are killed before use is looked at from the start again;
             beyond, the guest does not get its memory down, and the wall decides.
         memory_kill_pause_s: how long a killed process may take to give its memory back before the next is

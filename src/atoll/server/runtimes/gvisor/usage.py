@@ -2,7 +2,7 @@
 Reads what machines use: from files of the host's kernel only, so that an idle guest sleeps on.
 
 Most machines idle most of the time. Of one that had no processor since it was read, only that is read: it
-can have taken and written nothing. What the kernel does to it (caches of files go) is seen a little later.
+can have taken and written nothing. What the kernel does to it (caches of files go) is seen up to 30 s later.
 
 Called from threads. Where a sentry holds the overlay's file is looked up once for each machine.
 """
