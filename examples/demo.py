@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from atoll import Sandbox
@@ -77,10 +77,16 @@ HELD = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopwatch:
-    """Remembers how long each step took."""
+    """Remembers how long each step took, and which signal gave all of it up."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[str, float]] = []
+        self.given_up: int | None = None
+
+    def give_up(self, number: int, _frame: object) -> None:
+        """Take a signal: end, and clean up on the way."""
+        self.given_up = number
+        sys.exit(128 + number)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -88,6 +94,9 @@ class Stopwatch:
         print(f"» {name}", flush=True)
         start = time.perf_counter()
         yield
+        if self.given_up is not None:
+            # What a handler raises is lost where a library's C code cannot raise.
+            sys.exit(128 + self.given_up)
         self.steps.append((name, time.perf_counter() - start))
 
     def show(self) -> None:
@@ -144,7 +153,7 @@ def atoll(watch: Stopwatch) -> Iterator[dict[str, str]]:
         with watch.step("take Atoll down"):
             # What would not go needs the home for a second try.
             subprocess.run([ATOLL, "down", "--home", home], check=True, env=env, start_new_session=True)
-        shutil.rmtree(home, ignore_errors=True)
+            shutil.rmtree(home, ignore_errors=True)
 
 
 def show(text: str) -> None:
@@ -180,21 +189,18 @@ def work(watch: Stopwatch, connection: dict[str, str]) -> None:
         print("  " + report.replace("\n", "\n  "))
         print(f"  and report.svg, {len(picture)} bytes")
     finally:
-        with watch.step("kill the sandbox"):
+        with watch.step("kill the sandbox"), closing(sandbox):
             sandbox.kill()
-            sandbox.close()
 
 
 def main() -> int:
     """Run the demo."""
-    # So that `kill` cleans up as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     watch = Stopwatch()
+    for number in HELD:
+        signal.signal(number, watch.give_up)
     try:
         with atoll(watch) as connection:
             work(watch, connection)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except subprocess.CalledProcessError as error:
         # It has said why.
         return error.returncode
