@@ -229,11 +229,11 @@ async def is_whole(checkpoints: Checkpoints, row: Sandbox) -> bool:
 
 
 async def abandon(runtime: Runtime, sandbox_id: SandboxId) -> None:
-    """Remove what half a pause or half a resume left of a machine; what stays is logged and tried again."""
+    """Remove what half a pause or half a resume left of a machine; what stays is logged."""
     try:
         await runtime.abandon(sandbox_id)
     except UnavailableError as error:
-        # A resume that finds it in its way fails, and tries this again.
+        # The runtime tries again, and so does a resume that finds it in its way.
         log.warning("remains of a paused sandbox not removed", sandbox_id=sandbox_id, error=str(error))
 
 
