@@ -62,6 +62,8 @@ class Remover:
         mark(self._places.directory(sandbox_id))
         try:
             if await asyncio.to_thread(self._may_be_starting, directory):
+                # A server may have died between having them stand still and killing them.
+                group.kill_once()
                 await self._end_launchers(sandbox_id)
             await group.kill(timeout_s=self._options.kill_timeout_s)
             await group.remove(timeout_s=self._options.remove_timeout_s)
