@@ -400,7 +400,9 @@ class GVisorRuntime(Runtime):
 
     def _is_held(self, running: Running) -> bool:
         """Say whether this machine was neither removed nor replaced by the sandbox's next one meanwhile."""
-        return self._running.get(running.record.sandbox_id) is running
+        held = self._running.get(running.record.sandbox_id)
+        # Of one that got volumes meanwhile, the record is another.
+        return held is not None and held.sentry is running.sentry
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         assert self._group is not None, "not open"
