@@ -32,6 +32,7 @@ from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import EndReason
 from atoll.server.host.runsc import Runsc
 from atoll.server.runtimes.gvisor.flags import FLAGS
+from atoll.server.runtimes.gvisor.launch import Launcher
 from atoll.server.runtimes.gvisor.options import GVisorOptions
 from atoll.server.runtimes.leaving import Leaving
 
@@ -258,6 +259,22 @@ async def test_what_a_killed_server_left_of_a_paused_machine_is_removed_by_the_n
     spec = replace(host.spec(), sandbox_id=machine.sandbox_id)
     assert await host.runtime.restore(spec, tmp_path / "one") == machine
     await host.assert_lives(machine)
+
+
+async def test_room_is_looked_for_when_the_machine_has_given_its_own_back(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = await host.start()
+    await fill(host, machine, 40)
+    group, held = host.places.cgroup(machine.sandbox_id), []
+    # A sentry that ends holds the file of what was written, which has no name.
+    monkeypatch.setattr(Launcher, "_check_room", lambda _: held.append(group.exists()))
+    await host.runtime.checkpoint(machine.sandbox_id, tmp_path / "one", kind=MEMORY, leave_running=False)
+
+    spec = replace(host.spec(), sandbox_id=machine.sandbox_id)
+    assert await host.runtime.restore(spec, tmp_path / "one") == machine
+
+    assert held == [False]
 
 
 async def test_a_machine_that_stood_still_for_its_end_goes_on_with_the_next_server(host: Host) -> None:
