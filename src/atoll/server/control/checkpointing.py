@@ -109,11 +109,9 @@ class Checkpointing:
                 log.warning("sandbox not paused", sandbox_id=row.id, error=str(error) or type(error).__name__)
                 await self._underway.settle(row, lambda: self._look(row), lambda: self._look_again(row))
                 raise
-            paused = await self._underway.settle(
+            return await self._underway.settle(
                 row, lambda: self._paused(row, pause), lambda: self._look_again(row)
             )
-        self._sealing.begin(pause.checkpoint)
-        return paused
 
     async def _asked(self, row: Sandbox, pause: Pause, *, healthy: bool) -> Sandbox:
         """Ask a guest whether it answers; returns the row, which says so where it does not."""
@@ -184,6 +182,7 @@ class Checkpointing:
             # Somebody ended it at this very moment: nobody may be told that it is kept.
             raise not_there(row.id)
         log.info("sandbox paused", sandbox_id=row.id, kind=pause.kind)
+        self._sealing.begin(pause.checkpoint)
         return found
 
     async def settle_stopped(self, sandbox_id: SandboxId) -> None:
