@@ -200,6 +200,19 @@ async def test_the_next_object_restores_what_an_earlier_one_wrote(host: RuntimeH
         await successor.close()
 
 
+async def test_a_machine_that_ended_unseen_is_not_in_the_way_of_its_sandbox(
+    host: RuntimeHost, tmp_path: Path
+) -> None:
+    async with opened(host) as runtime:
+        machine = await started(host, runtime)
+        await runtime.checkpoint(machine.sandbox_id, tmp_path / "one", kind=MEMORY, leave_running=True)
+    await host.end_unseen(machine.sandbox_id)
+
+    async with opened(host) as successor:
+        assert await successor.restore(spec(host, machine.sandbox_id), tmp_path / "one") == machine
+        assert await host.recall(machine) == ("kept", "kept")
+
+
 async def test_who_cannot_be_written_down_runs_on(
     host: RuntimeHost, runtime: Runtime, tmp_path: Path
 ) -> None:

@@ -114,7 +114,13 @@ class World:
         self.snapshots: SnapshotStore = snapshots_in(self.database, self.clock)
         self.samples = FileSamples(self.directory / "metrics", kept=1000)
         self.lines = FileLines(self.directory / "logs", most_bytes=1024 * 1024)
-        self.runtime = FakeRuntime(self.directory / "machines", faults=faults, most_machines=self.addresses)
+        self.runtime = FakeRuntime(
+            self.directory / "machines",
+            faults=faults,
+            most_machines=self.addresses,
+            # Not in a test's time: what would not go is there until something is done about it.
+            again_s=3600,
+        )
         self.guest = FakeGuest(faults=faults)
         self.edge = FakeEdge(faults=faults)
         self.checkpoints = CheckpointFiles(self.directory / "checkpoints")

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -30,6 +32,7 @@ from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import EndReason
 from atoll.server.host.runsc import Runsc
 from atoll.server.runtimes.gvisor.flags import FLAGS
+from atoll.server.runtimes.gvisor.launch import Launcher
 from atoll.server.runtimes.gvisor.options import GVisorOptions
 from atoll.server.runtimes.leaving import Leaving
 
@@ -195,6 +198,11 @@ def is_killed(pid: int) -> bool:
     return bool(flags & PF_EXITING) or any(int(mask, 16) & 1 << (signal.SIGKILL - 1) for mask in pending)
 
 
+def no_room(path: Path) -> None:
+    """Be what makes a file where the disk is full."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
 def slot_of(host: Host, machine: Machine) -> str:
     """Name all that is left of one that is paused."""
     return str(host.path / "slots" / f"{machine.sandbox_id}.json")
@@ -225,15 +233,17 @@ async def test_a_paused_machine_is_killed_when_it_is_told_and_silent_until_it_is
     await asyncio.wait([spinner])
 
 
-@pytest.mark.parametrize("killed", [True, False])
+@pytest.mark.parametrize(("killed", "full"), [(True, False), (False, False), (False, True)])
 async def test_what_a_killed_server_left_of_a_paused_machine_is_removed_by_the_next(
-    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool, full: bool
 ) -> None:
     machine, other = await host.start(), await host.start()
     # It gets as far as that, or has not even killed it.
     monkeypatch.setattr(Leaving, "begin", lambda *_: None)
     if not killed:
         monkeypatch.setattr(type(host.places.cgroup(machine.sandbox_id)), "kill_once", lambda _: None)
+    if full:
+        monkeypatch.setattr(Path, "touch", no_room)
     await host.runtime.checkpoint(machine.sandbox_id, tmp_path / "one", kind=MEMORY, leave_running=False)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     monkeypatch.undo()
@@ -249,6 +259,22 @@ async def test_what_a_killed_server_left_of_a_paused_machine_is_removed_by_the_n
     spec = replace(host.spec(), sandbox_id=machine.sandbox_id)
     assert await host.runtime.restore(spec, tmp_path / "one") == machine
     await host.assert_lives(machine)
+
+
+async def test_room_is_looked_for_when_the_machine_has_given_its_own_back(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = await host.start()
+    await fill(host, machine, 40)
+    group, held = host.places.cgroup(machine.sandbox_id), []
+    # A sentry that ends holds the file of what was written, which has no name.
+    monkeypatch.setattr(Launcher, "_check_room", lambda _: held.append(group.exists()))
+    await host.runtime.checkpoint(machine.sandbox_id, tmp_path / "one", kind=MEMORY, leave_running=False)
+
+    spec = replace(host.spec(), sandbox_id=machine.sandbox_id)
+    assert await host.runtime.restore(spec, tmp_path / "one") == machine
+
+    assert held == [False]
 
 
 async def test_a_machine_that_stood_still_for_its_end_goes_on_with_the_next_server(host: Host) -> None:

@@ -119,6 +119,18 @@ async def test_a_stopped_sentry_stalls_no_other_machine(host: Host) -> None:
         await host.runtime.destroy(other.sandbox_id)
 
 
+async def test_a_hung_sentry_is_ended_also_where_volumes_came_after_the_start(host: Host) -> None:
+    hung = await host.start()
+    # What watches it, holds it from then.
+    running = host.runtime._running[hung.sandbox_id]
+    await host.runtime.attach(hung.sandbox_id, [])
+    host.sentry(hung.sandbox_id).send_signal(signal.SIGSTOP)
+
+    await host.runtime._end_if_hung(running, "why")
+
+    assert (await host.next_end(10)).reason is EndReason.RUNTIME_HUNG
+
+
 async def test_a_hung_sentry_that_is_destroyed_while_it_is_asked_harms_nobody(host: Host) -> None:
     """Asking takes seconds; what comes back by then may be about a machine that is no more."""
     hung, other = await host.start(), await host.start()

@@ -109,6 +109,18 @@ async def test_a_written_disk_is_given_back_when_the_sentry_is_killed(host: Host
     assert (await host.next_end(5)).sandbox_id == machine.sandbox_id
 
 
+async def test_half_a_start_that_stands_still_is_removed(host: Host) -> None:
+    machine = await host.start()
+    # As a server leaves it that is killed while it kills: on cgroup v1 nothing ends that is frozen.
+    half = replace(host.record(machine.sandbox_id), sentry=None, gofer=None)
+    half.write(host.places.directory(machine.sandbox_id).path)
+    host.places.cgroup(machine.sandbox_id).freeze()
+
+    await host.runtime.destroy(machine.sandbox_id)
+
+    assert host.traces(machine.sandbox_id) == []
+
+
 async def test_the_same_id_does_not_start_twice(host: Host) -> None:
     spec = host.spec()
     await host.runtime.start(spec)

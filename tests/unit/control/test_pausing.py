@@ -8,6 +8,7 @@ import pytest
 from fakes.crashes import Crash, Points, life
 from fakes.world import ALICE, World, outcome, small, turns, wish
 
+from atoll.server.control.configuring import spec_of
 from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
@@ -147,6 +148,48 @@ async def test_checksums_are_not_computed_while_it_is_brought_back(world: World,
     await world.faults.reached("seal", times=2)
     await control.settled()
     await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+
+
+async def test_checksums_that_begin_anew_can_be_stopped_anew(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("seal", times=2)
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    await world.faults.reached("seal")
+    world.faults.fail("restore:1", UnavailableError("not now"))
+    with pytest.raises(UnavailableError, match="not now"):
+        await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+    await world.faults.reached("seal", times=2)
+
+    # Nobody else lets those go on.
+    await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_checksums_are_not_computed_while_it_comes_back_to_boot(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("seal")
+    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    await world.faults.reached("seal")
+
+    await control.pausing.connect(ALICE, sandbox.id, MINUTE, memory=False)
+
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_what_runs_of_a_paused_sandbox_is_removed_by_the_next_server(world: World) -> None:
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        row = await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+        assert row.pause is not None
+        # Its resume went back, and its machine would not go.
+        await world.runtime.restore(spec_of(row), world.checkpoints.path(row.pause.checkpoint))
+
+    async with world.server() as control:
+        assert world.runtime.running() == set()
+        await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+        assert world.runtime.recall(sandbox.id) == ("kept", "kept")
 
 
 async def test_without_its_memory_a_sandbox_boots(world: World, control: Control) -> None:

@@ -90,6 +90,22 @@ def fill_when(world: World, rows: Rows, place: str) -> None:
     world.faults.at = filling  # type: ignore[method-assign]
 
 
+async def test_checksums_follow_a_pause_that_is_told_later_too(
+    world: World, control: Control, rows: Rows
+) -> None:
+    sandbox = await started(world, control)
+    fill_when(world, rows, "checkpoint:2")
+
+    async with time(world):
+        with pytest.raises(UnavailableError, match="neither paused nor running"):
+            await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+        rows.room = True
+        await control.settled()
+
+    assert await status(world, sandbox.id) is Status.PAUSED
+    assert world.faults.passed["seal"] == 1
+
+
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_failed_pause_is_undone_though_the_runtime_is_busy(
     world: World, control: Control, times: int

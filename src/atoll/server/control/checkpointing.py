@@ -109,11 +109,9 @@ class Checkpointing:
                 log.warning("sandbox not paused", sandbox_id=row.id, error=str(error) or type(error).__name__)
                 await self._underway.settle(row, lambda: self._look(row), lambda: self._look_again(row))
                 raise
-            paused = await self._underway.settle(
+            return await self._underway.settle(
                 row, lambda: self._paused(row, pause), lambda: self._look_again(row)
             )
-        self._sealing.begin(pause.checkpoint)
-        return paused
 
     async def _asked(self, row: Sandbox, pause: Pause, *, healthy: bool) -> Sandbox:
         """Ask a guest whether it answers; returns the row, which says so where it does not."""
@@ -184,6 +182,7 @@ class Checkpointing:
             # Somebody ended it at this very moment: nobody may be told that it is kept.
             raise not_there(row.id)
         log.info("sandbox paused", sandbox_id=row.id, kind=pause.kind)
+        self._sealing.begin(pause.checkpoint)
         return found
 
     async def settle_stopped(self, sandbox_id: SandboxId) -> None:
@@ -229,11 +228,11 @@ async def is_whole(checkpoints: Checkpoints, row: Sandbox) -> bool:
 
 
 async def abandon(runtime: Runtime, sandbox_id: SandboxId) -> None:
-    """Remove what half a pause or half a resume left of a machine; what stays is logged and tried again."""
+    """Remove what half a pause or half a resume left of a machine; what stays is logged."""
     try:
         await runtime.abandon(sandbox_id)
     except UnavailableError as error:
-        # A resume that finds it in its way fails, and tries this again.
+        # The runtime tries again, and so does a resume that finds it in its way.
         log.warning("remains of a paused sandbox not removed", sandbox_id=sandbox_id, error=str(error))
 
 

@@ -287,6 +287,9 @@ class Pausing:
 
     async def take_up(self, row: Sandbox, machine: Machine | None) -> Sandbox:
         """Settle what an earlier server left; returns the row as it is then."""
+        if row.status is Status.PAUSED and machine is not None:
+            # It went back to sleep, and its machine would not go.
+            await abandon(self._runtime, row.id)
         if row.status is Status.PAUSING:
             with contextlib.suppress(NotFoundError):
                 await self._checkpointing.settle(row, is_there=machine is not None)

@@ -159,6 +159,8 @@ class Restoring:
     async def _bring_back(self, row: Sandbox, lifetime: timedelta, *, urgent: bool, memory: bool) -> Sandbox:
         try:
             async with self._admission.turn(row.team_id, urgent=urgent), self._locks.hold(row.id):
+                if row.pause is not None:
+                    self._sealing.stop(row.pause.checkpoint)
                 if not memory and row.pause is not None and row.pause.kind is CheckpointKind.MEMORY:
                     row = await self._forget_memory(row, row.pause)
                 running = await self._restore(row, lifetime)
@@ -268,7 +270,6 @@ class Restoring:
         if row.pause is None:
             # Nothing was kept of what fell.
             return await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
-        self._sealing.stop(row.pause.checkpoint)
         async with self._checkpoints.raw(row.pause.checkpoint) as path:
             # Whether a silent one answers, it is asked when it is up: what fails before is not its doing.
             restored = self._runtime.restore(spec_of(row), path, listens=not _is_silent(row))

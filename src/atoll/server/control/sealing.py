@@ -28,10 +28,15 @@ class Sealing:
     def begin(self, checkpoint: str) -> None:
         """Seal one behind this; a no-op where the server stops, since the next one does it."""
         with suppress(UnavailableError):
-            self._jobs[checkpoint] = job = self._tasks.job(
-                f"seal {checkpoint}", lambda: self._seal(checkpoint)
-            )
-            job.outcome.add_done_callback(lambda _: self._jobs.pop(checkpoint, None))
+            job = self._tasks.job(f"seal {checkpoint}", lambda: self._seal(checkpoint))
+            self._jobs[checkpoint] = job
+
+            def over(_: object) -> None:
+                # One that was stopped may end after the next one began.
+                if self._jobs.get(checkpoint) is job:
+                    del self._jobs[checkpoint]
+
+            job.outcome.add_done_callback(over)
 
     def stop(self, checkpoint: str) -> None:
         """Leave one as it is, since it is restored: reading all of it would only slow that down."""

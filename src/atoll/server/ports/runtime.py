@@ -34,8 +34,8 @@ class Runtime(Protocol):
         Get ready, and return the machines that run from before.
 
         They are watched again from here on.
-        What an interrupted start or destroy left is listed by ``remains``; what is left of a machine that a
-        checkpoint ended is removed behind this.
+        What an interrupted start or destroy left is listed by ``remains``; what is left of a machine that
+        ended, all but its slot, is removed behind this.
         """
         ...
 
@@ -72,10 +72,11 @@ class Runtime(Protocol):
         With ``leave_running`` the machine stands still while it is written, and goes on. Without, it stands
         still from before the first byte on, and on return it has ended: no program inside runs again, nothing
         that is sent to it is answered, and there is no event. Its processes, whose memory the kernel takes
-        back, its control group and its mounts are removed behind the return; ``start``, ``restore``,
-        ``abandon``, ``destroy`` and ``close`` wait until that is over. Only its slot stays, with its address,
-        until it is restored or ``destroy`` is called; so ``remains`` lists it, while ``open`` and ``observe``
-        do not. On any failure it runs on, unless it is hung; what was written is removed.
+        back, its control group and its mounts are removed behind the return, which is tried until they go;
+        ``start``, ``restore``, ``abandon``, ``destroy`` and ``close`` wait for a try that goes on. Only its
+        slot stays, with its address, until it is restored or ``destroy`` is called; so ``remains`` lists it,
+        while ``open`` and ``observe`` do not. On any failure it runs on, unless it is hung; what was written
+        is removed.
 
         Args:
             sandbox_id: of a machine that runs.
@@ -137,7 +138,7 @@ class Runtime(Protocol):
         next one finds the address as it was. What it could reach stays as it is.
 
         Raises:
-            UnavailableError: something would not go; calling again may help.
+            UnavailableError: something would not go; it is tried again behind this, and calling may help.
         """
         ...
 

@@ -1,12 +1,16 @@
 """
-Removes what is left of machines that a checkpoint ended, behind the answer.
+Removes what is left of machines, behind whoever needs nothing more of them.
 
-All of such a machine is on the disk and none of its programs runs, so nobody has to wait until the kernel has
-its memory back: 0.1 s for 512 MB. Who wants to do anything else with the same sandbox does wait.
+All of a machine that a checkpoint ended is on the disk and none of its programs runs, so nobody has to wait
+until the kernel has its memory back: 0.1 s for 512 MB. Who wants to do anything else with the same sandbox
+does wait. What would not go is tried again for as long as it takes: a paused sandbox may rest for weeks, and
+its machine would hold its memory all the while.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import structlog
 
@@ -15,37 +19,100 @@ from atoll.server.domain.ids import SandboxId
 
 log = structlog.get_logger(__name__)
 
+# The first pause after what would not go, and the longest: it doubles in between.
+AGAIN_S, AGAIN_MOST_S = 1.0, 60.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Removal:
+    task: asyncio.Future[None]
+    # Set while somebody waits for its end: it is not tried again then.
+    last: asyncio.Event
+
 
 class Leaving:
-    """Owns those removals, one for each sandbox at most; ``close`` waits for all of them."""
+    """Owns those removals, one for each sandbox at most."""
 
-    def __init__(self, remove: Callable[[SandboxId], Awaitable[None]]) -> None:
+    def __init__(self, remove: Callable[[SandboxId], Awaitable[None]], *, again_s: float = AGAIN_S) -> None:
         """
         Args:
             remove: removes all of a machine but its slot; takes an end, if it cannot.
+            again_s: the first pause after that, in seconds.
         """
         self._remove = remove
-        self._removals: dict[SandboxId, asyncio.Future[None]] = {}
+        self._again_s = again_s
+        self._removals: dict[SandboxId, _Removal] = {}
 
     def begin(self, sandbox_id: SandboxId) -> None:
-        """Remove what is left of a sandbox's machine; a no-op while that goes on."""
-        if sandbox_id not in self._removals:
-            self._removals[sandbox_id] = removal = asyncio.ensure_future(self._run(sandbox_id))
-            removal.add_done_callback(lambda _: self._removals.pop(sandbox_id))
+        """Remove what is left of a sandbox's machine, as often as it takes; a no-op while that goes on."""
+        self._begin(sandbox_id, rest_s=0)
 
-    async def gone(self, sandbox_id: SandboxId) -> None:
-        """Return when nothing is being removed of a sandbox; what would not go is still there."""
-        if (removal := self._removals.get(sandbox_id)) is not None:
-            await asyncio.wait([removal])
+    async def now(self, sandbox_id: SandboxId, remove: Callable[[SandboxId], Awaitable[None]]) -> None:
+        """
+        Remove it for who waits, when nothing else removes anything of that sandbox any more.
+
+        What would not go is tried again behind them, until this is called once more.
+
+        Args:
+            sandbox_id: whose.
+            remove: does it.
+
+        Raises:
+            AtollError: something would not go.
+        """
+        try:
+            await self._stop(sandbox_id)
+            await remove(sandbox_id)
+        except (Exception, asyncio.CancelledError):
+            self._begin(sandbox_id, rest_s=self._again_s)
+            raise
 
     async def close(self) -> None:
-        """Wait for all of them."""
-        if self._removals:
-            await asyncio.wait(list(self._removals.values()))
+        """Wait for those that go on; what would not go is left to the next server."""
+        await asyncio.gather(*(self._stop(sandbox_id) for sandbox_id in list(self._removals)))
 
-    async def _run(self, sandbox_id: SandboxId) -> None:
-        try:
-            await self._remove(sandbox_id)
-        except AtollError as error:
-            # Whoever wants the sandbox next tries again, and so does the next start.
-            log.warning("remains of a paused sandbox not removed", sandbox_id=sandbox_id, error=str(error))
+    def _begin(self, sandbox_id: SandboxId, *, rest_s: float) -> None:
+        removal = self._removals.get(sandbox_id)
+        if removal is not None and not removal.task.done():
+            # Who waited for its end has gone away.
+            removal.last.clear()
+            return
+        last = asyncio.Event()
+        task = asyncio.ensure_future(self._run(sandbox_id, last, rest_s))
+        self._removals[sandbox_id] = begun = _Removal(task=task, last=last)
+
+        def over(_: object) -> None:
+            if self._removals.get(sandbox_id) is begun:
+                del self._removals[sandbox_id]
+
+        task.add_done_callback(over)
+
+    async def _stop(self, sandbox_id: SandboxId) -> None:
+        removal = self._removals.get(sandbox_id)
+        if removal is not None:
+            removal.last.set()
+            await asyncio.wait([removal.task])
+
+    async def _run(self, sandbox_id: SandboxId, last: asyncio.Event, rest_s: float) -> None:
+        while not (rest_s and await _is_set_within(last, rest_s)):
+            try:
+                await self._remove(sandbox_id)
+            # Whatever it was: no memory is held for ever because of a surprise.
+            except Exception as error:
+                rest_s = min(max(2 * rest_s, self._again_s), AGAIN_MOST_S)
+                log.warning(
+                    "remains of a machine not removed",
+                    sandbox_id=sandbox_id,
+                    error=str(error) or type(error).__name__,
+                    again_in_s=rest_s,
+                    exc_info=not isinstance(error, AtollError),
+                )
+            else:
+                return
+
+
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()

@@ -7,7 +7,7 @@ A runtime whose machines are directories.
     <home>/<sandbox id>/memory      what it remembers until it ends
     <home>/<sandbox id>/files       what it wrote on its disk
     <home>/<sandbox id>/spec        what a checkpoint of it fits to
-    <home>/<sandbox id>/leaving     once it is ended by a checkpoint, until all of it but its slot is removed
+    <home>/<sandbox id>/leaving     once it is to go, until all of it but its slot is removed
 
 A new object with the same home sees what an old one left, so a test kills a server by dropping it.
 """
@@ -46,7 +46,7 @@ from atoll.server.runtimes import images
 from atoll.server.runtimes.events import EventQueue
 from atoll.server.runtimes.fake import checkpoints as fake_checkpoints
 from atoll.server.runtimes.fake.faults import Faults
-from atoll.server.runtimes.leaving import Leaving
+from atoll.server.runtimes.leaving import AGAIN_S, Leaving
 
 FIRST_ADDRESS = IPv4Address("10.255.0.2")
 # Events that nobody has read yet; more would mean that nobody reads.
@@ -67,6 +67,7 @@ class FakeRuntime(Runtime):
         faults: Faults | None = None,
         most_machines: int = 1000,
         most_events: int = MOST_EVENTS,
+        again_s: float = AGAIN_S,
     ) -> None:
         """
         Args:
@@ -75,6 +76,7 @@ class FakeRuntime(Runtime):
             faults: where to fail.
             most_machines: how many addresses there are.
             most_events: how many wait for their reader.
+            again_s: the first pause after what would not go, in seconds.
         """
         self.faults = faults or Faults()
         self._home = home
@@ -82,7 +84,7 @@ class FakeRuntime(Runtime):
         self._most = most_machines
         self._events = EventQueue(most_events)
         self._checkpoints = fake_checkpoints.Checkpoints()
-        self._leaving = Leaving(self._remove_rest)
+        self._leaving = Leaving(self._remove_rest, again_s=again_s)
         self._ended: dict[SandboxId, MachineEnded] = {}
         # Those that do not answer, because a test said so.
         self.hung: set[SandboxId] = set()
@@ -99,7 +101,8 @@ class FakeRuntime(Runtime):
         await self.faults.at("open")
         self._home.mkdir(parents=True, exist_ok=True)
         for path in self._directories():
-            if (path / "leaving").exists():
+            ended_unseen = (path / "ready").exists() and not (path / "process").exists()
+            if (path / "leaving").exists() or ended_unseen:
                 self._leaving.begin(SandboxId(path.name))
         return [self._machine(path) for path in self._directories() if _runs(path)]
 
@@ -173,8 +176,7 @@ class FakeRuntime(Runtime):
     @override
     async def abandon(self, sandbox_id: SandboxId) -> None:
         self._ended.pop(sandbox_id, None)
-        await self._leaving.gone(sandbox_id)
-        await self._remove_rest(sandbox_id)
+        await self._leaving.now(sandbox_id, self._remove_rest)
 
     @override
     async def attach(self, sandbox_id: SandboxId, mounts: Sequence[VolumeMount]) -> None:
@@ -195,9 +197,11 @@ class FakeRuntime(Runtime):
 
     @override
     async def destroy(self, sandbox_id: SandboxId) -> None:
-        directory = self._home / sandbox_id
         self._ended.pop(sandbox_id, None)
-        await self._leaving.gone(sandbox_id)
+        await self._leaving.now(sandbox_id, self._destroy)
+
+    async def _destroy(self, sandbox_id: SandboxId) -> None:
+        directory = self._home / sandbox_id
         await self.faults.at("destroy:1")
         (directory / "ready").unlink(missing_ok=True)
         (directory / "process").unlink(missing_ok=True)
@@ -276,15 +280,19 @@ class FakeRuntime(Runtime):
         return {SandboxId(path.name) for path in self._directories() if _runs(path)}
 
     async def _remove_rest(self, sandbox_id: SandboxId) -> None:
-        await self.faults.at("abandon")
         directory = self._home / sandbox_id
+        if directory.exists():
+            (directory / "leaving").touch()
+        await self.faults.at("abandon")
         for name in ("ready", "process", "memory", "files", "spec", "egress", "leaving"):
             (directory / name).unlink(missing_ok=True)
         if directory.exists() and not (directory / "slot").exists():
             directory.rmdir()
 
     async def _gone(self, sandbox_id: SandboxId) -> None:
-        await self._leaving.gone(sandbox_id)
+        await self._leaving.now(sandbox_id, self._remove_marked)
+
+    async def _remove_marked(self, sandbox_id: SandboxId) -> None:
         if (self._home / sandbox_id / "leaving").exists():
             # It would not go before.
             await self._remove_rest(sandbox_id)

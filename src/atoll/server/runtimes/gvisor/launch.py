@@ -104,11 +104,12 @@ class Launcher:
         with translated(self._options):
             origin = await self._origins.read(path, spec) if path is not None else None
         with translated(self._options), self._short_of_room(origin):
+            # First: also what it wrote on the disk takes room until then.
+            await self._gone(spec.sandbox_id)
             self._check_room()
             volumes = await self._directories(spec.volumes)
             record = await self._plan(spec, origin)
             directory = self._places.directory(spec.sandbox_id)
-            await self._gone(spec.sandbox_id)
             self._write_down(record, directory)
             cgroup = self._places.cgroup(spec.sandbox_id)
             # Until its connections are there again, whoever stands in for it would answer what comes for them

@@ -90,5 +90,5 @@ class Directory:
 
     @property
     def leaving(self) -> Path:
-        """There from before the end of a machine that is written down: a next server removes what is left."""
+        """There once a machine is to go, before any of it is gone: a next server removes what is left."""
         return self.path / "leaving"

@@ -20,7 +20,7 @@ from atoll.server.host.runsc import Runsc
 from atoll.server.host.threads import finish_in_thread
 from atoll.server.ports.slots import Slots
 from atoll.server.runtimes.gvisor.options import GVisorOptions
-from atoll.server.runtimes.gvisor.places import Places
+from atoll.server.runtimes.gvisor.places import Directory, Places
 from atoll.server.runtimes.gvisor.record import Record, directories
 from atoll.server.runtimes.gvisor.volume_mounts import VolumeMounts
 
@@ -59,8 +59,11 @@ class Remover:
         """End all processes, then remove all else but the slot; errors as for ``remove``."""
         directory = self._places.directory(sandbox_id).path
         group = self._places.cgroup(sandbox_id)
+        mark(self._places.directory(sandbox_id))
         try:
             if await asyncio.to_thread(self._may_be_starting, directory):
+                # A server may have died between having them stand still and killing them.
+                group.kill_once()
                 await self._end_launchers(sandbox_id)
             await group.kill(timeout_s=self._options.kill_timeout_s)
             await group.remove(timeout_s=self._options.remove_timeout_s)
@@ -126,6 +129,24 @@ class Remover:
             else:
                 path.unlink(missing_ok=True)
         directory.rmdir()
+
+
+def mark(directory: Directory) -> None:
+    """
+    Have a next server remove a machine, rather than take what is half killed for one that lives.
+
+    A no-op where nothing is. What cannot be marked, since the disk fails, is to go all the same.
+    """
+    try:
+        directory.leaving.touch()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        try:
+            # The disk is full. Another name for what nobody reads any more takes no room.
+            directory.config.rename(directory.leaving)
+        except OSError:
+            log.warning("a machine that is to go is not marked", path=str(directory.path), error=str(error))
 
 
 def _processes_naming(sandbox_id: str, state: Path, among: tuple[str, ...] | None = None) -> list[int]:

@@ -2,8 +2,8 @@
 The gVisor runtime: ports.Runtime over runsc, control groups and slots.
 
 Here the parts are put together; what they do is in launch.py (starts), saving.py (checkpoints), removing.py
-(destroys), ending.py (sees ends), memory.py (keeps promises of memory) and record.py (what the next server
-finds).
+(destroys, also behind the answer: runtimes/leaving.py), ending.py (sees ends), memory.py (keeps promises of
+memory) and record.py (what the next server finds).
 """
 
 import asyncio
@@ -48,7 +48,7 @@ from atoll.server.runtimes.gvisor.origin import Origins
 from atoll.server.runtimes.gvisor.places import Directory, Places
 from atoll.server.runtimes.gvisor.programs import Programs
 from atoll.server.runtimes.gvisor.record import Record, boot_id, directories
-from atoll.server.runtimes.gvisor.removing import Remover
+from atoll.server.runtimes.gvisor.removing import Remover, mark
 from atoll.server.runtimes.gvisor.running import Running
 from atoll.server.runtimes.gvisor.saving import HungError, Saver
 from atoll.server.runtimes.gvisor.usage import UsageReader
@@ -141,12 +141,16 @@ class GVisorRuntime(Runtime):
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
         for path in await asyncio.to_thread(directories, self._places.sandboxes):
+            record = Record.read(path)
             if Directory(path=path).leaving.exists():
                 self._leaving.begin(SandboxId(path.name))
-            elif running := self._adopt(path):
+            elif record is not None and (running := self._adopt(record)):
                 self._watch(running)
                 if running.directory.pausing.exists():
                     self._spawn(self._go_on(running), "go on")
+            elif record is not None and record.sentry is not None:
+                # It ran, and ended while nobody looked. A mark made just before the host fell may be lost.
+                self._leaving.begin(record.sandbox_id)
         self._spawn(self._memory.run(), "memory of machines")
         return [_machine(running) for running in self._running.values()]
 
@@ -206,8 +210,7 @@ class GVisorRuntime(Runtime):
     @override
     async def abandon(self, sandbox_id: SandboxId) -> None:
         self._forget(sandbox_id)
-        await self._leaving.gone(sandbox_id)
-        await self._remove_rest(sandbox_id)
+        await self._leaving.now(sandbox_id, self._remove_rest)
 
     @override
     async def attach(self, sandbox_id: SandboxId, mounts: Sequence[VolumeMount]) -> None:
@@ -227,8 +230,7 @@ class GVisorRuntime(Runtime):
     @override
     async def destroy(self, sandbox_id: SandboxId) -> None:
         self._forget(sandbox_id)
-        await self._leaving.gone(sandbox_id)
-        await self._remover.remove(sandbox_id)
+        await self._leaving.now(sandbox_id, self._remover.remove)
 
     @override
     async def remains(self) -> Sequence[SandboxId]:
@@ -291,10 +293,9 @@ class GVisorRuntime(Runtime):
         """
         self._remover.remove_shared()
 
-    def _adopt(self, path: Path) -> Running | None:
+    def _adopt(self, record: Record) -> Running | None:
         """Take up a machine of an earlier server, if it is one that runs."""
-        record = Record.read(path)
-        if record is None or record.sentry is None or record.address is None or record.boot_id != boot_id():
+        if record.sentry is None or record.address is None or record.boot_id != boot_id():
             return None
         cgroup = self._places.cgroup(record.sandbox_id)
         try:
@@ -343,11 +344,7 @@ class GVisorRuntime(Runtime):
         sandbox_id = running.record.sandbox_id
         self._forget(sandbox_id)
         running.cgroup.freeze()
-        try:
-            # Before its end: a next server must not take what is half killed for a machine that lives.
-            running.directory.leaving.touch()
-        except OSError as error:
-            log.warning("a paused machine is not marked", sandbox_id=sandbox_id, error=str(error))
+        mark(running.directory)
         try:
             running.cgroup.kill_once()
         except (OSError, CgroupError) as error:
@@ -360,7 +357,9 @@ class GVisorRuntime(Runtime):
         await self._slots.hush(sandbox_id, False)
 
     async def _gone(self, sandbox_id: SandboxId) -> None:
-        await self._leaving.gone(sandbox_id)
+        await self._leaving.now(sandbox_id, self._remove_marked)
+
+    async def _remove_marked(self, sandbox_id: SandboxId) -> None:
         if self._places.directory(sandbox_id).leaving.exists():
             # It would not go before.
             await self._remove_rest(sandbox_id)
@@ -401,7 +400,9 @@ class GVisorRuntime(Runtime):
 
     def _is_held(self, running: Running) -> bool:
         """Say whether this machine was neither removed nor replaced by the sandbox's next one meanwhile."""
-        return self._running.get(running.record.sandbox_id) is running
+        held = self._running.get(running.record.sandbox_id)
+        # Of one that got volumes meanwhile, the record is another.
+        return held is not None and held.sentry is running.sentry
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         assert self._group is not None, "not open"
