@@ -13,6 +13,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    wait_exponential,
+)
 
 from atoll.server.domain.errors import AtollError
 from atoll.server.domain.ids import SandboxId
@@ -94,25 +100,36 @@ class Leaving:
             await asyncio.wait([removal.task])
 
     async def _run(self, sandbox_id: SandboxId, last: asyncio.Event, rest_s: float) -> None:
-        while not (rest_s and await _is_set_within(last, rest_s)):
-            try:
+        async def once() -> None:
+            # Who waits does it, once this is over.
+            if not last.is_set():
                 await self._remove(sandbox_id)
+
+        async def rest(seconds: float) -> None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await last.wait()
+
+        def say(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome is not None else None
+            log.warning(
+                "remains of a machine not removed",
+                sandbox_id=sandbox_id,
+                error=str(error) or repr(error),
+                again_in_s=state.upcoming_sleep,
+                exc_info=None if isinstance(error, AtollError) else error,
+            )
+
+        tries = AsyncRetrying(
+            sleep=rest,
+            # Whoever waits hears of it themselves.
+            stop=lambda _: last.is_set(),
+            retry_error_callback=lambda _: None,
+            wait=wait_exponential(multiplier=self._again_s, max=AGAIN_MOST_S),
             # Whatever it was: no memory is held for ever because of a surprise.
-            except Exception as error:
-                rest_s = min(max(2 * rest_s, self._again_s), AGAIN_MOST_S)
-                log.warning(
-                    "remains of a machine not removed",
-                    sandbox_id=sandbox_id,
-                    error=str(error) or type(error).__name__,
-                    again_in_s=rest_s,
-                    exc_info=not isinstance(error, AtollError),
-                )
-            else:
-                return
-
-
-async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    return event.is_set()
+            retry=retry_if_exception_type(Exception),
+            before_sleep=say,
+        )
+        if rest_s:
+            await rest(rest_s)
+        await tries(once)
