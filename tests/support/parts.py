@@ -87,6 +87,20 @@ def api(options: dict[str, str], timeout_s: float = 60) -> httpx.Client:
     )
 
 
+def wait_for_answers(options: dict[str, str]) -> None:
+    """Return once the server answers through the edge, of which either may have been killed last."""
+    limit = time.monotonic() + 60
+    with api(options) as client:
+        while True:
+            try:
+                client.get("/v1/sandboxes").raise_for_status()
+            except httpx.HTTPError:
+                assert time.monotonic() < limit, "nothing answers"
+                time.sleep(0.1)
+            else:
+                return
+
+
 def settled(client: httpx.Client, sandbox_id: str) -> dict[str, Any]:
     """Read a row once nothing is under way with it, and who fell has come back."""
     limit = time.monotonic() + 60
