@@ -6,9 +6,9 @@ from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 
 import pytest
-from fakes.world import turns
+from fakes.world import outcome, turns
 
-from atoll.server.control.admission import Admission
+from atoll.server.control.admission import Admission, Urgency
 from atoll.server.control.locks import Locks
 from atoll.server.domain.errors import Reason, ResourceExhaustedError
 from atoll.server.domain.ids import SandboxId, TeamId
@@ -98,7 +98,7 @@ async def test_what_a_request_is_held_up_by_has_places_of_its_own() -> None:
     order: list[str] = []
 
     async def work(name: str, urgent: bool = False) -> None:
-        async with door.turn(A, urgent=urgent):
+        async with door.turn(A, Urgency(urgent)):
             order.append(name)
 
     async with asyncio.TaskGroup() as group, door.turn(A):
@@ -184,7 +184,7 @@ async def test_what_a_request_is_held_up_by_comes_before_all_others() -> None:
     order: list[str] = []
 
     async def work(name: str, urgent: bool) -> None:
-        async with door.turn(A, urgent=urgent):
+        async with door.turn(A, Urgency(urgent)):
             order.append(name)
 
     async with asyncio.TaskGroup() as group, door.turn(B):
@@ -196,6 +196,118 @@ async def test_what_a_request_is_held_up_by_comes_before_all_others() -> None:
         assert door.waiting == 3
 
     assert order == ["wake", "first", "second"]
+
+
+async def order_of(door: Admission, *hurried: str) -> list[str]:
+    """Have two teams wait for turns, three and two of them, and hurry some; tell who had his when."""
+    order: list[str] = []
+    urgencies = {name: Urgency() for name in ("a0", "a1", "a2", "b0", "b1")}
+
+    async def work(team: TeamId, name: str) -> None:
+        async with door.turn(team, urgencies[name]):
+            order.append(name)
+
+    async with asyncio.TaskGroup() as group, door.turn(A):
+        for name in urgencies:
+            group.create_task(work(A if name.startswith("a") else B, name))
+        await turns(1)
+        for name in hurried:
+            urgencies[name].rise()
+        assert door.waiting == 5
+    return order
+
+
+async def test_what_a_request_comes_to_be_held_up_by_goes_before_all_others() -> None:
+    assert await order_of(admission()) == ["a0", "b0", "a1", "b1", "a2"]
+
+    # The others take turns as before, without it.
+    assert await order_of(admission(), "a2") == ["a2", "a0", "b0", "a1", "b1"]
+    assert await order_of(admission(), "b1", "a1") == ["b1", "a1", "a0", "b0", "a2"]
+    assert await order_of(admission(), "b0", "b1", "b0") == ["b0", "b1", "a0", "a1", "a2"]
+
+
+async def test_what_finds_no_place_before_the_others_keeps_its_own_until_there_is_one() -> None:
+    door = admission(most_waiting=2)
+    order: list[str] = []
+    late = Urgency()
+
+    async def work(name: str, urgency: Urgency) -> None:
+        async with door.turn(A, urgency):
+            order.append(name)
+            late.rise()
+
+    async with asyncio.TaskGroup() as group, door.turn(A):
+        for number in range(2):
+            group.create_task(work(f"wake {number}", Urgency(True)))
+        group.create_task(work("create", Urgency()))
+        group.create_task(work("late", late))
+        await turns(1)
+        late.rise()
+
+    assert order == ["wake 0", "wake 1", "late", "create"]
+
+
+async def test_what_is_urgent_before_it_waits_goes_first_and_afterwards_nothing_happens() -> None:
+    door = admission()
+    order: list[str] = []
+    urgency = Urgency()
+    urgency.rise()
+
+    async def work(name: str, urgency: Urgency) -> None:
+        async with door.turn(A, urgency):
+            order.append(name)
+            urgency.rise()
+            await turns(1)
+
+    async with asyncio.TaskGroup() as group, door.turn(A):
+        group.create_task(work("create", Urgency()))
+        group.create_task(work("wake", urgency))
+        await turns(1)
+
+    urgency.rise()
+    assert order == ["wake", "create"]
+    assert door.waiting == 0
+    async with asyncio.timeout(5), door.turn(B):
+        pass
+
+
+@pytest.mark.parametrize("moment", range(8))
+async def test_one_that_is_moved_forward_and_leaves_loses_no_turn(moment: int) -> None:
+    door = admission()
+    urgency = Urgency()
+
+    async def work() -> None:
+        async with door.turn(A, urgency):
+            await turns(2)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_pass(door.turn(A)))
+        moved = group.create_task(work())
+        group.create_task(_pass(door.turn(B)))
+        await turns(moment)
+        urgency.rise()
+        moved.cancel()
+    async with asyncio.timeout(5), door.turn(B):
+        assert door.waiting == 0
+
+
+async def test_one_that_made_room_is_not_moved_forward() -> None:
+    door = admission(most_waiting=2)
+    urgency = Urgency()
+
+    async with asyncio.TaskGroup() as group, door.turn(A):
+        waiting = group.create_task(_pass(door.turn(A)))
+        refused = group.create_task(outcome(_pass(door.turn(A, urgency))))
+        await turns(1)
+        other = group.create_task(_pass(door.turn(B)))
+        await asyncio.sleep(0)
+        urgency.rise()
+        await turns(1)
+        assert door.waiting == 2
+
+    assert isinstance(refused.result(), ResourceExhaustedError)
+    assert waiting.done()
+    assert other.done()
 
 
 async def test_spare_turns_are_had_only_while_nobody_wants_one() -> None:

@@ -2,20 +2,49 @@
 Lets a bounded number of heavy steps (starts, restores, checkpoints) go on at once; the others queue.
 
 Fair: teams take turns, so a burst of one makes another wait for one step, not for the burst; where it fills
-the queue, it makes room there. Before all of them comes what traffic waits for. What nobody waits for gets a
-turn only when nobody else wants one.
+the queue, it makes room there. Before all of them comes what traffic waits for, also where that came later
+than the step itself. What nobody waits for gets a turn only when nobody else wants one.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from atoll.server.domain.errors import Reason, ResourceExhaustedError
 from atoll.server.domain.ids import TeamId
 
-_Place = asyncio.Future[None]
+
+class Urgency:
+    """Whether a request is held up by some work; it may come to be while that waits for its turn."""
+
+    def __init__(self, urgent: bool = False) -> None:
+        self.urgent = urgent
+        # Set by the queue that the work waits in.
+        self.risen: Callable[[], None] = lambda: None
+
+    def rise(self) -> None:
+        """Say that a request is held up; may be said again, and when the work has had its turn."""
+        self.urgent = True
+        self.risen()
+
+
+@dataclass(eq=False, kw_only=True)
+class _Place:
+    """
+    A place in the queue.
+
+    Attributes:
+        team_id: whose.
+        urgent: in which part of the queue it is.
+        turn: done when it has come, or never will.
+    """
+
+    team_id: TeamId
+    urgent: bool
+    turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Admission:
@@ -58,13 +87,13 @@ class Admission:
         return len(self._urgent) + sum(len(queue) for queue in self._waiting.values())
 
     @asynccontextmanager
-    async def turn(self, team_id: TeamId, *, urgent: bool = False) -> AsyncIterator[None]:
+    async def turn(self, team_id: TeamId, urgency: Urgency | None = None) -> AsyncIterator[None]:
         """
         Wait for a turn and hold it.
 
         Args:
             team_id: whose work it is.
-            urgent: before all that is not; for what a request is held up by.
+            urgency: what is urgent, or comes to be, goes before all that is not. None: it never is.
 
         Raises:
             ResourceExhaustedError: too many wait, and of this team more than of others; or the wait was too
@@ -74,7 +103,7 @@ class Admission:
             if self._free > 0:
                 self._free -= 1
             else:
-                await self._wait(team_id, urgent)
+                await self._wait(team_id, urgency or Urgency())
             try:
                 yield
             finally:
@@ -129,16 +158,16 @@ class Admission:
         if self._is_calm() and self._free > 0:
             self._calm.set()
 
-    async def _wait(self, team_id: TeamId, urgent: bool) -> None:
-        self._find_room(team_id, urgent)
-        place: _Place = asyncio.get_running_loop().create_future()
-        queue = self._urgent if urgent else self._waiting.setdefault(team_id, deque())
-        queue.append(place)
+    async def _wait(self, team_id: TeamId, urgency: Urgency) -> None:
+        self._find_room(team_id, urgency.urgent)
+        place = _Place(team_id=team_id, urgent=urgency.urgent)
+        self._queue(place).append(place)
+        urgency.risen = lambda: self._move_forward(place)
         try:
             async with asyncio.timeout(self._longest_wait.total_seconds()):
-                await place
+                await place.turn
         except BaseException as error:
-            self._leave(team_id, queue, place)
+            self._leave(place)
             if isinstance(error, TimeoutError):
                 raise ResourceExhaustedError(
                     "Too much is under way: the sandbox had no turn within "
@@ -147,6 +176,17 @@ class Admission:
                     reason=Reason.NO_TURN,
                 ) from None
             raise
+
+    def _move_forward(self, place: _Place) -> None:
+        """Have one that waits go before all that is not urgent; where those places are taken, it stays."""
+        if place.turn.done() or place.urgent or len(self._urgent) >= self._most_waiting:
+            return
+        self._take_out(place)
+        place.urgent = True
+        self._queue(place).append(place)
+
+    def _queue(self, place: _Place) -> deque[_Place]:
+        return self._urgent if place.urgent else self._waiting.setdefault(place.team_id, deque())
 
     def _find_room(self, team_id: TeamId, urgent: bool) -> None:
         """Refuse what would be one too many: this one, or the newest of a team that has more places."""
@@ -164,24 +204,28 @@ class Admission:
         if urgent or len(most) <= ours + 1:
             raise refused
         newest = most.pop()
-        if not newest.done():
-            newest.set_exception(refused)
+        if not newest.turn.done():
+            newest.turn.set_exception(refused)
 
-    def _leave(self, team_id: TeamId, queue: deque[_Place], place: _Place) -> None:
-        if place.done() and not place.cancelled():
-            if place.exception() is None:
+    def _leave(self, place: _Place) -> None:
+        if place.turn.done() and not place.turn.cancelled():
+            if place.turn.exception() is None:
                 # The turn came at the moment of leaving.
                 self._pass_on()
             return
+        self._take_out(place)
+
+    def _take_out(self, place: _Place) -> None:
+        queue = self._queue(place)
         if place in queue:
             queue.remove(place)
-        if not self._waiting.get(team_id, True):
-            del self._waiting[team_id]
+        if not self._waiting.get(place.team_id, True):
+            del self._waiting[place.team_id]
 
     def _pass_on(self) -> None:
         while (place := self._next()) is not None:
-            if not place.done():
-                place.set_result(None)
+            if not place.turn.done():
+                place.turn.set_result(None)
                 return
         self._free += 1
         self._look_for_calm()

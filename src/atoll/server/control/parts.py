@@ -77,6 +77,7 @@ class Parts:
     killing: Killing
     deadlines: Deadlines
     pool: Pool
+    admission: Admission
     refilling: Refilling
     creating: Creating
     reading: Reading
@@ -290,6 +291,7 @@ def assemble(
         killing=killing,
         deadlines=deadlines,
         pool=shelves,
+        admission=admission,
         refilling=refilling,
         creating=creating,
         reading=reading,

@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 
 from atoll.server.control.addresses import Addresses
-from atoll.server.control.admission import Admission
+from atoll.server.control.admission import Admission, Urgency
 from atoll.server.control.changing import change
 from atoll.server.control.checkpointing import abandon, check_unchanged
 from atoll.server.control.configuring import Configuring, spec_of, within
@@ -96,7 +96,8 @@ class Restoring:
         auto_pause: bool = False,
     ) -> Sandbox:
         """
-        Resume, once nothing else is under way; those who want it at the same time share the work.
+        Resume, once nothing else is under way; those who want it at the same time share the work, which is as
+        urgent then as any of them makes it.
 
         Args:
             sandbox_id: whose.
@@ -112,6 +113,8 @@ class Restoring:
             ResourceExhaustedError, UnavailableError, DeadlineExceededError: it stays paused, and why.
         """
         while (job := self._underway.get(sandbox_id)) is not None:
+            if urgent and not _is_silent(await self._store.get_sandbox(sandbox_id)):
+                self._underway.hurry(sandbox_id)
             await asyncio.wait([job.outcome])
             row = await self._store.get_sandbox(sandbox_id)
             if row.status is Status.RUNNING:
@@ -133,9 +136,12 @@ class Restoring:
 
         row = await change(self._store, sandbox_id, resuming)
         if (job := self._underway.get(sandbox_id)) is None:
+            urgency = Urgency()
             job = self._underway.begin(
-                row, lambda: self._bring_back(row, lifetime, urgent=urgent, memory=memory)
+                row, lambda: self._bring_back(row, lifetime, urgency, memory=memory), urgency
             )
+        if urgent:
+            self._underway.hurry(sandbox_id)
         return await job.wait()
 
     async def put_back(self, row: Sandbox) -> Sandbox:
@@ -156,9 +162,11 @@ class Restoring:
 
             return await change(self._store, row.id, paused)
 
-    async def _bring_back(self, row: Sandbox, lifetime: timedelta, *, urgent: bool, memory: bool) -> Sandbox:
+    async def _bring_back(
+        self, row: Sandbox, lifetime: timedelta, urgency: Urgency, *, memory: bool
+    ) -> Sandbox:
         try:
-            async with self._admission.turn(row.team_id, urgent=urgent), self._locks.hold(row.id):
+            async with self._admission.turn(row.team_id, urgency), self._locks.hold(row.id):
                 if row.pause is not None:
                     self._sealing.stop(row.pause.checkpoint)
                 if not memory and row.pause is not None and row.pause.kind is CheckpointKind.MEMORY:

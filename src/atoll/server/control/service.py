@@ -86,6 +86,7 @@ class Control:
             self._parts.reviving.stop_all()
         self.pool = self._parts.pool
         self.pausing = self._parts.pausing
+        self.admission = self._parts.admission
         self.snapshots = self._parts.snapshots
 
     async def __aenter__(self) -> Self:

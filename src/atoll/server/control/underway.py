@@ -6,14 +6,22 @@ the end stays here until it is, so that no row is half done for longer than some
 """
 
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
+from atoll.server.control.admission import Urgency
 from atoll.server.control.retrying import tried
 from atoll.server.control.tasks import Job, Tasks
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import Sandbox
 from atoll.server.ports.clock import Clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    job: Job[Sandbox]
+    urgency: Urgency
 
 
 class Underway:
@@ -29,25 +37,36 @@ class Underway:
         self._tasks = tasks
         self._clock = clock
         self._tries = settle_tries
-        self._jobs: dict[SandboxId, Job[Sandbox]] = {}
+        self._works: dict[SandboxId, _Work] = {}
 
     def get(self, sandbox_id: SandboxId) -> Job[Sandbox] | None:
         """Return what is under way with a sandbox."""
-        return self._jobs.get(sandbox_id)
+        work = self._works.get(sandbox_id)
+        return None if work is None else work.job
 
-    def begin(self, row: Sandbox, work: Callable[[], Coroutine[Any, Any, Sandbox]]) -> Job[Sandbox]:
+    def begin(
+        self,
+        row: Sandbox,
+        work: Callable[[], Coroutine[Any, Any, Sandbox]],
+        urgency: Urgency | None = None,
+    ) -> Job[Sandbox]:
         """
         Begin what the row's status says, in place of what was under way before.
+
+        Args:
+            row: whose.
+            work: does it.
+            urgency: what the work takes its turn with; None: it takes none.
 
         Raises:
             UnavailableError: the server stops.
         """
         job = self._tasks.job(f"{row.status} {row.id}", work)
-        self._jobs[row.id] = job
+        self._works[row.id] = begun = _Work(job=job, urgency=urgency or Urgency())
 
         def over(_: object) -> None:
-            if self._jobs.get(row.id) is job:
-                del self._jobs[row.id]
+            if self._works.get(row.id) is begun:
+                del self._works[row.id]
 
         job.outcome.add_done_callback(over)
         return job
@@ -84,14 +103,19 @@ class Underway:
                 resolution="The server keeps trying; see its log.",
             ) from error
 
+    def hurry(self, sandbox_id: SandboxId) -> None:
+        """Say that a request is held up by what is under way with a sandbox."""
+        if work := self._works.get(sandbox_id):
+            work.urgency.rise()
+
     def stop(self, sandbox_id: SandboxId, error: AtollError) -> None:
         """Stop what is under way with a sandbox; those who wait for it get the error."""
-        if job := self._jobs.get(sandbox_id):
-            job.cancel(error)
+        if work := self._works.get(sandbox_id):
+            work.job.cancel(error)
 
     def stop_all(self) -> tuple[Job[Sandbox], ...]:
         """Stop everything, because the server stops, and return it: it goes back to where it was."""
-        jobs = tuple(self._jobs.values())
+        jobs = tuple(work.job for work in self._works.values())
         for job in jobs:
             job.cancel()
         return jobs
