@@ -77,6 +77,19 @@ async def test_a_resume_that_waits_for_its_turn_goes_first_once_traffic_waits_fo
     await world.assert_agreement()
 
 
+async def test_a_pause_that_traffic_waits_for_goes_first_too(world: World, control: Control) -> None:
+    sandbox = await control.create(ALICE, wish(auto_resume=True))
+
+    done, route = await woken(
+        world, control, sandbox, lambda: control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    )
+
+    assert done == ["under way", "work", "before"]
+    assert route.status is Status.RUNNING
+    await control.settled()
+    await world.assert_agreement()
+
+
 async def test_what_no_traffic_wakes_keeps_its_turn(world: World, control: Control) -> None:
     sandbox = await control.create(ALICE, wish())
     await control.pausing.pause(ALICE, sandbox.id, MEMORY)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import structlog
 
-from atoll.server.control.admission import Admission
+from atoll.server.control.admission import Admission, Urgency
 from atoll.server.control.changing import change
 from atoll.server.control.configuring import within
 from atoll.server.control.deadlines import Deadlines
@@ -74,12 +74,15 @@ class Checkpointing:
         self._deadlines = deadlines
         self._probing = probing
 
-    async def run(self, row: Sandbox, *, ask: bool = True, healthy: bool = False) -> Sandbox:
+    async def run(
+        self, row: Sandbox, urgency: Urgency, *, ask: bool = True, healthy: bool = False
+    ) -> Sandbox:
         """
         Write down a machine and end it; returns the row, paused.
 
         Args:
             row: as it was when the pause began.
+            urgency: whether a request waits for its end, to wake it again.
             ask: whether the guest is asked first; one that does not answer is written down as that.
             healthy: whether such a one runs on instead.
 
@@ -95,7 +98,7 @@ class Checkpointing:
             try:
                 if healthy or (ask and pause.kind is CheckpointKind.MEMORY):
                     row = await self._asked(row, pause, healthy=healthy)
-                async with self._admission.turn(row.team_id):
+                async with self._admission.turn(row.team_id, urgency):
                     # Answer and turn took their time.
                     await check_unchanged(self._store, row)
                     written = self._runtime.checkpoint(

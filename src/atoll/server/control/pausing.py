@@ -16,7 +16,7 @@ import structlog
 
 from atoll.server.control import checking
 from atoll.server.control.addresses import Addresses
-from atoll.server.control.admission import Admission
+from atoll.server.control.admission import Admission, Urgency
 from atoll.server.control.changing import change
 from atoll.server.control.checkpointing import Checkpointing, abandon, is_whole
 from atoll.server.control.configuring import Configuring
@@ -343,7 +343,10 @@ class Pausing:
         row = await change(self._store, sandbox_id, pausing)
         # Where the server stops, there is no time to wait for an answer.
         ask = fall is None
-        return self._underway.begin(row, lambda: self._checkpointing.run(row, ask=ask, healthy=healthy))
+        urgency = Urgency()
+        return self._underway.begin(
+            row, lambda: self._checkpointing.run(row, urgency, ask=ask, healthy=healthy), urgency
+        )
 
     def _is_due(self, row: Sandbox) -> bool:
         return row.deadline <= self._clock.now()
