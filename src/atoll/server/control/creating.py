@@ -15,7 +15,6 @@ from datetime import timedelta
 import structlog
 
 from atoll.server.control import checking, repeating
-from atoll.server.control.addresses import Addresses
 from atoll.server.control.admission import Admission
 from atoll.server.control.configuring import Configuring, spec_of, within
 from atoll.server.control.deadlines import Deadlines
@@ -26,6 +25,7 @@ from atoll.server.control.pool import Pool
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.room import check_room
 from atoll.server.control.shelf import Waiting
+from atoll.server.control.starting import Starting
 from atoll.server.control.tasks import Job, Tasks
 from atoll.server.control.volumes import Volumes
 from atoll.server.control.warming import GENERATION, Warming
@@ -48,7 +48,6 @@ from atoll.server.domain.snapshot import Snapshot
 from atoll.server.domain.team_limits import TeamLimits, check_size
 from atoll.server.domain.template import Template
 from atoll.server.domain.upkeep import NEVER
-from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.edge import Edge
 from atoll.server.ports.runtime import Runtime
@@ -117,10 +116,9 @@ class Creating:
         killing: Killing,
         deadlines: Deadlines,
         admission: Admission,
-        checkpoints: Checkpoints,
         pool: Pool,
         warming: Warming,
-        addresses: Addresses,
+        starting: Starting,
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -134,10 +132,9 @@ class Creating:
         self._killing = killing
         self._deadlines = deadlines
         self._admission = admission
-        self._checkpoints = checkpoints
         self._pool = pool
         self._warming = warming
-        self._addresses = addresses
+        self._starting = starting
         # Counting and adding a row are two calls; between them nobody else may add one.
         self._adding = asyncio.Lock()
         self._underway: dict[SandboxId, _Creation] = {}
@@ -360,21 +357,15 @@ class Creating:
     async def _make_once(self, creation: _Creation, row: Sandbox, template: Template) -> Machine:
         origin = creation.origin
         creation.step = "start" if origin is None else "restore"
-        machine = await self._addresses.have(
-            lambda: self._start_or_restore(row, origin), lambda: self._make_room(row.id)
+        checkpoint = origin.checkpoint if origin is not None else None
+        machine = await self._starting.bring_up(
+            spec_of(row), checkpoint, clear=lambda: self._make_room(row.id)
         )
         booted = origin is None or origin.kind is CheckpointKind.FILES
         await self._tell(creation, row, machine, template, booted=booted)
         if origin is not None and origin.is_warm:
             await self._run_again(creation, row, machine, template)
         return machine
-
-    async def _start_or_restore(self, row: Sandbox, origin: _Origin | None) -> Machine:
-        if origin is None:
-            return await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
-        async with self._checkpoints.raw(origin.checkpoint) as path:
-            restored = self._runtime.restore(spec_of(row), path)
-            return await within(self._limits.resume_timeout, "come back", restored)
 
     async def _make_room(self, sandbox_id: SandboxId) -> None:
         await within(self._limits.destroy_timeout, "make room", self._runtime.destroy(sandbox_id))

@@ -27,6 +27,7 @@ from atoll.server.control.reviving import Reviving
 from atoll.server.control.scheduling import Scheduling
 from atoll.server.control.sealing import Sealing
 from atoll.server.control.snapshots import Snapshots
+from atoll.server.control.starting import Starting
 from atoll.server.control.tasks import Tasks
 from atoll.server.control.volumes import Volumes
 from atoll.server.control.warming import Warming
@@ -174,6 +175,9 @@ def assemble(
         limits=limits,
         locks=locks,
     )
+    starting = Starting(
+        runtime=ports.runtime, checkpoints=ports.checkpoints, addresses=addresses, limits=limits
+    )
     creating = Creating(
         store=ports.store,
         runtime=ports.runtime,
@@ -187,10 +191,9 @@ def assemble(
         killing=killing,
         deadlines=deadlines,
         admission=admission,
-        checkpoints=ports.checkpoints,
         pool=shelves,
         warming=warming,
-        addresses=addresses,
+        starting=starting,
     )
     reading = Reading(store=ports.store, limits=limits)
     sealing = Sealing(runtime=ports.runtime, checkpoints=ports.checkpoints, tasks=tasks)
@@ -213,7 +216,7 @@ def assemble(
         deadlines=deadlines,
         reading=reading,
         probing=probing,
-        addresses=addresses,
+        starting=starting,
     )
     deadlines.pause = pausing.expire
     snapshots = Snapshots(

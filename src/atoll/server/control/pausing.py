@@ -15,7 +15,6 @@ from datetime import timedelta
 import structlog
 
 from atoll.server.control import checking
-from atoll.server.control.addresses import Addresses
 from atoll.server.control.admission import Admission, Urgency
 from atoll.server.control.changing import change
 from atoll.server.control.checkpointing import Checkpointing, abandon, is_whole
@@ -29,6 +28,7 @@ from atoll.server.control.reading import Reading, not_there
 from atoll.server.control.requests import Actor
 from atoll.server.control.restoring import Restoring
 from atoll.server.control.sealing import Sealing
+from atoll.server.control.starting import Starting
 from atoll.server.control.tasks import Job, Tasks
 from atoll.server.control.underway import Underway
 from atoll.server.control.unfinished import unfinished
@@ -87,7 +87,7 @@ class Pausing:
         deadlines: Deadlines,
         reading: Reading,
         probing: Probing,
-        addresses: Addresses,
+        starting: Starting,
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -128,7 +128,7 @@ class Pausing:
             admission=admission,
             configuring=configuring,
             deadlines=deadlines,
-            addresses=addresses,
+            starting=starting,
         )
 
     async def pause(

@@ -13,7 +13,6 @@ from functools import partial
 
 import structlog
 
-from atoll.server.control.addresses import Addresses
 from atoll.server.control.admission import Admission, Urgency
 from atoll.server.control.changing import change
 from atoll.server.control.checkpointing import abandon, check_unchanged
@@ -24,6 +23,7 @@ from atoll.server.control.locks import Locks
 from atoll.server.control.reading import not_there
 from atoll.server.control.room import check_room
 from atoll.server.control.sealing import Sealing
+from atoll.server.control.starting import Starting
 from atoll.server.control.tasks import Tasks
 from atoll.server.control.underway import Underway
 from atoll.server.domain.checkpoint import CheckpointKind
@@ -36,7 +36,7 @@ from atoll.server.domain.errors import (
     UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId
-from atoll.server.domain.machine import Machine
+from atoll.server.domain.machine import Machine, MachineSpec
 from atoll.server.domain.sandbox import Pause, Sandbox, Status, Target, pausing_at_deadline, set_going
 from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.checkpoints import Checkpoints
@@ -68,7 +68,7 @@ class Restoring:
         admission: Admission,
         configuring: Configuring,
         deadlines: Deadlines,
-        addresses: Addresses,
+        starting: Starting,
     ) -> None:
         self._store = store
         self._api_keys = api_keys
@@ -84,7 +84,7 @@ class Restoring:
         self._admission = admission
         self._configuring = configuring
         self._deadlines = deadlines
-        self._addresses = addresses
+        self._starting = starting
 
     async def run(
         self,
@@ -202,15 +202,7 @@ class Restoring:
         """
         await check_unchanged(self._store, row)
         spec = replace(spec_of(row), egress=EgressPolicy(internet=False))
-        async with self._checkpoints.raw(pause.checkpoint) as origin:
-            await self._addresses.have(
-                lambda: within(
-                    self._limits.resume_timeout,
-                    "come back",
-                    self._runtime.restore(spec, origin, listens=False),
-                ),
-                lambda: self._runtime.abandon(row.id),
-            )
+        await self._bring_up(row, spec, pause.checkpoint, listens=False)
         name = f"{row.id}-{row.generation}"
         path = self._checkpoints.path(name)
         written = self._runtime.checkpoint(row.id, path, kind=CheckpointKind.FILES, leave_running=False)
@@ -259,7 +251,10 @@ class Restoring:
 
     async def _configured(self, row: Sandbox) -> Machine:
         template = await self._templates.get(row.template_id)
-        machine = await self._machine(row)
+        # Nothing may have been kept of what fell.
+        kept = row.pause.checkpoint if row.pause is not None else None
+        # Whether a silent one answers, it is asked when it is up: what fails before is not its doing.
+        machine = await self._bring_up(row, spec_of(row), kept, listens=not _is_silent(row))
         booted = row.pause is None or row.pause.kind is CheckpointKind.FILES
         try:
             await self._configuring.configure(row, machine, template, booted=booted)
@@ -269,19 +264,12 @@ class Restoring:
             raise _silent(row.id, str(error)) from error
         return machine
 
-    async def _machine(self, row: Sandbox) -> Machine:
-        return await self._addresses.have(
-            lambda: self._start_or_restore(row), lambda: self._runtime.abandon(row.id)
+    async def _bring_up(
+        self, row: Sandbox, spec: MachineSpec, checkpoint: str | None, *, listens: bool
+    ) -> Machine:
+        return await self._starting.bring_up(
+            spec, checkpoint, clear=lambda: self._runtime.abandon(row.id), listens=listens
         )
-
-    async def _start_or_restore(self, row: Sandbox) -> Machine:
-        if row.pause is None:
-            # Nothing was kept of what fell.
-            return await within(self._limits.start_timeout, "start", self._runtime.start(spec_of(row)))
-        async with self._checkpoints.raw(row.pause.checkpoint) as path:
-            # Whether a silent one answers, it is asked when it is up: what fails before is not its doing.
-            restored = self._runtime.restore(spec_of(row), path, listens=not _is_silent(row))
-            return await within(self._limits.resume_timeout, "come back", restored)
 
 
 def _is_silent(row: Sandbox) -> bool:
