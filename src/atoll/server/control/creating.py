@@ -1,7 +1,6 @@
 """
-Creates sandboxes: row, machine, configuration, row again.
+Creates sandboxes: row, machine (``making``), row again.
 
-The machine waited in the pool, or is restored from a snapshot or from its warm template, or boots.
 Whatever goes wrong on the way, cancellation included, is undone by ``Killing``, which outlives
 the caller; the row then says at which step it failed.
 """
@@ -9,40 +8,34 @@ the caller; the row then says at which step it failed.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
 
 from atoll.server.control import checking, repeating
 from atoll.server.control.admission import Admission
-from atoll.server.control.configuring import Configuring, spec_of, within
 from atoll.server.control.deadlines import Deadlines
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
+from atoll.server.control.making import Creation, Making
 from atoll.server.control.pool import Pool
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.room import check_room
-from atoll.server.control.shelf import Waiting
-from atoll.server.control.starting import Starting
-from atoll.server.control.tasks import Job, Tasks
+from atoll.server.control.tasks import Tasks
 from atoll.server.control.volumes import Volumes
-from atoll.server.control.warming import GENERATION, Warming
 from atoll.server.domain import identity, ingress
-from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AbortedError,
     AtollError,
     DeadlineExceededError,
-    FailedPreconditionError,
     InternalError,
     NotFoundError,
     Reason,
     UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId, new_sandbox_id
-from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status, Target, set_going
 from atoll.server.domain.snapshot import Snapshot
 from atoll.server.domain.team_limits import TeamLimits, check_size
@@ -56,48 +49,6 @@ from atoll.server.ports.store import Store
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Origin:
-    """
-    A checkpoint that a machine is restored from.
-
-    Attributes:
-        checkpoint: its name.
-        kind: what is in it.
-        generation: what it holds; the sandbox is newer.
-        is_warm: whether it is a template's, where nobody's environment was known yet.
-    """
-
-    checkpoint: str
-    kind: CheckpointKind
-    generation: int
-    is_warm: bool = False
-
-
-@dataclass(kw_only=True)
-class _Creation:
-    """
-    A create under way.
-
-    Attributes:
-        team: the limits of whose it is.
-        origin: what the machine is restored from, unless it waits already; None: it boots.
-        waiting: the machine from the pool that it becomes, until it is; None: there is none, or not any more.
-        waiting_ended: that machine ended meanwhile.
-        job: what does it.
-        step: how far it is.
-        stopped: why it was stopped from outside, and what its caller is told; None: it was not.
-    """
-
-    team: TeamLimits
-    origin: _Origin | None
-    waiting: Waiting | None
-    waiting_ended: bool = False
-    job: Job[Sandbox] | None = None
-    step: str = "row"
-    stopped: tuple[End, AtollError] | None = None
-
-
 class Creating:
     """Creates sandboxes, and knows those under way."""
 
@@ -106,7 +57,6 @@ class Creating:
         *,
         store: Store,
         runtime: Runtime,
-        configuring: Configuring,
         edge: Edge,
         volumes: Volumes,
         clock: Clock,
@@ -117,12 +67,10 @@ class Creating:
         deadlines: Deadlines,
         admission: Admission,
         pool: Pool,
-        warming: Warming,
-        starting: Starting,
+        making: Making,
     ) -> None:
         self._store = store
         self._runtime = runtime
-        self._configuring = configuring
         self._edge = edge
         self._volumes = volumes
         self._clock = clock
@@ -133,11 +81,10 @@ class Creating:
         self._deadlines = deadlines
         self._admission = admission
         self._pool = pool
-        self._warming = warming
-        self._starting = starting
+        self._making = making
         # Counting and adding a row are two calls; between them nobody else may add one.
         self._adding = asyncio.Lock()
-        self._underway: dict[SandboxId, _Creation] = {}
+        self._underway: dict[SandboxId, Creation] = {}
 
     async def create(
         self, actor: Actor, wish: CreateSandbox, template: Template, origin: Snapshot | None = None
@@ -220,7 +167,7 @@ class Creating:
         snapshot: Snapshot | None,
     ) -> Sandbox:
         waiting = None if snapshot else self._pool.take(template, row.limits, row.team_id)
-        creation = _Creation(team=team, origin=self._origin(row, template, snapshot), waiting=waiting)
+        creation = Creation(team=team, origin=self._making.origin(row, template, snapshot), waiting=waiting)
         if waiting is not None:
             row = replace(row, id=waiting.sandbox_id, generation=waiting.generation + 1)
         elif creation.origin is not None:
@@ -245,7 +192,7 @@ class Creating:
             raise
 
     async def _create(
-        self, creation: _Creation, row: Sandbox, lifetime: timedelta, template: Template
+        self, creation: Creation, row: Sandbox, lifetime: timedelta, template: Template
     ) -> Sandbox:
         begun = False
         try:
@@ -266,7 +213,7 @@ class Creating:
             raise
 
     @asynccontextmanager
-    async def _turn(self, creation: _Creation, row: Sandbox) -> AsyncIterator[None]:
+    async def _turn(self, creation: Creation, row: Sandbox) -> AsyncIterator[None]:
         if creation.waiting is not None:
             # Cheap: it takes nobody's turn.
             yield
@@ -274,7 +221,7 @@ class Creating:
             async with self._admission.turn(row.team_id):
                 yield
 
-    def _give_back(self, creation: _Creation) -> None:
+    def _give_back(self, creation: Creation) -> None:
         """Let the machine wait on, of which no row tells."""
         waiting, creation.waiting = creation.waiting, None
         if waiting is not None:
@@ -290,11 +237,11 @@ class Creating:
             return None
 
     async def _bring_up(
-        self, creation: _Creation, row: Sandbox, lifetime: timedelta, template: Template
+        self, creation: Creation, row: Sandbox, lifetime: timedelta, template: Template
     ) -> Sandbox:
-        machine = await self._claim(creation, row, template)
+        machine = await self._making.claim(creation, row, template)
         if machine is None:
-            machine = await self._make(creation, row, template)
+            machine = await self._making.make(creation, row, template)
         creation.step = "record"
         now = self._clock.now()
         up = replace(row, status=Status.RUNNING, started_at=now, address=machine.address)
@@ -304,98 +251,7 @@ class Creating:
         log.info("sandbox started", sandbox_id=row.id, template=row.template_id, runtime=row.runtime)
         return running
 
-    async def _claim(self, creation: _Creation, row: Sandbox, template: Template) -> Machine | None:
-        """Make a machine that waits the sandbox's; None: there is none, or it was of no use and is gone."""
-        waiting = creation.waiting
-        if waiting is None:
-            return None
-        try:
-            async with asyncio.timeout(self._pool.claim_timeout.total_seconds()):
-                creation.step = "claim"
-                await self._runtime.set_egress(row.id, row.egress.fenced())
-                if row.volumes:
-                    await self._runtime.attach(row.id, row.volumes)
-                await self._tell(creation, row, waiting.machine, template, claimed=True)
-            if creation.waiting_ended:
-                raise UnavailableError("It ended as soon as it was claimed")
-        except (AtollError, TimeoutError) as error:
-            log.warning("machine of the pool not claimed", sandbox_id=row.id, error=str(error))
-        else:
-            # It is the sandbox's from here on: its end is the create's.
-            creation.waiting = None
-            await self._run_again(creation, row, waiting.machine, template)
-            return waiting.machine
-        # Its end is not told, and its id is free for another.
-        await self._make_room(row.id)
-        creation.waiting = None
-        return None
-
-    def _origin(self, row: Sandbox, template: Template, snapshot: Snapshot | None) -> _Origin | None:
-        if snapshot is not None:
-            return _Origin(checkpoint=snapshot.id, kind=snapshot.kind, generation=snapshot.generation)
-        fits = self._pool.enabled and row.limits.disk_bytes == template.limits.disk_bytes
-        if fits and self._warming.is_warm(template):
-            name = self._warming.origin(template)
-            return _Origin(checkpoint=name, kind=CheckpointKind.MEMORY, generation=GENERATION, is_warm=True)
-        return None
-
-    async def _make(self, creation: _Creation, row: Sandbox, template: Template) -> Machine:
-        if creation.origin is None or not creation.origin.is_warm:
-            return await self._make_once(creation, row, template)
-        try:
-            return await self._make_once(creation, row, template)
-        except (FailedPreconditionError, NotFoundError) as error:
-            if creation.step != "restore":
-                raise
-            # Damaged, gone, or of another runsc: nobody asked for it, so nobody fails for it.
-            log.warning("warm template not restored", template=template.id, error=str(error))
-        await self._warming.forget(template)
-        await self._make_room(row.id)
-        creation.origin = None
-        return await self._make_once(creation, row, template)
-
-    async def _make_once(self, creation: _Creation, row: Sandbox, template: Template) -> Machine:
-        origin = creation.origin
-        creation.step = "start" if origin is None else "restore"
-        checkpoint = origin.checkpoint if origin is not None else None
-        machine = await self._starting.bring_up(
-            spec_of(row), checkpoint, clear=lambda: self._make_room(row.id)
-        )
-        booted = origin is None or origin.kind is CheckpointKind.FILES
-        await self._tell(creation, row, machine, template, booted=booted)
-        if origin is not None and origin.is_warm:
-            await self._run_again(creation, row, machine, template)
-        return machine
-
-    async def _make_room(self, sandbox_id: SandboxId) -> None:
-        await within(self._limits.destroy_timeout, "make room", self._runtime.destroy(sandbox_id))
-
-    async def _tell(
-        self,
-        creation: _Creation,
-        row: Sandbox,
-        machine: Machine,
-        template: Template,
-        *,
-        booted: bool = True,
-        claimed: bool = False,
-    ) -> None:
-        def step(name: str) -> None:
-            creation.step = name
-
-        await self._configuring.configure(
-            row, machine, template, booted=booted and not claimed, claimed=claimed, step=step
-        )
-
-    async def _run_again(
-        self, creation: _Creation, row: Sandbox, machine: Machine, template: Template
-    ) -> None:
-        """Have a start command that ran before there was a sandbox know the sandbox's environment."""
-        if template.start is not None and template.start.needs_env and row.env:
-            creation.step = "launch"
-            await self._configuring.launch(machine, template.start)
-
-    async def _undo(self, creation: _Creation, row: Sandbox, error: BaseException) -> None:
+    async def _undo(self, creation: Creation, row: Sandbox, error: BaseException) -> None:
         end = creation.stopped[0] if creation.stopped else _failure(creation.step, error)
         try:
             begun = await self._killing.begin(row.id, end)

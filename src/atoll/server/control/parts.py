@@ -14,6 +14,7 @@ from atoll.server.control.idling import Idling
 from atoll.server.control.killing import Killing, Parting
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
+from atoll.server.control.making import Making
 from atoll.server.control.networking import Networking
 from atoll.server.control.parking import Parking
 from atoll.server.control.pausing import Pausing
@@ -178,10 +179,17 @@ def assemble(
     starting = Starting(
         runtime=ports.runtime, checkpoints=ports.checkpoints, addresses=addresses, limits=limits
     )
+    making = Making(
+        runtime=ports.runtime,
+        configuring=configuring,
+        limits=limits,
+        pool=shelves,
+        warming=warming,
+        starting=starting,
+    )
     creating = Creating(
         store=ports.store,
         runtime=ports.runtime,
-        configuring=configuring,
         edge=ports.edge,
         volumes=ports.volumes,
         clock=ports.clock,
@@ -192,8 +200,7 @@ def assemble(
         deadlines=deadlines,
         admission=admission,
         pool=shelves,
-        warming=warming,
-        starting=starting,
+        making=making,
     )
     reading = Reading(store=ports.store, limits=limits)
     sealing = Sealing(runtime=ports.runtime, checkpoints=ports.checkpoints, tasks=tasks)
