@@ -493,7 +493,7 @@ async def test_a_machine_that_ends_while_it_is_brought_back_costs_no_paused_sand
 
     world.runtime.end(sandbox.id, EndReason.RUNTIME_ENDED)
     await turns()
-    await control.pausing.stop_all()
+    await control.settling.stop_all()
 
     assert isinstance(await resume, UnavailableError)
     await control.settled()

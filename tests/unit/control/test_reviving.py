@@ -131,7 +131,7 @@ async def test_a_snapshot_that_is_deleted_later_is_not_missed(world: World, cont
     world.runtime.end(sandbox.id)
     await world.faults.reached("restore:1")
     assert await control.snapshots.delete(ALICE, snapshot.id)
-    await control.pausing.stop_all()
+    await control.settling.stop_all()
 
     world.clock.advance(MINUTE)
     await until(world, sandbox.id, Status.RUNNING, 3)

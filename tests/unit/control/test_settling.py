@@ -204,7 +204,7 @@ async def test_what_is_whole_on_the_disk_is_no_fall(world: World, control: Contr
     fill_when(world, rows, "checkpoint:2")
     async with time(world):
         await outcome(control.pausing.pause(ALICE, sandbox.id, MEMORY))
-        await control.pausing.stop_all()
+        await control.settling.stop_all()
         rows.room = True
 
         end = End(reason=EndReason.LOST, detail="its machine was gone, and nobody had told its end")

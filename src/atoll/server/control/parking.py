@@ -17,6 +17,7 @@ import structlog
 from atoll.server.control.killing import End
 from atoll.server.control.pausing import Pausing
 from atoll.server.control.reviving import Reviving
+from atoll.server.control.settling import Settling
 from atoll.server.control.unfinished import unfinished
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import AtollError, DeadlineExceededError, NotFoundError
@@ -51,9 +52,10 @@ class Parked:
 class Parking:
     """Parks what is persistent."""
 
-    def __init__(self, *, store: Store, pausing: Pausing, reviving: Reviving) -> None:
+    def __init__(self, *, store: Store, pausing: Pausing, settling: Settling, reviving: Reviving) -> None:
         self._store = store
         self._pausing = pausing
+        self._settling = settling
         self._reviving = reviving
 
     async def park_all(self, within: timedelta | None = None) -> Parked:
@@ -94,7 +96,7 @@ class Parking:
         except TimeoutError:
             log.warning("persistent sandboxes not written down in time", kind=kind)
         # A job goes on when nobody waits for it: one that took too long, or that settles what failed.
-        await self._pausing.stop_all(None if within is None else _SETTLING)
+        await self._settling.stop_all(None if within is None else _SETTLING)
 
     async def _parked(self, errors: Errors) -> Parked:
         kept: dict[SandboxId, CheckpointKind] = {}
@@ -102,7 +104,7 @@ class Parking:
         late = DeadlineExceededError("It was not written down in time")
         for row in await self._persistent():
             if row.status is Status.RUNNING or (
-                row.status is Status.PAUSING and not await self._pausing.is_whole(row)
+                row.status is Status.PAUSING and not await self._settling.is_whole(row)
             ):
                 left[row.id] = errors.get(row.id, late)
             elif row.fall is not None and row.is_falling and row.fall.is_parked and row.pause is not None:

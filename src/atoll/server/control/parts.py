@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from atoll.server.control.addresses import Addresses
 from atoll.server.control.admission import Admission
+from atoll.server.control.checkpointing import Checkpointing
 from atoll.server.control.configuring import Configuring
 from atoll.server.control.creating import Creating
 from atoll.server.control.deadlines import Deadlines
@@ -24,12 +25,15 @@ from atoll.server.control.reading import Reading
 from atoll.server.control.reconciling import Reconciling
 from atoll.server.control.refilling import Refilling
 from atoll.server.control.requests import Actor, CreateSandbox
+from atoll.server.control.restoring import Restoring
 from atoll.server.control.reviving import Reviving
 from atoll.server.control.scheduling import Scheduling
 from atoll.server.control.sealing import Sealing
+from atoll.server.control.settling import Settling
 from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.starting import Starting
 from atoll.server.control.tasks import Tasks
+from atoll.server.control.underway import Underway
 from atoll.server.control.volumes import Volumes
 from atoll.server.control.warming import Warming
 from atoll.server.domain.sandbox import Sandbox
@@ -85,6 +89,7 @@ class Parts:
     reading: Reading
     sealing: Sealing
     pausing: Pausing
+    settling: Settling
     snapshots: Snapshots
     reviving: Reviving
     parking: Parking
@@ -205,11 +210,26 @@ def assemble(
     reading = Reading(store=ports.store, limits=limits)
     sealing = Sealing(runtime=ports.runtime, checkpoints=ports.checkpoints, tasks=tasks)
     probing = Probing(store=ports.store, guest=ports.guest, locks=locks, tasks=tasks, killing=killing)
-    pausing = Pausing(
+    underway = Underway(tasks, clock=ports.clock, settle_tries=limits.settle_tries)
+    checkpointing = Checkpointing(
+        store=ports.store,
+        runtime=ports.runtime,
+        edge=ports.edge,
+        checkpoints=ports.checkpoints,
+        clock=ports.clock,
+        limits=limits,
+        locks=locks,
+        sealing=sealing,
+        underway=underway,
+        admission=admission,
+        killing=killing,
+        deadlines=deadlines,
+        probing=probing,
+    )
+    restoring = Restoring(
         store=ports.store,
         api_keys=ports.api_keys,
         runtime=ports.runtime,
-        edge=ports.edge,
         checkpoints=ports.checkpoints,
         templates=ports.templates,
         clock=ports.clock,
@@ -217,13 +237,30 @@ def assemble(
         locks=locks,
         tasks=tasks,
         sealing=sealing,
+        underway=underway,
         admission=admission,
         configuring=configuring,
-        killing=killing,
+        deadlines=deadlines,
+        starting=starting,
+    )
+    pausing = Pausing(
+        store=ports.store,
+        clock=ports.clock,
+        limits=limits,
         deadlines=deadlines,
         reading=reading,
-        probing=probing,
-        starting=starting,
+        underway=underway,
+        checkpointing=checkpointing,
+        restoring=restoring,
+    )
+    settling = Settling(
+        store=ports.store,
+        runtime=ports.runtime,
+        checkpoints=ports.checkpoints,
+        killing=killing,
+        underway=underway,
+        checkpointing=checkpointing,
+        restoring=restoring,
     )
     deadlines.pause = pausing.expire
     snapshots = Snapshots(
@@ -251,7 +288,7 @@ def assemble(
         limits=limits,
         locks=locks,
         tasks=tasks,
-        restoring=pausing.restoring,
+        restoring=restoring,
     )
     killing.revive = reviving.begin
     scheduling = Scheduling(
@@ -286,7 +323,7 @@ def assemble(
         limits=limits,
         tasks=tasks,
         creating=creating,
-        pausing=pausing,
+        settling=settling,
         snapshots=snapshots,
         killing=killing,
         networking=networking,
@@ -307,9 +344,10 @@ def assemble(
         reading=reading,
         sealing=sealing,
         pausing=pausing,
+        settling=settling,
         snapshots=snapshots,
         reviving=reviving,
-        parking=Parking(store=ports.store, pausing=pausing, reviving=reviving),
+        parking=Parking(store=ports.store, pausing=pausing, settling=settling, reviving=reviving),
         scheduling=scheduling,
         idling=idling,
         networking=networking,

@@ -2,48 +2,34 @@
 Pauses sandboxes, and resumes them: the verbs, and what the server does by itself.
 
 A pause: row (pausing, with the checkpoint's name), then ``checkpointing``. A resume: ``restoring``.
-What a killed server left half done is settled at the next start, and checkpoints that no row names are
-removed.
+Where the machine, or the server, ends first: ``settling``.
 """
 
-import asyncio
-import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
 import structlog
 
 from atoll.server.control import checking
-from atoll.server.control.admission import Admission, Urgency
+from atoll.server.control.admission import Urgency
 from atoll.server.control.changing import change
-from atoll.server.control.checkpointing import Checkpointing, abandon, is_whole
-from atoll.server.control.configuring import Configuring
+from atoll.server.control.checkpointing import Checkpointing
 from atoll.server.control.deadlines import Deadlines
-from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
-from atoll.server.control.locks import Locks
-from atoll.server.control.probing import Probing
 from atoll.server.control.reading import Reading, not_there
 from atoll.server.control.requests import Actor
 from atoll.server.control.restoring import Restoring
-from atoll.server.control.sealing import Sealing
-from atoll.server.control.starting import Starting
-from atoll.server.control.tasks import Job, Tasks
+from atoll.server.control.tasks import Job
 from atoll.server.control.underway import Underway
-from atoll.server.control.unfinished import unfinished
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
-    AtollError,
     FailedPreconditionError,
     NotFoundError,
-    UnavailableError,
 )
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
-from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import (
     SLEEPING,
-    EndReason,
     OnDeadline,
     Pause,
     Sandbox,
@@ -51,13 +37,8 @@ from atoll.server.domain.sandbox import (
     Target,
 )
 from atoll.server.domain.upkeep import PARKED, Fall
-from atoll.server.ports.api_keys import ApiKeys
-from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
-from atoll.server.ports.edge import Edge
-from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.store import Store
-from atoll.server.ports.templates import Templates
 
 log = structlog.get_logger(__name__)
 
@@ -71,65 +52,22 @@ class Pausing:
         self,
         *,
         store: Store,
-        api_keys: ApiKeys,
-        runtime: Runtime,
-        edge: Edge,
-        checkpoints: Checkpoints,
-        templates: Templates,
         clock: Clock,
         limits: ControlLimits,
-        locks: Locks,
-        tasks: Tasks,
-        sealing: Sealing,
-        admission: Admission,
-        configuring: Configuring,
-        killing: Killing,
         deadlines: Deadlines,
         reading: Reading,
-        probing: Probing,
-        starting: Starting,
+        underway: Underway,
+        checkpointing: Checkpointing,
+        restoring: Restoring,
     ) -> None:
         self._store = store
-        self._runtime = runtime
-        self._checkpoints = checkpoints
         self._clock = clock
         self._limits = limits
-        self._killing = killing
         self._deadlines = deadlines
         self._reading = reading
-        self._underway = Underway(tasks, clock=clock, settle_tries=limits.settle_tries)
-        self._checkpointing = Checkpointing(
-            store=store,
-            runtime=runtime,
-            edge=edge,
-            checkpoints=checkpoints,
-            clock=clock,
-            limits=limits,
-            locks=locks,
-            sealing=sealing,
-            underway=self._underway,
-            admission=admission,
-            killing=killing,
-            deadlines=deadlines,
-            probing=probing,
-        )
-        self.restoring = Restoring(
-            store=store,
-            api_keys=api_keys,
-            runtime=runtime,
-            checkpoints=checkpoints,
-            templates=templates,
-            clock=clock,
-            limits=limits,
-            locks=locks,
-            tasks=tasks,
-            sealing=sealing,
-            underway=self._underway,
-            admission=admission,
-            configuring=configuring,
-            deadlines=deadlines,
-            starting=starting,
-        )
+        self._underway = underway
+        self._checkpointing = checkpointing
+        self._restoring = restoring
 
     async def pause(
         self, actor: Actor, untrusted_id: str, kind: CheckpointKind, *, healthy: bool = False
@@ -202,7 +140,7 @@ class Pausing:
             check = self._reading.check(actor, frozenset({Status.RUNNING}))
             refreshed = await self._deadlines.refresh(sandbox_id, from_now, check, auto_pause=auto_pause)
             return refreshed, False
-        resumed = await self.restoring.run(sandbox_id, from_now, memory=memory, auto_pause=auto_pause)
+        resumed = await self._restoring.run(sandbox_id, from_now, memory=memory, auto_pause=auto_pause)
         return resumed, True
 
     async def wake(self, sandbox_id: SandboxId) -> None:
@@ -217,91 +155,11 @@ class Pausing:
         except NotFoundError:
             return
         if row.auto_resume and row.status in SLEEPING:
-            await self.restoring.run(sandbox_id, max(row.timeout, self._limits.wake_timeout), urgent=True)
+            await self._restoring.run(sandbox_id, max(row.timeout, self._limits.wake_timeout), urgent=True)
 
     def stop(self, sandbox_id: SandboxId) -> None:
         """Stop what is under way with a sandbox, since it is killed."""
         self._underway.stop(sandbox_id, not_there(sandbox_id))
-
-    async def machine_ended(self, sandbox_id: SandboxId, error: AtollError) -> bool:
-        """
-        Let what is under way with a sandbox come to its end, since its machine ended by itself.
-
-        A resume goes back, and who waits for it gets the error; a pause may have been written down before.
-
-        Returns:
-            Whether nothing of it is lost: it is on the disk, or runs in another machine already.
-
-        Raises:
-            NotFoundError: there is no such row.
-        """
-        if (job := self._underway.get(sandbox_id)) is not None:
-            if (await self._store.get_sandbox(sandbox_id)).status is Status.RESUMING:
-                job.cancel(error)
-            await asyncio.wait([job.outcome])
-        row = await self._store.get_sandbox(sandbox_id)
-        # Resuming: somebody has begun anew, with another machine.
-        if row.status in (Status.PAUSED, Status.RESUMING) or await self.is_whole(row):
-            return True
-        living = {machine.sandbox_id for machine in (await self._runtime.observe()).machines}
-        return row.status is Status.RUNNING and sandbox_id in living
-
-    async def is_whole(self, row: Sandbox) -> bool:
-        """Tell whether all of one that is pausing is on the disk, and only its row does not say so yet."""
-        return await is_whole(self._checkpoints, row)
-
-    async def end_whole(self, row: Sandbox) -> bool:
-        """End the machine of such a one, which the next start finds paused; False: it is none."""
-        if not await self.is_whole(row):
-            return False
-        await abandon(self._runtime, row.id)
-        return True
-
-    async def stop_all(self, within: timedelta | None = None) -> None:
-        """
-        Have what is under way go back to where it was, or stay paused where it is written down already.
-
-        For when no more is to begin. What cannot be settled stays as it is, for the next start.
-
-        Args:
-            within: how long that may take; None: as long as it takes.
-        """
-        try:
-            async with asyncio.timeout(None if within is None else within.total_seconds()):
-                if jobs := self._underway.stop_all():
-                    await asyncio.wait([job.outcome for job in jobs])
-                for row in await unfinished(self._store):
-                    if row.status is Status.PAUSING:
-                        await self._settle_stopped(row.id)
-        except TimeoutError:
-            log.warning("not all that was under way is settled")
-
-    async def _settle_stopped(self, sandbox_id: SandboxId) -> None:
-        try:
-            await self._checkpointing.settle_stopped(sandbox_id)
-        except NotFoundError:
-            # Its machine had ended.
-            return
-        except AtollError as error:
-            log.warning("pause not settled", sandbox_id=sandbox_id, error=str(error))
-
-    async def take_up(self, row: Sandbox, machine: Machine | None) -> Sandbox:
-        """Settle what an earlier server left; returns the row as it is then."""
-        if row.status is Status.PAUSED and machine is not None:
-            # It went back to sleep, and its machine would not go.
-            await abandon(self._runtime, row.id)
-        if row.status is Status.PAUSING:
-            with contextlib.suppress(NotFoundError):
-                await self._checkpointing.settle(row, is_there=machine is not None)
-        elif row.status is Status.RESUMING:
-            await self.restoring.put_back(row)
-        elif row.is_falling and row.pause is None:
-            # Nothing was kept of it; it begins anew.
-            pass
-        elif row.pause is None or row.pause.checkpoint not in await self._checkpoints.names():
-            end = End(reason=EndReason.LOST, detail="its checkpoint was not there when the server started")
-            await self._killing.begin(row.id, end)
-        return await self._store.get_sandbox(row.id)
 
     async def park(self, sandbox_id: SandboxId, kind: CheckpointKind) -> None:
         """
@@ -313,14 +171,6 @@ class Pausing:
         """
         fall = Fall(reason=PARKED, at=self._clock.now())
         await (await self._begin_pause(sandbox_id, kind, fall=fall)).wait()
-
-    async def sweep(self, rows: Iterable[Sandbox], others: frozenset[str]) -> None:
-        """Remove the checkpoints that neither a row nor anybody else names, before anything is written."""
-        named = others | {row.pause.checkpoint for row in rows if row.pause is not None}
-        try:
-            await self._checkpoints.keep_only(named)
-        except UnavailableError as error:
-            log.warning("old checkpoints not removed", error=str(error))
 
     async def _begin_pause(
         self,

@@ -14,10 +14,10 @@ from atoll.server.control.creating import Creating
 from atoll.server.control.killing import End, Killing
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.networking import Networking
-from atoll.server.control.pausing import Pausing
 from atoll.server.control.pool import Pool
 from atoll.server.control.retrying import rest
 from atoll.server.control.reviving import Reviving
+from atoll.server.control.settling import Settling
 from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.tasks import Tasks
 from atoll.server.control.unfinished import unfinished
@@ -46,7 +46,7 @@ class Reconciling:
         limits: ControlLimits,
         tasks: Tasks,
         creating: Creating,
-        pausing: Pausing,
+        settling: Settling,
         snapshots: Snapshots,
         killing: Killing,
         networking: Networking,
@@ -60,7 +60,7 @@ class Reconciling:
         self._limits = limits
         self._tasks = tasks
         self._creating = creating
-        self._pausing = pausing
+        self._settling = settling
         self._snapshots = snapshots
         self._killing = killing
         self._networking = networking
@@ -76,7 +76,7 @@ class Reconciling:
         strays = set(await self._runtime.remains()) | set(machines)
         rows = await unfinished(self._store)
         kept = await self._snapshots.take_up() | await self._warming.take_up()
-        await self._pausing.sweep(rows, kept)
+        await self._settling.sweep(rows, kept)
         for row in rows:
             strays.discard(row.id)
             await self._take_up(row, machines.get(row.id))
@@ -110,7 +110,7 @@ class Reconciling:
         """Begin to end every sandbox that is not ended."""
         for row in await unfinished(self._store):
             # What is on the disk stays there, for when the home is up again.
-            if row.status in (Status.PAUSED, Status.RESUMING) or await self._pausing.end_whole(row):
+            if row.status in (Status.PAUSED, Status.RESUMING) or await self._settling.end_whole(row):
                 continue
             await self._killing.begin(row.id, end)
 
@@ -131,7 +131,7 @@ class Reconciling:
             case Status.CREATING:
                 await self._end(row, EndReason.START_INTERRUPTED, "the server stopped during the start")
             case _ if row.status in SLEEPING:
-                found = await self._pausing.take_up(row, machine)
+                found = await self._settling.take_up(row, machine)
                 if found.status is Status.RUNNING and machine is not None:
                     await self._adopt(found, machine)
                 elif found.status is Status.PAUSED and found.is_falling and _is_left(row, found):
@@ -187,7 +187,7 @@ class Reconciling:
     async def _end_surely(self, sandbox_id: SandboxId, end: End, error: AtollError) -> None:
         while True:
             try:
-                if not await self._pausing.machine_ended(sandbox_id, error):
+                if not await self._settling.machine_ended(sandbox_id, error):
                     await self._killing.begin(sandbox_id, end)
             except NotFoundError:
                 self._killing.remove(sandbox_id)

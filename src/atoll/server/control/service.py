@@ -86,6 +86,7 @@ class Control:
             self._parts.reviving.stop_all()
         self.pool = self._parts.pool
         self.pausing = self._parts.pausing
+        self.settling = self._parts.settling
         self.admission = self._parts.admission
         self.snapshots = self._parts.snapshots
 
@@ -193,7 +194,7 @@ class Control:
         self._open = False
         self._parts.creating.stop_all()
         self._parts.reviving.stop_all()
-        await self.pausing.stop_all()
+        await self.settling.stop_all()
         await self.snapshots.stop_all()
 
     @property
