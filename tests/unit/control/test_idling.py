@@ -1,14 +1,13 @@
 """Idle timeouts: who is called lives on, who is not is paused or ended, and the guest is never asked."""
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from fakes.sleepers import until
 from fakes.world import ALICE, World, turns, wish
 
 from atoll.server.control.service import Control
-from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status
 from atoll.server.domain.upkeep import Upkeep
 from atoll.server.runtimes.fake.faults import Faults
@@ -20,13 +19,6 @@ SECOND = timedelta(seconds=1)
 async def started(control: Control, *, persistent: bool = False, **changes: Any) -> Sandbox:
     upkeep = Upkeep(persistent=persistent, idle_timeout=IDLE)
     return await control.create(ALICE, wish(upkeep=upkeep, **changes))
-
-
-async def until(world: World, sandbox_id: SandboxId, status: Status) -> Sandbox:
-    async with asyncio.timeout(10):
-        while (row := await world.store.get_sandbox(sandbox_id)).status is not status:
-            await asyncio.sleep(0)
-    return row
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
 """Snapshots and forks: what callers are promised, and that no death of the server leaves half of one."""
 
 import asyncio
-from datetime import timedelta
 
 import pytest
 from fakes.crashes import Points, life
+from fakes.sleepers import BOB, FILES, MEMORY, MINUTE, started
 from fakes.world import ALICE, World, outcome, small, wish
 
-from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
-from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -19,7 +17,6 @@ from atoll.server.domain.errors import (
     UnavailableError,
 )
 from atoll.server.domain.events import EventType
-from atoll.server.domain.ids import TeamId
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.domain.snapshot import Snapshot
 from atoll.server.ports.events import EventQuery
@@ -27,17 +24,8 @@ from atoll.server.ports.snapshots import SnapshotQuery
 from atoll.server.runtimes.fake.faults import Faults
 from atoll.server.stores.events import SqliteEvents
 
-BOB = Actor(team_id=TeamId("others"), key_id="bob", key_name="bob")
-MINUTE = timedelta(minutes=1)
-MEMORY, FILES = CheckpointKind.MEMORY, CheckpointKind.FILES
 # More than the script here has; a test makes sure of it.
 MOST_POINTS = 60
-
-
-async def started(world: World, control: Control, **changes: object) -> Sandbox:
-    sandbox = await control.create(ALICE, wish(**changes))
-    world.runtime.remember(sandbox.id, "kept")
-    return sandbox
 
 
 async def test_a_snapshot_is_taken_while_the_sandbox_runs_and_is_a_template(

@@ -1,118 +1,75 @@
-"""Traffic for a sandbox that does not run: what it waits for, and that nobody else goes first."""
+"""Traffic for a sandbox that does not run: whom it wakes, and what the edge is told meanwhile."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
-from typing import Any
 
 import pytest
-from fakes.world import ALICE, World, outcome, small, turns, wish
+from fakes.sleepers import MEMORY, MINUTE, asleep, started, until
+from fakes.world import ALICE, World, outcome
 
 from atoll.server.control.service import Control
-from atoll.server.domain.checkpoint import CheckpointKind
-from atoll.server.domain.errors import Reason, UnavailableError
-from atoll.server.domain.sandbox import Sandbox, Status
-
-MINUTE = timedelta(minutes=1)
-MEMORY = CheckpointKind.MEMORY
-
-
-@pytest.fixture
-def world(world: World) -> World:
-    """A world where one thing is done at a time."""
-    world.limits = small(concurrent_starts=1)
-    return world
+from atoll.server.domain.errors import (
+    FailedPreconditionError,
+    NotFoundError,
+)
+from atoll.server.domain.sandbox import OnDeadline, Status
 
 
-async def until_waiting(control: Control, number: int) -> None:
-    """Return when so many wait for a turn."""
-    async with asyncio.timeout(10):
-        while control.admission.waiting != number:
-            await asyncio.sleep(0)
+async def test_traffic_wakes_those_that_want_it_once(world: World, control: Control) -> None:
+    sandbox = await asleep(world, control, timeout=MINUTE, on_deadline=OnDeadline.PAUSE, auto_resume=True)
+
+    routes = await asyncio.gather(*(control.route(sandbox.id) for _ in range(5)))
+
+    assert {route.address for route in routes} == {sandbox.address}
+    row = await control.get(ALICE, sandbox.id)
+    assert (row.generation, row.deadline) == (2, world.clock.now() + world.limits.wake_timeout)
 
 
-async def woken(
-    world: World, control: Control, sandbox: Sandbox, work: Callable[[], Awaitable[Any]]
-) -> tuple[list[str], Any]:
-    """
-    Have a request arrive for a sandbox while work with it waits in the queue, behind a create.
+async def test_the_edge_is_told_of_one_that_is_being_paused(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("checkpoint:2")
+    pausing = asyncio.create_task(outcome(control.pausing.pause(ALICE, sandbox.id, MEMORY)))
+    await world.faults.reached("checkpoint:2")
 
-    Returns:
-        What was done, in order, and what the request got.
-    """
-    done = list[str]()
+    route = await control.route(sandbox.id)
 
-    async def told(name: str, call: Awaitable[Any]) -> None:
-        await outcome(call)
-        done.append(name)
-
-    world.faults.hang("start:1")
-    async with asyncio.TaskGroup() as group:
-        group.create_task(told("under way", control.create(ALICE, wish())))
-        await world.faults.reached("start:1", times=2)
-        group.create_task(told("before", control.create(ALICE, wish())))
-        await until_waiting(control, 1)
-        group.create_task(told("work", work()))
-        await until_waiting(control, 2)
-        waking = group.create_task(outcome(control.route(sandbox.id)))
-        await turns(100)
-        world.faults.let_go("start:1")
-    return done, waking.result()
+    assert (route.status, route.address) == (Status.PAUSING, None)
+    control.pausing.stop(sandbox.id)
+    await pausing
 
 
-async def test_a_resume_that_waits_for_its_turn_goes_first_once_traffic_waits_for_it(
-    world: World, control: Control
-) -> None:
-    sandbox = await control.create(ALICE, wish(auto_resume=True))
-    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+async def test_the_edge_is_told_of_one_that_is_being_resumed(world: World, control: Control) -> None:
+    sandbox = await asleep(world, control)
+    # Paused, it is none that a client may wait for.
+    with pytest.raises(NotFoundError):
+        await control.route(sandbox.id)
+    world.faults.hang("restore:1")
+    resuming = asyncio.create_task(outcome(control.pausing.connect(ALICE, sandbox.id, MINUTE)))
+    await world.faults.reached("restore:1")
 
-    done, route = await woken(
-        world, control, sandbox, lambda: control.pausing.connect(ALICE, sandbox.id, MINUTE)
-    )
+    route = await control.route(sandbox.id)
 
-    assert done == ["under way", "work", "before"]
-    assert route.status is Status.RUNNING
-    # They share the work.
-    assert world.faults.passed["restore:1"] == 1
-    await world.assert_agreement()
-
-
-async def test_a_pause_that_traffic_waits_for_goes_first_too(world: World, control: Control) -> None:
-    sandbox = await control.create(ALICE, wish(auto_resume=True))
-
-    done, route = await woken(
-        world, control, sandbox, lambda: control.pausing.pause(ALICE, sandbox.id, MEMORY)
-    )
-
-    assert done == ["under way", "work", "before"]
-    assert route.status is Status.RUNNING
-    await control.settled()
-    await world.assert_agreement()
+    assert (route.status, route.address) == (Status.RESUMING, None)
+    control.pausing.stop(sandbox.id)
+    await resuming
 
 
-async def test_what_no_traffic_wakes_keeps_its_turn(world: World, control: Control) -> None:
-    sandbox = await control.create(ALICE, wish())
-    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+async def test_traffic_waits_for_the_pause_that_it_ends(world: World, control: Control) -> None:
+    sandbox = await started(world, control, timeout=MINUTE, on_deadline=OnDeadline.PAUSE, auto_resume=True)
+    pausing = asyncio.create_task(control.pausing.pause(ALICE, sandbox.id, MEMORY))
+    await until(world, sandbox.id, Status.PAUSING)
 
-    done, route = await woken(
-        world, control, sandbox, lambda: control.pausing.connect(ALICE, sandbox.id, MINUTE)
-    )
+    route = await control.route(sandbox.id)
 
-    assert done == ["under way", "before", "work"]
-    assert route.status is Status.RESUMING
+    assert (route.status, route.address) == (Status.RUNNING, sandbox.address)
+    await pausing
+    assert (await control.get(ALICE, sandbox.id)).generation == 2
 
 
-async def test_nobody_makes_way_for_a_guest_that_is_known_to_be_silent(
-    world: World, control: Control
-) -> None:
-    sandbox = await control.create(ALICE, wish(auto_resume=True))
-    world.faults.fail("probe", UnavailableError("silent"))
-    await control.pausing.pause(ALICE, sandbox.id, MEMORY)
-    world.faults.fail("restore:1", UnavailableError("not now"))
+async def test_why_traffic_wakes_nobody_is_said(world: World, control: Control) -> None:
+    sandbox = await asleep(world, control, timeout=MINUTE, on_deadline=OnDeadline.PAUSE, auto_resume=True)
+    world.faults.fail("restore:1", FailedPreconditionError("Checkpoint 'x' is damaged"))
 
-    done, refused = await woken(
-        world, control, sandbox, lambda: control.pausing.connect(ALICE, sandbox.id, MINUTE)
-    )
+    with pytest.raises(FailedPreconditionError, match="is damaged"):
+        await control.route(sandbox.id)
 
-    assert done == ["under way", "before", "work"]
-    assert refused.reason is Reason.GUEST_SILENT
+    assert (await control.get(ALICE, sandbox.id)).status is Status.PAUSED
