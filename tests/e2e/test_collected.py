@@ -27,8 +27,7 @@ def own() -> Iterator[LiveHome]:
 
 @pytest.fixture(scope="module")
 def options(own: LiveHome) -> dict[str, Any]:
-    exports = own.exports
-    return {"api_url": exports["ATOLL_API_URL"], "api_key": exports["ATOLL_API_KEY"]}
+    return own.options
 
 
 def collect(own: LiveHome, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, Any]:

@@ -42,8 +42,7 @@ def own() -> Iterator[LiveHome]:
 
 @pytest.fixture(scope="module")
 def options(own: LiveHome) -> dict[str, Any]:
-    exports = own.exports
-    return {"api_url": exports["ATOLL_API_URL"], "api_key": exports["ATOLL_API_KEY"]}
+    return own.options
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,7 @@ Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 @pytest.fixture(scope="session")
 def options(home: LiveHome) -> dict[str, Any]:
-    exports = home.exports
-    return {"api_url": exports["ATOLL_API_URL"], "api_key": exports["ATOLL_API_KEY"]}
+    return home.options
 
 
 @pytest.fixture

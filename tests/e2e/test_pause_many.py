@@ -65,8 +65,7 @@ http.server.ThreadingHTTPServer(("0.0.0.0", 8000), Handler).serve_forever()
 
 @pytest.fixture(scope="module")
 def options(home: LiveHome) -> dict[str, Any]:
-    exports = home.exports
-    return {"api_url": exports["ATOLL_API_URL"], "api_key": exports["ATOLL_API_KEY"]}
+    return home.options
 
 
 def until(what: Callable[[], bool]) -> None:

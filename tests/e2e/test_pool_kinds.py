@@ -69,8 +69,7 @@ def home() -> Iterator[LiveHome]:
 
 @pytest.fixture(scope="module")
 def options(home: LiveHome) -> dict[str, Any]:
-    exports = home.exports
-    return {"api_url": exports["ATOLL_API_URL"], "api_key": exports["ATOLL_API_KEY"]}
+    return home.options
 
 
 def filled(options: dict[str, Any], template: str, memory_mb: int | None = None) -> PoolInfo:

@@ -32,8 +32,7 @@ from atoll import (
 
 @pytest.fixture(scope="session")
 def options(home: LiveHome) -> dict[str, Any]:
-    exports = home.exports
-    return {"api_url": exports["ATOLL_API_URL"], "api_key": exports["ATOLL_API_KEY"]}
+    return home.options
 
 
 @pytest.fixture(scope="module")

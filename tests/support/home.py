@@ -106,6 +106,12 @@ class LiveHome:
             "sandbox_url": exports["E2B_SANDBOX_URL"],
         }
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What our own SDK takes to speak to this home."""
+        exports = self.exports
+        return {"api_url": exports["ATOLL_API_URL"], "api_key": exports["ATOLL_API_KEY"]}
+
     def processes(self, word: str) -> list[psutil.Process]:
         """Find processes by a word of their command line, which must name this home as well."""
         found = []
