@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from atoll.server.control.addresses import Addresses
 from atoll.server.control.admission import Admission
 from atoll.server.control.checkpointing import Checkpointing
+from atoll.server.control.closing import Closing
 from atoll.server.control.configuring import Configuring
 from atoll.server.control.creating import Creating
 from atoll.server.control.deadlines import Deadlines
@@ -92,7 +93,7 @@ class Parts:
     settling: Settling
     snapshots: Snapshots
     reviving: Reviving
-    parking: Parking
+    closing: Closing
     scheduling: Scheduling
     idling: Idling
     networking: Networking
@@ -333,6 +334,17 @@ def assemble(
     )
     forgetting = Forgetting(store=ports.store, clock=ports.clock, limits=limits)
     finding = Finding(store=ports.store, reading=reading, secret=secret)
+    closing = Closing(
+        runtime=ports.runtime,
+        limits=limits,
+        tasks=tasks,
+        creating=creating,
+        settling=settling,
+        snapshots=snapshots,
+        reviving=reviving,
+        parking=Parking(store=ports.store, pausing=pausing, settling=settling, reviving=reviving),
+        reconciling=reconciling,
+    )
     return Parts(
         tasks=tasks,
         killing=killing,
@@ -347,7 +359,7 @@ def assemble(
         settling=settling,
         snapshots=snapshots,
         reviving=reviving,
-        parking=Parking(store=ports.store, pausing=pausing, settling=settling, reviving=reviving),
+        closing=closing,
         scheduling=scheduling,
         idling=idling,
         networking=networking,

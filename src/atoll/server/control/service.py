@@ -29,7 +29,6 @@ from atoll.server.control.room import ALIVE
 from atoll.server.control.volumes import Volumes
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import (
-    FailedPreconditionError,
     NotFoundError,
     UnavailableError,
 )
@@ -142,16 +141,15 @@ class Control:
 
     async def settled(self) -> None:
         """Wait until nothing is being created or removed."""
-        while jobs := self._tasks.jobs:
-            await asyncio.wait([job.outcome for job in jobs])
+        await self._parts.closing.settled()
 
     async def park(self) -> Parked:
         """
         Write down what is persistent and let nothing new begin, for when the machine stops; the next start
         resumes it. Everything else runs on, and so does what is not written down in ``park_timeout``.
         """
-        await self._stand_still()
-        return await self._parts.parking.park_all(self._limits.park_timeout)
+        self._open = False
+        return await self._parts.closing.park()
 
     async def kill_all(self, detail: str, *, force: bool = False) -> None:
         """
@@ -169,33 +167,8 @@ class Control:
                 persistent runs on, and it, too.
             UnavailableError: something would not go in ``close_timeout``.
         """
-        await self._stand_still()
-        left = (await self._parts.parking.park_all()).left
-        if left and not force:
-            raise FailedPreconditionError(
-                f"{len(left)} persistent sandboxes cannot be written down, so no sandbox was ended",
-                details="\n".join(f"{sandbox_id}: {error}" for sandbox_id, error in left.items()),
-                resolution="`atoll up` goes on with them; `atoll down --force` ends them, and what they have "
-                "written since their last snapshot is lost.",
-            )
-        await self._parts.parking.give_up(left)
-        await self._parts.reconciling.end_all(End(reason=EndReason.KILLED, detail=detail))
-        try:
-            async with asyncio.timeout(self._limits.close_timeout.total_seconds()):
-                await self.settled()
-                await self._parts.reviving.clear_all()
-        except TimeoutError as error:
-            remains = await self._ports.runtime.remains()
-            raise UnavailableError(
-                f"{len(remains)} sandboxes would not go", details=", ".join(remains[:10])
-            ) from error
-
-    async def _stand_still(self) -> None:
         self._open = False
-        self._parts.creating.stop_all()
-        self._parts.reviving.stop_all()
-        await self.settling.stop_all()
-        await self.snapshots.stop_all()
+        await self._parts.closing.kill_all(detail, force=force)
 
     @property
     def volumes(self) -> Volumes:
