@@ -12,6 +12,7 @@ from atoll.server.control.pool import Pool, check_sees
 from atoll.server.control.reading import ROUTED
 from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
 from atoll.server.control.room import ALIVE
+from atoll.server.control.routing import Routing
 from atoll.server.control.service import Control
 from atoll.server.control.snapshots import Snapshots
 from atoll.server.control.volumes import Volumes
@@ -101,6 +102,22 @@ class FakePausing(Pausing):
         return row, True
 
 
+class FakeRouting(Routing):
+    """Knows where rows say that they are."""
+
+    def __init__(self, control: "FakeControl") -> None:
+        self._control = control
+
+    async def route(self, untrusted_id: str) -> Route:
+        self._control.fail_once()
+        sandbox = self._control.rows.get(parse_sandbox_id(untrusted_id))
+        if sandbox is None or sandbox.status not in ROUTED:
+            raise NotFoundError("no such running sandbox")
+        return Route(
+            sandbox_id=sandbox.id, address=sandbox.address, status=sandbox.status, ingress=sandbox.ingress
+        )
+
+
 class FakeSnapshots(Snapshots):
     """Has none."""
 
@@ -168,7 +185,11 @@ class FakeControl(Control):
     def pausing(self) -> Pausing:
         return FakePausing(self)
 
-    def _fail(self) -> None:
+    @property
+    def routing(self) -> Routing:
+        return FakeRouting(self)
+
+    def fail_once(self) -> None:
         failure, self.failure = self.failure, None
         if failure is not None:
             raise failure
@@ -181,7 +202,7 @@ class FakeControl(Control):
         return self.keys[untrusted_key]
 
     async def create(self, actor: Actor, wish: CreateSandbox) -> Sandbox:
-        self._fail()
+        self.fail_once()
         template = await self.template(actor, wish.template)
         _check_timeout(wish.timeout)
         self.wishes.append(wish)
@@ -211,7 +232,7 @@ class FakeControl(Control):
         return sandbox
 
     async def get(self, actor: Actor, untrusted_id: str, *, ended: bool = False) -> Sandbox:
-        self._fail()
+        self.fail_once()
         sandbox_id = parse_sandbox_id(untrusted_id)
         sandbox = self.rows.get(sandbox_id)
         hidden = sandbox is not None and (sandbox.status in FINAL or sandbox.status is Status.KILLING)
@@ -233,7 +254,7 @@ class FakeControl(Control):
         ]
 
     async def list(self, actor: Actor, filter: SandboxFilter, page: Page) -> SandboxPage:
-        self._fail()
+        self.fail_once()
         if not 1 <= page.limit <= 1000:
             raise InvalidArgumentError("limit")
         rows = sorted(
@@ -300,7 +321,7 @@ class FakeControl(Control):
         ]
 
     async def templates(self, actor: Actor) -> Sequence[Template]:
-        self._fail()
+        self.fail_once()
         return [BASE]
 
     async def template(self, actor: Actor, name: str) -> Template:
@@ -319,15 +340,6 @@ class FakeControl(Control):
             return None
         sandbox_id = sandbox.id if isinstance(sandbox, Sandbox) else sandbox.sandbox_id
         return hashlib.sha256(b"traffic " + sandbox_id.encode()).hexdigest()
-
-    async def route(self, untrusted_id: str) -> Route:
-        self._fail()
-        sandbox = self.rows.get(parse_sandbox_id(untrusted_id))
-        if sandbox is None or sandbox.status not in ROUTED:
-            raise NotFoundError("no such running sandbox")
-        return Route(
-            sandbox_id=sandbox.id, address=sandbox.address, status=sandbox.status, ingress=sandbox.ingress
-        )
 
 
 def _check_timeout(timeout: timedelta) -> None:

@@ -338,7 +338,7 @@ async def test_private_traffic_has_a_token_of_its_own(
 
     again = (await client.post(f"/v2{path}/connect", json={"timeout": 60})).json()
     detail = (await client.get(path)).json()
-    route = await control.route(answer["sandboxID"])
+    route = await control.routing.route(answer["sandboxID"])
 
     token = answer["trafficAccessToken"]
     assert len(token) == 64

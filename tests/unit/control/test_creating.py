@@ -65,7 +65,7 @@ async def test_the_edge_is_told_of_one_that_is_being_created(world: World, contr
     await world.faults.reached("configure")
     row = await only_row(world)
 
-    route = await control.route(row.id)
+    route = await control.routing.route(row.id)
 
     assert (route.sandbox_id, route.status, route.address) == (row.id, Status.CREATING, None)
     creating.cancel()

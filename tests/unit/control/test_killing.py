@@ -79,7 +79,7 @@ async def test_the_row_is_written_first_then_the_route_goes_then_the_machine(
         assert (row.status, row.target) == (Status.KILLING, Target.KILLED)
         assert world.faults.passed["destroy:1"] == 0
         with pytest.raises(NotFoundError):
-            await control.route(sandbox.id)
+            await control.routing.route(sandbox.id)
         with pytest.raises(NotFoundError):
             await control.get(ALICE, sandbox.id)
         caller.cancel()

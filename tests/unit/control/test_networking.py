@@ -35,10 +35,10 @@ async def test_the_edge_is_told_whose_address_it_is(control: Control) -> None:
     sandbox = await control.create(ALICE, wish(egress=RULES))
     assert sandbox.address is not None
 
-    assert await control.egress_at(sandbox.address) == sandbox
+    assert await control.routing.egress_at(sandbox.address) == sandbox
     await control.kill(ALICE, sandbox.id)
     with pytest.raises(NotFoundError):
-        await control.egress_at(sandbox.address)
+        await control.routing.egress_at(sandbox.address)
 
 
 async def test_wrong_rules_and_others_sandboxes_change_nothing(world: World, control: Control) -> None:

@@ -109,7 +109,7 @@ async def test_what_cannot_be_is_refused(world: World, control: Control) -> None
     with pytest.raises(NotFoundError):
         await control.set_timeout(ALICE, sandbox.id, MINUTE)
     with pytest.raises(NotFoundError):
-        await control.route(sandbox.id)
+        await control.routing.route(sandbox.id)
 
     assert (await control.get(ALICE, sandbox.id)).status is Status.PAUSED
     await world.assert_agreement()

@@ -23,8 +23,8 @@ MINUTE = timedelta(minutes=1)
 async def test_a_guest_that_answers_lives_on(world: World, control: Control) -> None:
     sandbox = await control.create(ALICE, wish())
 
-    control.silent(sandbox.id)
-    control.silent(sandbox.id)
+    control.routing.silent(sandbox.id)
+    control.routing.silent(sandbox.id)
     await control.settled()
 
     assert world.faults.passed["probe"] == 1
@@ -36,7 +36,7 @@ async def test_a_guest_that_does_not_answer_ends_with_that_reason(world: World, 
     sandbox, other = await control.create(ALICE, wish()), await control.create(ALICE, wish())
     world.faults.fail("probe", UnavailableError("the sandbox does not answer", details="no answer in 10 s"))
 
-    control.silent(sandbox.id)
+    control.routing.silent(sandbox.id)
     await control.settled()
 
     row = await world.store.get_sandbox(sandbox.id)
@@ -54,7 +54,7 @@ async def test_one_that_stands_still_to_be_written_down_is_not_asked(world: Worl
     # By the pause itself, before its machine stood still.
     asked = world.faults.passed["probe"]
 
-    control.silent(sandbox.id)
+    control.routing.silent(sandbox.id)
     for _ in range(20):
         await asyncio.sleep(0)
     assert world.faults.passed["probe"] == asked
@@ -67,9 +67,9 @@ async def test_one_that_stands_still_to_be_written_down_is_not_asked(world: Worl
 
 async def test_complaints_about_nobody_change_nothing(world: World, control: Control) -> None:
     with pytest.raises(InvalidArgumentError):
-        control.silent("../etc")
+        control.routing.silent("../etc")
 
-    control.silent(new_sandbox_id())
+    control.routing.silent(new_sandbox_id())
     await control.settled()
 
     assert world.faults.passed["probe"] == 0
@@ -106,7 +106,7 @@ async def test_hung_guests_of_one_team_take_no_turn_of_anothers(tmp_path: Path) 
         ]
         await world.faults.reached("probe", times=MOST_ASKED)
 
-        control.silent(other.id)
+        control.routing.silent(other.id)
         await world.faults.reached("probe", times=MOST_ASKED + 1)
         paused = await control.pausing.pause(BOB, other.id, CheckpointKind.MEMORY)
 

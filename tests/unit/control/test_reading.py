@@ -53,7 +53,7 @@ async def test_the_old_form_of_an_id_works_everywhere(control: Control) -> None:
     old = f"{sandbox.id}-12345678"
 
     assert (await control.get(ALICE, old)).id == sandbox.id
-    assert (await control.route(old)).address == sandbox.address
+    assert (await control.routing.route(old)).address == sandbox.address
     assert (await control.set_timeout(ALICE, old, timedelta(minutes=1))).id == sandbox.id
     assert (await control.kill(ALICE, old)).id == sandbox.id
 
@@ -64,7 +64,7 @@ async def test_bad_ids_are_refused(control: Control, bad: str) -> None:
         control.get(ALICE, bad),
         control.kill(ALICE, bad),
         control.usage(ALICE, bad),
-        control.route(bad),
+        control.routing.route(bad),
         control.set_timeout(ALICE, bad, timedelta(minutes=1)),
         control.refresh(ALICE, bad, timedelta(minutes=1)),
     ):
@@ -137,7 +137,7 @@ async def test_bad_filters_are_refused(control: Control, filter: SandboxFilter) 
 async def test_only_running_sandboxes_have_a_route(control: Control) -> None:
     sandbox = await control.create(ALICE, wish())
 
-    route = await control.route(sandbox.id)
+    route = await control.routing.route(sandbox.id)
 
     assert (route.sandbox_id, route.address, route.status) == (
         sandbox.id,
@@ -146,20 +146,20 @@ async def test_only_running_sandboxes_have_a_route(control: Control) -> None:
     )
     await control.kill(ALICE, sandbox.id)
     with pytest.raises(NotFoundError):
-        await control.route(sandbox.id)
+        await control.routing.route(sandbox.id)
 
 
 async def test_a_sandbox_is_found_by_its_token_while_it_runs(control: Control) -> None:
     sandboxes = [await control.create(ALICE, wish()) for _ in range(3)]
     token = control.access_token(sandboxes[1].id)
 
-    assert (await control.route_by_token(token)).sandbox_id == sandboxes[1].id
+    assert (await control.routing.route_by_token(token)).sandbox_id == sandboxes[1].id
     for stranger in ("", "x", token.upper(), "ü" * 64, "\ud800"):
         with pytest.raises(NotFoundError):
-            await control.route_by_token(stranger)
+            await control.routing.route_by_token(stranger)
     await control.kill(ALICE, sandboxes[1].id)
     with pytest.raises(NotFoundError):
-        await control.route_by_token(token)
+        await control.routing.route_by_token(token)
 
 
 async def test_a_sandbox_is_found_by_what_it_signed_and_nothing_else(control: Control) -> None:
@@ -174,13 +174,13 @@ async def test_a_sandbox_is_found_by_what_it_signed_and_nothing_else(control: Co
         signature="v1_" + b64encode(digest).decode().rstrip("="),
     )
 
-    assert (await control.route_by_signature(signed)).sandbox_id == sandboxes[2].id
+    assert (await control.routing.route_by_signature(signed)).sandbox_id == sandboxes[2].id
     for change in (
         {"path": "/a"}, {"operation": "write"}, {"user": ""}, {"expires": ""}, {"expires": "6"},
         {"signature": "v1_"}, {"signature": "\ud800"},
     ):  # fmt: skip
         with pytest.raises(NotFoundError):
-            await control.route_by_signature(replace(signed, **change))
+            await control.routing.route_by_signature(replace(signed, **change))
 
 
 async def test_usage_is_read_from_the_runtime(world: World, control: Control) -> None:

@@ -26,7 +26,7 @@ async def test_live_sandboxes_are_adopted(world: World) -> None:
     world.renew(Faults())
     async with world.server() as control:
         assert await control.get(ALICE, sandbox.id) == sandbox
-        assert (await control.route(sandbox.id)).address == sandbox.address
+        assert (await control.routing.route(sandbox.id)).address == sandbox.address
         await world.clock.slept_until(sandbox.deadline)
         await world.assert_agreement()
         assert (await control.kill(ALICE, sandbox.id)).status is Status.KILLED
@@ -170,7 +170,7 @@ async def test_another_address_of_an_adopted_machine_is_written_down(world: Worl
 
     world.renew(Faults())
     async with world.server() as control:
-        assert (await control.route(sandbox.id)).address == sandbox.address
+        assert (await control.routing.route(sandbox.id)).address == sandbox.address
 
 
 @pytest.mark.parametrize(
@@ -202,8 +202,8 @@ async def test_who_is_suspected_is_looked_at_once_and_ends_only_if_it_hangs(
     world.runtime.hung.add(hung.id)
 
     for _ in range(3):
-        await control.suspect(well.id)
-        await control.suspect(hung.id)
+        await control.routing.suspect(well.id)
+        await control.routing.suspect(hung.id)
     await world.faults.reached("destroy:1")
     await control.settled()
 
@@ -213,7 +213,7 @@ async def test_who_is_suspected_is_looked_at_once_and_ends_only_if_it_hangs(
     assert rows[well.id].status is Status.RUNNING
     await world.assert_agreement()
     with pytest.raises(NotFoundError):
-        await control.suspect(new_sandbox_id())
+        await control.routing.suspect(new_sandbox_id())
 
 
 async def test_the_first_reason_of_an_end_stays(world: World, control: Control) -> None:

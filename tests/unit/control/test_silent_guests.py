@@ -70,14 +70,14 @@ async def test_requests_do_not_wake_a_guest_that_did_not_answer_at_its_pause(
 
     for _ in range(2):
         with pytest.raises(FailedPreconditionError, match="did not answer when it was paused") as caught:
-            await control.route(sandbox.id)
+            await control.routing.route(sandbox.id)
         assert caught.value.reason is Reason.GUEST_SILENT
 
     assert world.faults.passed["restore:1"] == 0
     world.faults.hang("restore:1")
     resuming = asyncio.create_task(control.pausing.connect(ALICE, sandbox.id, MINUTE))
     await world.faults.reached("restore:1")
-    waiting = asyncio.create_task(outcome(control.route(sandbox.id)))
+    waiting = asyncio.create_task(outcome(control.routing.route(sandbox.id)))
     await turns()
     assert not waiting.done()
     control.pausing.stop(sandbox.id)
@@ -94,7 +94,7 @@ async def test_a_request_that_ends_a_pause_does_not_wake_a_guest_that_is_silent(
     pausing = asyncio.create_task(control.pausing.pause(ALICE, sandbox.id, MEMORY))
     await until(world, sandbox.id, Status.PAUSING)
 
-    refused = await outcome(control.route(sandbox.id))
+    refused = await outcome(control.routing.route(sandbox.id))
 
     assert refused.reason is Reason.GUEST_SILENT
     assert (await pausing).status is Status.PAUSED

@@ -50,7 +50,7 @@ async def woken(
         await until_waiting(control, 1)
         group.create_task(told("work", work()))
         await until_waiting(control, 2)
-        waking = group.create_task(outcome(control.route(sandbox.id)))
+        waking = group.create_task(outcome(control.routing.route(sandbox.id)))
         await turns(100)
         world.faults.let_go("start:1")
     return done, waking.result()

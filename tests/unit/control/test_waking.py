@@ -17,7 +17,7 @@ from atoll.server.domain.sandbox import OnDeadline, Status
 async def test_traffic_wakes_those_that_want_it_once(world: World, control: Control) -> None:
     sandbox = await asleep(world, control, timeout=MINUTE, on_deadline=OnDeadline.PAUSE, auto_resume=True)
 
-    routes = await asyncio.gather(*(control.route(sandbox.id) for _ in range(5)))
+    routes = await asyncio.gather(*(control.routing.route(sandbox.id) for _ in range(5)))
 
     assert {route.address for route in routes} == {sandbox.address}
     row = await control.get(ALICE, sandbox.id)
@@ -30,7 +30,7 @@ async def test_the_edge_is_told_of_one_that_is_being_paused(world: World, contro
     pausing = asyncio.create_task(outcome(control.pausing.pause(ALICE, sandbox.id, MEMORY)))
     await world.faults.reached("checkpoint:2")
 
-    route = await control.route(sandbox.id)
+    route = await control.routing.route(sandbox.id)
 
     assert (route.status, route.address) == (Status.PAUSING, None)
     control.pausing.stop(sandbox.id)
@@ -41,12 +41,12 @@ async def test_the_edge_is_told_of_one_that_is_being_resumed(world: World, contr
     sandbox = await asleep(world, control)
     # Paused, it is none that a client may wait for.
     with pytest.raises(NotFoundError):
-        await control.route(sandbox.id)
+        await control.routing.route(sandbox.id)
     world.faults.hang("restore:1")
     resuming = asyncio.create_task(outcome(control.pausing.connect(ALICE, sandbox.id, MINUTE)))
     await world.faults.reached("restore:1")
 
-    route = await control.route(sandbox.id)
+    route = await control.routing.route(sandbox.id)
 
     assert (route.status, route.address) == (Status.RESUMING, None)
     control.pausing.stop(sandbox.id)
@@ -58,7 +58,7 @@ async def test_traffic_waits_for_the_pause_that_it_ends(world: World, control: C
     pausing = asyncio.create_task(control.pausing.pause(ALICE, sandbox.id, MEMORY))
     await until(world, sandbox.id, Status.PAUSING)
 
-    route = await control.route(sandbox.id)
+    route = await control.routing.route(sandbox.id)
 
     assert (route.status, route.address) == (Status.RUNNING, sandbox.address)
     await pausing
@@ -70,6 +70,6 @@ async def test_why_traffic_wakes_nobody_is_said(world: World, control: Control) 
     world.faults.fail("restore:1", FailedPreconditionError("Checkpoint 'x' is damaged"))
 
     with pytest.raises(FailedPreconditionError, match="is damaged"):
-        await control.route(sandbox.id)
+        await control.routing.route(sandbox.id)
 
     assert (await control.get(ALICE, sandbox.id)).status is Status.PAUSED

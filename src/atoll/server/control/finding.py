@@ -55,12 +55,12 @@ class Finding:
         self._secret = secret
 
     async def by_token(self, untrusted_token: str) -> Route:
-        """Do what ``Control.route_by_token`` promises."""
+        """Do what ``Routing.route_by_token`` promises."""
         shown = untrusted_token.encode("utf-8", "surrogatepass")
         return await self._first(lambda token: hmac.compare_digest(token.encode(), shown))
 
     async def by_signature(self, untrusted: SignedFile) -> Route:
-        """Do what ``Control.route_by_signature`` promises."""
+        """Do what ``Routing.route_by_signature`` promises."""
         return await self._first(untrusted.is_signed_with)
 
     async def _first(self, fits: Callable[[str], bool]) -> Route:

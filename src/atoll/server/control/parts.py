@@ -28,6 +28,7 @@ from atoll.server.control.refilling import Refilling
 from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.restoring import Restoring
 from atoll.server.control.reviving import Reviving
+from atoll.server.control.routing import Routing
 from atoll.server.control.scheduling import Scheduling
 from atoll.server.control.sealing import Sealing
 from atoll.server.control.settling import Settling
@@ -99,8 +100,7 @@ class Parts:
     networking: Networking
     reconciling: Reconciling
     forgetting: Forgetting
-    probing: Probing
-    finding: Finding
+    routing: Routing
 
 
 def assemble(
@@ -345,6 +345,13 @@ def assemble(
         parking=Parking(store=ports.store, pausing=pausing, settling=settling, reviving=reviving),
         reconciling=reconciling,
     )
+    routing = Routing(
+        reading=reading,
+        finding=finding,
+        pausing=pausing,
+        reconciling=reconciling,
+        probing=probing,
+    )
     return Parts(
         tasks=tasks,
         killing=killing,
@@ -365,6 +372,5 @@ def assemble(
         networking=networking,
         reconciling=reconciling,
         forgetting=forgetting,
-        probing=probing,
-        finding=finding,
+        routing=routing,
     )

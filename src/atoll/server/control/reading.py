@@ -64,7 +64,7 @@ class Reading:
         return await self._store.count_sandboxes(self._own(actor, filter))
 
     async def route(self, sandbox_id: SandboxId) -> Route:
-        """Do what ``Control.route`` promises."""
+        """Do what ``Routing.route`` promises."""
         try:
             row = await self._store.get_sandbox(sandbox_id)
         except NotFoundError as error:
@@ -75,7 +75,7 @@ class Reading:
         return Route(sandbox_id=row.id, address=address, status=row.status, ingress=row.ingress)
 
     async def at_address(self, address: str) -> Sandbox:
-        """Do what ``Control.egress_at`` promises."""
+        """Do what ``Routing.egress_at`` promises."""
         row = await self._store.sandbox_at(address)
         if row is None:
             raise NotFoundError("No running sandbox has this address")

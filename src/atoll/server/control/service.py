@@ -7,7 +7,6 @@ The verbs themselves live beside this file, one concern each; nothing here decid
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
@@ -17,7 +16,6 @@ import structlog
 
 from atoll.server.control import access
 from atoll.server.control.creating import killed_while_created
-from atoll.server.control.finding import SignedFile
 from atoll.server.control.killing import End
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.parking import Parked
@@ -85,6 +83,7 @@ class Control:
             self._parts.reviving.stop_all()
         self.pool = self._parts.pool
         self.pausing = self._parts.pausing
+        self.routing = self._parts.routing
         self.settling = self._parts.settling
         self.admission = self._parts.admission
         self.snapshots = self._parts.snapshots
@@ -359,69 +358,3 @@ class Control:
             return None
         sandbox_id = sandbox.id if isinstance(sandbox, Sandbox) else sandbox.sandbox_id
         return access.traffic_token(self._secret, sandbox_id)
-
-    async def route(self, untrusted_id: str) -> Route:
-        """
-        Tell the edge where a running sandbox is, or one that traffic wakes, once it runs.
-
-        One that is being created, paused or resumed otherwise is nowhere yet, or again; its status says so.
-
-        Raises:
-            InvalidArgumentError: the id has another form.
-            NotFoundError: there is none, it has ended, or it is paused.
-            AtollError: it was not woken, and why.
-        """
-        sandbox_id = parse_sandbox_id(untrusted_id)
-        with suppress(NotFoundError):
-            found = await self._parts.reading.route(sandbox_id)
-            if found.status is Status.RUNNING:
-                return found
-        await self.pausing.wake(sandbox_id)
-        return await self._parts.reading.route(sandbox_id)
-
-    async def suspect(self, untrusted_id: str) -> None:
-        """
-        Hear of the edge that a running sandbox accepts no connection; one that hangs is ended behind this.
-
-        Raises:
-            InvalidArgumentError: the id has another form.
-            NotFoundError: there never was one.
-        """
-        await self._parts.reconciling.suspect(parse_sandbox_id(untrusted_id))
-
-    def silent(self, untrusted_id: str) -> None:
-        """
-        Hear from the edge that a guest answered nobody for long; one that hangs is ended behind this call.
-
-        Raises:
-            InvalidArgumentError: the id has another form.
-            UnavailableError: the server stops.
-        """
-        self._parts.probing.suspect(untrusted_id)
-
-    async def egress_at(self, untrusted_address: str) -> Sandbox:
-        """
-        Tell the edge whose address this is, and so what may be reached from there.
-
-        Raises:
-            NotFoundError: no running sandbox has it.
-        """
-        return await self._parts.reading.at_address(untrusted_address)
-
-    async def route_by_token(self, untrusted_token: str) -> Route:
-        """
-        Tell the edge which running sandbox has this access token, and where it is.
-
-        Raises:
-            NotFoundError: none.
-        """
-        return await self._parts.finding.by_token(untrusted_token)
-
-    async def route_by_signature(self, untrusted: SignedFile) -> Route:
-        """
-        Tell the edge which running sandbox's token signed this, and where it is.
-
-        Raises:
-            NotFoundError: none.
-        """
-        return await self._parts.finding.by_signature(untrusted)

@@ -191,12 +191,12 @@ def build(control: Control, secrets: Secrets, identity: Identity, naming: Naming
 
     @routes.get("/v1/egress/{address}")
     async def egress(address: str) -> Egress:
-        return told_egress(await control.egress_at(address))
+        return told_egress(await control.routing.egress_at(address))
 
     # POST, and a body: names are none of a log's business.
     @routes.post("/v1/egress/{address}/values")
     async def values(address: str, body: Placeholders) -> Values:
-        sandbox = await control.egress_at(address)
+        sandbox = await control.routing.egress_at(address)
         return Values(values=await filled(secrets, identity, sandbox, body.names))
 
     @routes.post("/v1/volumes/{volume_id}/directory")
@@ -228,22 +228,22 @@ def _add_places(routes: APIRouter, control: Control) -> None:
 
     @routes.get("/v1/routes/{sandbox_id}")
     async def route(sandbox_id: str) -> Route:
-        return told(await control.route(sandbox_id))
+        return told(await control.routing.route(sandbox_id))
 
     @routes.post("/v1/routes/{sandbox_id}/suspect")
     async def suspect(sandbox_id: str) -> Heard:
-        await control.suspect(sandbox_id)
+        await control.routing.suspect(sandbox_id)
         return Heard()
 
     @routes.post("/v1/routes/{sandbox_id}/silent", status_code=204)
     async def silent(sandbox_id: str) -> None:
-        control.silent(sandbox_id)
+        control.routing.silent(sandbox_id)
 
     # POST, since what is asked for is a secret, and paths of requests are logged.
     @routes.post("/v1/routes/by-token")
     async def by_token(body: Token) -> Route:
-        return told(await control.route_by_token(body.access_token))
+        return told(await control.routing.route_by_token(body.access_token))
 
     @routes.post("/v1/routes/by-signature")
     async def by_signature(body: Signed) -> Route:
-        return told(await control.route_by_signature(SignedFile(**body.model_dump())))
+        return told(await control.routing.route_by_signature(SignedFile(**body.model_dump())))
