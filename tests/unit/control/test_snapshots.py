@@ -37,7 +37,7 @@ async def test_a_snapshot_is_taken_while_the_sandbox_runs_and_is_a_template(
 
     assert (await control.get(ALICE, sandbox.id)) == sandbox
     world.runtime.remember(sandbox.id, "later")
-    for reference in (snapshot.id, f"{snapshot.id}:default", "ready-to-go", "team/ready-to-go:default"):
+    for reference in (snapshot.id, f"{snapshot.id}:default", "ready-to-go", "default/ready-to-go:default"):
         child = await control.create(ALICE, wish(template=reference, env={"B": "2"}))
         assert child.id != sandbox.id
         assert child.address != sandbox.address
@@ -58,11 +58,24 @@ async def test_a_snapshot_has_no_tags_but_those_that_mean_itself(control: Contro
     sandbox = await control.create(ALICE, wish())
     await control.snapshots.take(ALICE, sandbox.id, "mine", MEMORY)
 
-    for reference in ("mine:v2", "team/mine:v2"):
-        with pytest.raises(NotFoundError, match=r"tag 'v2' does not exist for template '(team/)?mine'"):
+    for reference in ("mine:v2", "default/mine:v2"):
+        with pytest.raises(NotFoundError, match=r"tag 'v2' does not exist for template '(default/)?mine'"):
             await control.create(ALICE, wish(template=reference))
         assert not await control.snapshots.delete(ALICE, reference)
     assert await control.snapshots.delete(ALICE, "mine:latest")
+
+
+async def test_the_name_of_another_teams_snapshot_never_means_ones_own(control: Control) -> None:
+    sandbox = await control.create(ALICE, wish())
+    await control.snapshots.take(ALICE, sandbox.id, "mine", MEMORY)
+
+    for reference in ("others/mine", "others/mine:default", "default/others/mine", "/mine", "a b/../mine"):
+        with pytest.raises(NotFoundError, match="not found"):
+            await control.create(ALICE, wish(template=reference))
+        assert not await control.snapshots.delete(ALICE, reference)
+        with pytest.raises(InvalidArgumentError, match="The name of a snapshot"):
+            await control.snapshots.take(ALICE, sandbox.id, reference, MEMORY)
+    assert await control.snapshots.delete(ALICE, "default/mine")
 
 
 async def test_a_snapshot_outlives_its_sandbox_until_it_is_deleted(world: World, control: Control) -> None:

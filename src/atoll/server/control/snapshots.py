@@ -31,7 +31,7 @@ from atoll.server.domain.errors import (
     NotFoundError,
     UnavailableError,
 )
-from atoll.server.domain.ids import SandboxId, parse_sandbox_id
+from atoll.server.domain.ids import SandboxId, TeamId, parse_sandbox_id
 from atoll.server.domain.sandbox import SLEEPING, Sandbox, Status
 from atoll.server.domain.snapshot import (
     Snapshot,
@@ -114,7 +114,7 @@ class Snapshots:
             UnavailableError, DeadlineExceededError: it could not be written; nothing is left of it.
         """
         row = await self._running(actor, untrusted_id)
-        name = None if untrusted_name is None else await self._free(untrusted_name)
+        name = None if untrusted_name is None else await self._free(row.team_id, untrusted_name)
         return await self._take(row, name, kind)
 
     async def fork(
@@ -161,7 +161,7 @@ class Snapshots:
 
     async def find(self, actor: Actor, untrusted_reference: str) -> Snapshot | None:
         """Find a snapshot by id or name, also as E2B's clients write them."""
-        bare = bare_reference(untrusted_reference)
+        bare = bare_reference(untrusted_reference, actor.team_id)
         return await self._snapshots.find_snapshot(actor.team_id, bare) if may_be_reference(bare) else None
 
     async def list(self, query: SnapshotQuery) -> Sequence[Snapshot]:
@@ -218,8 +218,8 @@ class Snapshots:
             raise FailedPreconditionError(f"Sandbox {sandbox_id} is {row.status}, not running")
         return row
 
-    async def _free(self, untrusted_name: str) -> str:
-        name = check_name(bare_reference(untrusted_name))
+    async def _free(self, team_id: TeamId, untrusted_name: str) -> str:
+        name = check_name(bare_reference(untrusted_name, team_id))
         try:
             template = await self._templates.get(name)
         except NotFoundError:

@@ -88,10 +88,18 @@ def check_name(untrusted: str) -> str:
     return untrusted
 
 
-def bare_reference(untrusted: str) -> str:
-    """Drop what E2B's clients put around a name or id: ``team/name:default``."""
-    _, _, last = untrusted[:MOST_REFERENCE].rpartition("/")
-    return without_tag(last)
+def bare_reference(untrusted: str, team_id: TeamId) -> str:
+    """
+    Drop what E2B's clients put around a name or id of this team: ``team/name:default``.
+
+    What names another team stays as it is, and is no name: else it would quietly mean this team's own.
+    """
+    team, slash, name = untrusted[:MOST_REFERENCE].partition("/")
+    if not slash:
+        name = team
+    elif team != team_id:
+        return untrusted
+    return without_tag(name)
 
 
 def may_be_reference(bare: str) -> bool:

@@ -95,7 +95,7 @@ def router(control: Control, reach: Reach) -> APIRouter:
         query = SnapshotQuery(
             team_id=actor.team_id,
             sandbox_id=None if sandboxID is None else parse_sandbox_id(sandboxID),
-            name=None if name is None else check_name(bare_reference(name)),
+            name=None if name is None else check_name(bare_reference(name, actor.team_id)),
             after=decode_snapshot_cursor(nextToken) if nextToken else None,
             limit=limit,
         )
