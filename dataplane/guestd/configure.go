@@ -41,7 +41,7 @@ type guestService struct {
 
 // Configure checks a configuration, carries it out and publishes it: wholly, or with an error not at all
 // (what it wrote into /etc stays written; the host sends the message again).
-func (g *guestService) Configure(_ context.Context, req *connect.Request[guestv1.ConfigureRequest]) (*connect.Response[guestv1.ConfigureResponse], error) {
+func (g *guestService) Configure(ctx context.Context, req *connect.Request[guestv1.ConfigureRequest]) (*connect.Response[guestv1.ConfigureResponse], error) {
 	untrusted := req.Msg.GetConfiguration()
 	if err := checkConfiguration(untrusted); err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
@@ -68,6 +68,9 @@ func (g *guestService) Configure(_ context.Context, req *connect.Request[guestv1
 		g.server.journal.Reset() // What was before happened to another.
 	}
 	g.server.settings.Set(next)
+	if c.GetWaits() {
+		g.server.rehearseCommand(ctx, next)
+	}
 	return connect.NewResponse(&guestv1.ConfigureResponse{Version: g.server.options.Version}), nil
 }
 

@@ -3,11 +3,20 @@ package guestd
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
+
+	"atoll.dev/dataplane/guestd/commands"
+	"atoll.dev/dataplane/guestd/journal"
+	"atoll.dev/dataplane/guestd/limits"
+	"atoll.dev/dataplane/guestd/settings"
+	"atoll.dev/dataplane/internal/gen/process/processconnect"
 )
 
 // rehearse goes through what the first calls will need, with calls that change nothing: each page of the program and
@@ -41,6 +50,34 @@ func (s *Server) rehearse() {
 	_, _ = conn.Write([]byte("GET /health HTTP/1.0\r\n\r\n"))
 	_ = conn.SetReadDeadline(time.Now().Add(time.Second))
 	_, _ = conn.Read(make([]byte, 512))
+}
+
+// rehearseCommand runs a command that changes nothing the way clients do, after a restore: what the kernel, the shell and we
+// touch for it is slow once. Its table is its own, so that no list and no journal tells of it. A machine without a shell
+// has nothing to rehearse.
+func (s *Server) rehearseCommand(ctx context.Context, current *settings.Settings) {
+	table := commands.NewTable(s.options.Reaper, s.options.Groups, new(journal.Journal))
+	_, handler := processconnect.NewProcessHandler(commands.NewService(table), handlerOptions()...)
+	ctx, cancel := context.WithTimeout(ctx, limits.RehearsalTimeout)
+	defer cancel()
+	// No profile: that is the template's own, and may do anything.
+	message := `{"process":{"cmd":"/bin/bash","args":["-c",":"]},"stdin":false}`
+	request, err := http.NewRequestWithContext(context.WithValue(ctx, settingsKey{}, current), http.MethodPost,
+		"http://localhost/process.Process/Start", strings.NewReader(envelope(message)))
+	if err != nil {
+		return
+	}
+	request.Header.Set("Content-Type", "application/connect+json")
+	request.Header.Set("Connect-Protocol-Version", "1")
+	request.Header.Set(tokenHeader, current.AccessToken)
+	request.Header.Set(commands.TimeoutHeader, strconv.FormatInt(limits.RehearsalTimeout.Milliseconds(), 10))
+	s.rpc(handler).ServeHTTP(&nobody{header: http.Header{}}, request)
+}
+
+// envelope puts a message into a frame of Connect's streams.
+func envelope(message string) string {
+	head := []byte{0}
+	return string(binary.BigEndian.AppendUint32(head, uint32(len(message)))) + message
 }
 
 // nobody hears an answer.

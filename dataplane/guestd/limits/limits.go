@@ -59,6 +59,9 @@ const (
 // HooksTimeout bounds what a sandbox runs after a restore before it lets anybody in: whoever resumes it waits.
 const HooksTimeout = 2 * time.Second
 
+// RehearsalTimeout bounds what a machine rehearses before it waits to be somebody's; it takes some 20 ms.
+const RehearsalTimeout = 2 * time.Second
+
 // The template's start command.
 const (
 	// LaunchTimeout is the longest that a template may take to be ready.

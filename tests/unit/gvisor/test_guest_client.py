@@ -150,11 +150,11 @@ async def test_a_machine_that_waits_is_claimed_over_the_same_connection_which_en
         await guest.configure(MACHINE, replace(CONFIGURATION, generation=4, claimed=True))
         await guest.configure(other, replace(CONFIGURATION, generation=6, claimed=True))
 
-    assert [(which, configuration.generation) for which, configuration in told] == [
-        (1, 3),
-        (2, 5),
-        (1, 4),
-        (2, 6),
+    assert [(which, one.generation, one.waits) for which, one in told] == [
+        (1, 3, True),
+        (2, 5, True),
+        (1, 4, False),
+        (2, 6, False),
     ]
     assert ended == [1, 2]
 

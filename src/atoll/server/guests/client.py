@@ -141,7 +141,7 @@ class HttpGuest(Guest):
         self, machine: Machine, configuration: GuestConfiguration, *, waits: bool = False
     ) -> None:
         """Send a sandbox all it has to know."""
-        message = guest_pb.ConfigureRequest(configuration=self._translate(configuration))
+        message = guest_pb.ConfigureRequest(configuration=self._translate(configuration, waits=waits))
         told = partial(
             self._call,
             machine,
@@ -271,7 +271,7 @@ class HttpGuest(Guest):
         except _FAILURES as error:
             raise _unavailable(machine, method, f"{type(error).__name__}: {clean(str(error))}") from error
 
-    def _translate(self, configuration: GuestConfiguration) -> guest_pb.Configuration:
+    def _translate(self, configuration: GuestConfiguration, *, waits: bool) -> guest_pb.Configuration:
         return guest_pb.Configuration(
             version=CONFIGURATION_VERSION,
             generation=configuration.generation,
@@ -298,6 +298,7 @@ class HttpGuest(Guest):
                 for mount in configuration.volumes
             ],
             claimed=configuration.claimed,
+            waits=waits,
         )
 
 

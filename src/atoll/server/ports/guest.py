@@ -24,8 +24,8 @@ class Guest(Protocol):
         Args:
             machine: whose.
             configuration: what.
-            waits: whether the machine waits after that until it is claimed, with a second such call, which is
-                then to be quick.
+            waits: whether the machine waits after that until it is claimed, with a second such call. That and
+                the first command are then to be quick.
 
         Raises:
             UnavailableError: the guest did not answer in time, or refused.

@@ -135,7 +135,10 @@ type Configuration struct {
 	Volumes        []*Volume              `protobuf:"bytes,11,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	// The machine waited in a pool, and got a configuration there after its restore: hooks have run since, and are not
 	// run again.
-	Claimed       bool `protobuf:"varint,12,opt,name=claimed,proto3" json:"claimed,omitempty"`
+	Claimed bool `protobuf:"varint,12,opt,name=claimed,proto3" json:"claimed,omitempty"`
+	// The machine goes on waiting in a pool: it runs a command that changes nothing before it answers, so that the first
+	// one that somebody waits for is quick.
+	Waits         bool `protobuf:"varint,13,opt,name=waits,proto3" json:"waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -250,6 +253,13 @@ func (x *Configuration) GetVolumes() []*Volume {
 func (x *Configuration) GetClaimed() bool {
 	if x != nil {
 		return x.Claimed
+	}
+	return false
+}
+
+func (x *Configuration) GetWaits() bool {
+	if x != nil {
+		return x.Waits
 	}
 	return false
 }
@@ -954,7 +964,7 @@ const file_atoll_guest_v1_guest_proto_rawDesc = "" +
 	"\x10ConfigureRequest\x12C\n" +
 	"\rconfiguration\x18\x01 \x01(\v2\x1d.atoll.guest.v1.ConfigurationR\rconfiguration\"-\n" +
 	"\x11ConfigureResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion\"\xbf\x04\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\"\xd5\x04\n" +
 	"\rConfiguration\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1e\n" +
 	"\n" +
@@ -970,7 +980,8 @@ const file_atoll_guest_v1_guest_proto_rawDesc = "" +
 	"\anetwork\x18\n" +
 	" \x01(\v2\x17.atoll.guest.v1.NetworkR\anetwork\x120\n" +
 	"\avolumes\x18\v \x03(\v2\x16.atoll.guest.v1.VolumeR\avolumes\x12\x18\n" +
-	"\aclaimed\x18\f \x01(\bR\aclaimed\x1a6\n" +
+	"\aclaimed\x18\f \x01(\bR\aclaimed\x12\x14\n" +
+	"\x05waits\x18\r \x01(\bR\x05waits\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9e\x01\n" +

@@ -75,7 +75,7 @@ class ConfigureResponse(Message[_ConfigureResponseFields]):
 
         version: str
 
-_ConfigurationFields: TypeAlias = Literal["version", "generation", "identity", "env", "access_token", "default_user", "default_workdir", "time", "limits", "network", "volumes", "claimed"]
+_ConfigurationFields: TypeAlias = Literal["version", "generation", "identity", "env", "access_token", "default_user", "default_workdir", "time", "limits", "network", "volumes", "claimed", "waits"]
 
 class Configuration(Message[_ConfigurationFields]):
     """
@@ -147,9 +147,16 @@ class Configuration(Message[_ConfigurationFields]):
             ```proto
             bool claimed = 12;
             ```
+        waits:
+            The machine goes on waiting in a pool: it runs a command that changes nothing before it answers, so that the first
+            one that somebody waits for is quick.
+
+            ```proto
+            bool waits = 13;
+            ```
     """
 
-    __slots__ = ("version", "generation", "identity", "env", "access_token", "default_user", "default_workdir", "time", "limits", "network", "volumes", "claimed")
+    __slots__ = ("version", "generation", "identity", "env", "access_token", "default_user", "default_workdir", "time", "limits", "network", "volumes", "claimed", "waits")
 
     if TYPE_CHECKING:
 
@@ -168,6 +175,7 @@ class Configuration(Message[_ConfigurationFields]):
             network: Network | None = None,
             volumes: list[Volume] | None = None,
             claimed: bool = False,
+            waits: bool = False,
         ) -> None:
             pass
 
@@ -183,6 +191,7 @@ class Configuration(Message[_ConfigurationFields]):
         network: Network | None
         volumes: list[Volume]
         claimed: bool
+        waits: bool
 
 _IdentityFields: TypeAlias = Literal["sandbox_id", "template_id", "team_id", "hostname", "machine_id"]
 
@@ -651,7 +660,7 @@ class TrustResponse(Message[_TrustResponseFields]):
 
 
 _DESC = file_desc(
-    b'\n\x1aatoll/guest/v1/guest.proto\x12\x0eatoll.guest.v1\x1a\x1fgoogle/protobuf/timestamp.proto"W\n\x10ConfigureRequest\x12C\n\rconfiguration\x18\x01 \x01(\x0b2\x1d.atoll.guest.v1.ConfigurationR\rconfiguration"-\n\x11ConfigureResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version"\xbf\x04\n\rConfiguration\x12\x18\n\x07version\x18\x01 \x01(\rR\x07version\x12\x1e\n\ngeneration\x18\x02 \x01(\x04R\ngeneration\x124\n\x08identity\x18\x03 \x01(\x0b2\x18.atoll.guest.v1.IdentityR\x08identity\x128\n\x03env\x18\x04 \x03(\x0b2&.atoll.guest.v1.Configuration.EnvEntryR\x03env\x12!\n\x0caccess_token\x18\x05 \x01(\tR\x0baccessToken\x12!\n\x0cdefault_user\x18\x06 \x01(\tR\x0bdefaultUser\x12\'\n\x0fdefault_workdir\x18\x07 \x01(\tR\x0edefaultWorkdir\x12.\n\x04time\x18\x08 \x01(\x0b2\x1a.google.protobuf.TimestampR\x04time\x12.\n\x06limits\x18\t \x01(\x0b2\x16.atoll.guest.v1.LimitsR\x06limits\x121\n\x07network\x18\n \x01(\x0b2\x17.atoll.guest.v1.NetworkR\x07network\x120\n\x07volumes\x18\x0b \x03(\x0b2\x16.atoll.guest.v1.VolumeR\x07volumes\x12\x18\n\x07claimed\x18\x0c \x01(\x08R\x07claimed\x1a6\n\x08EnvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"\x9e\x01\n\x08Identity\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x1f\n\x0btemplate_id\x18\x02 \x01(\tR\ntemplateId\x12\x17\n\x07team_id\x18\x03 \x01(\tR\x06teamId\x12\x1a\n\x08hostname\x18\x04 \x01(\tR\x08hostname\x12\x1d\n\nmachine_id\x18\x05 \x01(\tR\tmachineId"I\n\x06Limits\x12\x1c\n\tprocesses\x18\x01 \x01(\rR\tprocesses\x12!\n\x0cmemory_bytes\x18\x02 \x01(\x04R\x0bmemoryBytes"D\n\x07Network\x12\x18\n\x07address\x18\x01 \x01(\tR\x07address\x12\x1f\n\x0bdns_servers\x18\x02 \x03(\tR\ndnsServers"e\n\x06Volume\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n\x04path\x18\x03 \x01(\tR\x04path\x12\x1b\n\tread_only\x18\x04 \x01(\x08R\x08readOnly"I\n\x12ReadJournalRequest\x12\x14\n\x05after\x18\x01 \x01(\x04R\x05after\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId"?\n\x13ReadJournalResponse\x12\x14\n\x05lines\x18\x01 \x01(\x0cR\x05lines\x12\x12\n\x04more\x18\x02 \x01(\x08R\x04more"h\n\rLaunchRequest\x12\x18\n\x07command\x18\x01 \x01(\tR\x07command\x12\x14\n\x05ready\x18\x02 \x01(\tR\x05ready\x12\'\n\x0ftimeout_seconds\x18\x03 \x01(\rR\x0etimeoutSeconds"\x10\n\x0eLaunchResponse"9\n\x14KillGreediestRequest\x12!\n\x0cexcess_bytes\x18\x01 \x01(\x04R\x0bexcessBytes"N\n\x15KillGreediestResponse\x125\n\x06killed\x18\x01 \x03(\x0b2\x1d.atoll.guest.v1.KilledProcessR\x06killed"b\n\rKilledProcess\x12\x10\n\x03pid\x18\x01 \x01(\rR\x03pid\x12\x18\n\x07command\x18\x02 \x01(\tR\x07command\x12%\n\x0eresident_bytes\x18\x03 \x01(\x04R\rresidentBytes"0\n\x0cTrustRequest\x12 \n\x0bauthorities\x18\x01 \x01(\tR\x0bauthorities"\x0f\n\rTrustResponse2\xa5\x03\n\x0cGuestService\x12P\n\tConfigure\x12 .atoll.guest.v1.ConfigureRequest\x1a!.atoll.guest.v1.ConfigureResponse\x12G\n\x06Launch\x12\x1d.atoll.guest.v1.LaunchRequest\x1a\x1e.atoll.guest.v1.LaunchResponse\x12\\\n\rKillGreediest\x12$.atoll.guest.v1.KillGreediestRequest\x1a%.atoll.guest.v1.KillGreediestResponse\x12V\n\x0bReadJournal\x12".atoll.guest.v1.ReadJournalRequest\x1a#.atoll.guest.v1.ReadJournalResponse\x12D\n\x05Trust\x12\x1c.atoll.guest.v1.TrustRequest\x1a\x1d.atoll.guest.v1.TrustResponseB9Z7atoll.dev/dataplane/internal/gen/atoll/guest/v1;guestv1b\x06proto3',
+    b'\n\x1aatoll/guest/v1/guest.proto\x12\x0eatoll.guest.v1\x1a\x1fgoogle/protobuf/timestamp.proto"W\n\x10ConfigureRequest\x12C\n\rconfiguration\x18\x01 \x01(\x0b2\x1d.atoll.guest.v1.ConfigurationR\rconfiguration"-\n\x11ConfigureResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version"\xd5\x04\n\rConfiguration\x12\x18\n\x07version\x18\x01 \x01(\rR\x07version\x12\x1e\n\ngeneration\x18\x02 \x01(\x04R\ngeneration\x124\n\x08identity\x18\x03 \x01(\x0b2\x18.atoll.guest.v1.IdentityR\x08identity\x128\n\x03env\x18\x04 \x03(\x0b2&.atoll.guest.v1.Configuration.EnvEntryR\x03env\x12!\n\x0caccess_token\x18\x05 \x01(\tR\x0baccessToken\x12!\n\x0cdefault_user\x18\x06 \x01(\tR\x0bdefaultUser\x12\'\n\x0fdefault_workdir\x18\x07 \x01(\tR\x0edefaultWorkdir\x12.\n\x04time\x18\x08 \x01(\x0b2\x1a.google.protobuf.TimestampR\x04time\x12.\n\x06limits\x18\t \x01(\x0b2\x16.atoll.guest.v1.LimitsR\x06limits\x121\n\x07network\x18\n \x01(\x0b2\x17.atoll.guest.v1.NetworkR\x07network\x120\n\x07volumes\x18\x0b \x03(\x0b2\x16.atoll.guest.v1.VolumeR\x07volumes\x12\x18\n\x07claimed\x18\x0c \x01(\x08R\x07claimed\x12\x14\n\x05waits\x18\r \x01(\x08R\x05waits\x1a6\n\x08EnvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"\x9e\x01\n\x08Identity\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x1f\n\x0btemplate_id\x18\x02 \x01(\tR\ntemplateId\x12\x17\n\x07team_id\x18\x03 \x01(\tR\x06teamId\x12\x1a\n\x08hostname\x18\x04 \x01(\tR\x08hostname\x12\x1d\n\nmachine_id\x18\x05 \x01(\tR\tmachineId"I\n\x06Limits\x12\x1c\n\tprocesses\x18\x01 \x01(\rR\tprocesses\x12!\n\x0cmemory_bytes\x18\x02 \x01(\x04R\x0bmemoryBytes"D\n\x07Network\x12\x18\n\x07address\x18\x01 \x01(\tR\x07address\x12\x1f\n\x0bdns_servers\x18\x02 \x03(\tR\ndnsServers"e\n\x06Volume\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n\x04path\x18\x03 \x01(\tR\x04path\x12\x1b\n\tread_only\x18\x04 \x01(\x08R\x08readOnly"I\n\x12ReadJournalRequest\x12\x14\n\x05after\x18\x01 \x01(\x04R\x05after\x12\x1d\n\nsandbox_id\x18\x02 \x01(\tR\tsandboxId"?\n\x13ReadJournalResponse\x12\x14\n\x05lines\x18\x01 \x01(\x0cR\x05lines\x12\x12\n\x04more\x18\x02 \x01(\x08R\x04more"h\n\rLaunchRequest\x12\x18\n\x07command\x18\x01 \x01(\tR\x07command\x12\x14\n\x05ready\x18\x02 \x01(\tR\x05ready\x12\'\n\x0ftimeout_seconds\x18\x03 \x01(\rR\x0etimeoutSeconds"\x10\n\x0eLaunchResponse"9\n\x14KillGreediestRequest\x12!\n\x0cexcess_bytes\x18\x01 \x01(\x04R\x0bexcessBytes"N\n\x15KillGreediestResponse\x125\n\x06killed\x18\x01 \x03(\x0b2\x1d.atoll.guest.v1.KilledProcessR\x06killed"b\n\rKilledProcess\x12\x10\n\x03pid\x18\x01 \x01(\rR\x03pid\x12\x18\n\x07command\x18\x02 \x01(\tR\x07command\x12%\n\x0eresident_bytes\x18\x03 \x01(\x04R\rresidentBytes"0\n\x0cTrustRequest\x12 \n\x0bauthorities\x18\x01 \x01(\tR\x0bauthorities"\x0f\n\rTrustResponse2\xa5\x03\n\x0cGuestService\x12P\n\tConfigure\x12 .atoll.guest.v1.ConfigureRequest\x1a!.atoll.guest.v1.ConfigureResponse\x12G\n\x06Launch\x12\x1d.atoll.guest.v1.LaunchRequest\x1a\x1e.atoll.guest.v1.LaunchResponse\x12\\\n\rKillGreediest\x12$.atoll.guest.v1.KillGreediestRequest\x1a%.atoll.guest.v1.KillGreediestResponse\x12V\n\x0bReadJournal\x12".atoll.guest.v1.ReadJournalRequest\x1a#.atoll.guest.v1.ReadJournalResponse\x12D\n\x05Trust\x12\x1c.atoll.guest.v1.TrustRequest\x1a\x1d.atoll.guest.v1.TrustResponseB9Z7atoll.dev/dataplane/internal/gen/atoll/guest/v1;guestv1b\x06proto3',
     [
         timestamp_pb.desc(),
     ],
