@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# Of one holder, however many come before. It lists the host's routes and interfaces, 0.5 s of processor time
-# with 300 sandboxes, and may remove what a deleted home left, 1 s more; with the processors busy, several
+# Of one holder, however many come before. It lists the routes and interfaces, 0.2 s of processor time
+# with 300 sandboxes, and may remove what deleted homes left, a second more; with busy processors several
 # times that. A longer hold means a stopped process.
 LOCK_TIMEOUT_S = 30.0
 _LOOK_AGAIN_S = 0.01
