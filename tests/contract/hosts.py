@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from pyqwest import Client, HTTPTransport
+from support.network import home_record
 
 from atoll.server.control.clock import SystemClock
 from atoll.server.domain.errors import AtollError
@@ -223,7 +224,7 @@ async def gvisor_host(directory: Path) -> AsyncIterator[RuntimeHost]:
         guestd=guestd,
         guestds=directory / "guestd",
     )
-    prepared = await asyncio.to_thread(home_network.prepare, home_id)
+    prepared = await asyncio.to_thread(home_network.prepare, home_id, record=home_record(home_id, directory))
 
     def make(**changes: int) -> GVisorRuntime:
         return _SlottedRuntime(home_id, prepared.addresses, directory, places, GVisorOptions(**changes))

@@ -46,6 +46,7 @@ from atoll.server.runtimes.gvisor.record import Record
 from atoll.server.runtimes.gvisor.release import RunscRelease
 from atoll.server.runtimes.gvisor.runtime import GVisorRuntime
 from atoll.server.volumes.images import VolumeImages
+from support.network import home_record
 
 CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
 GUESTD = Path(sys.executable).parent / "atoll-guestd"
@@ -229,7 +230,7 @@ async def gvisor_host(options: GVisorOptions | None = None) -> AsyncIterator[Hos
         guestd=GUESTD,
         guestds=path / "guestd",
     )
-    network = await asyncio.to_thread(home_network.prepare, home_id)
+    network = await asyncio.to_thread(home_network.prepare, home_id, record=home_record(home_id, path))
     slots = SlotPool(
         home_id,
         network.addresses,

@@ -23,9 +23,11 @@ from typing import IO, Any
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, new_sandbox_id
 from atoll.server.network import home_network
+from atoll.server.network.home_records import HomeRecord
 from atoll.server.network.names import AddressRange, Names
 from atoll.server.network.slots import SlotPool
 from atoll.server.ports.slots import Slot
+from atoll.server.runtimes.gvisor.places import cgroup_parent
 from support.ports import free_port
 
 # Public addresses of AS112, which answers what nobody should ask (RFC 7534, 7535): no machine needs them.
@@ -208,6 +210,11 @@ class TestHome:
         finally:
             await pool.close()
 
+    @property
+    def record(self) -> HomeRecord:
+        """Where its things are; its server is this process."""
+        return home_record(self.id, self.path)
+
     async def teardown(self) -> None:
         await asyncio.to_thread(home_network.teardown, self.id, slots_dir=self.slots_dir)
 
@@ -217,11 +224,24 @@ class TestHome:
         return json.dumps(content)
 
 
+def home_record(home_id: str, directory: Path) -> HomeRecord:
+    """Make a directory a home as far as the network goes, and say where its things are."""
+    directory.mkdir(parents=True, exist_ok=True)
+    identity = directory / "home.json"
+    identity.write_text(json.dumps({"id": home_id}))
+    return HomeRecord.by_this_process(
+        identity=identity,
+        public=directory / "public",
+        mounts=(directory / "mounts",),
+        cgroup=cgroup_parent(home_id),
+    )
+
+
 @contextlib.asynccontextmanager
 async def network_home(path: Path) -> AsyncIterator[TestHome]:
     """Prepare a home's network, and take it down."""
     home_id = secrets.token_hex(3)
-    prepared = await asyncio.to_thread(home_network.prepare, home_id)
+    prepared = await asyncio.to_thread(home_network.prepare, home_id, record=home_record(home_id, path))
     home = TestHome(id=home_id, path=path, addresses=prepared.addresses, dns_port=free_port())
     try:
         yield home

@@ -65,6 +65,7 @@ def _looks(home: Path) -> list[Callable[[], Iterator[Check]]]:
         _packages,
         _control_groups,
         _network,
+        _homes,
         _settings,
         lambda: _runsc(home),
         lambda: machine.disk(home),
@@ -149,6 +150,35 @@ def _network() -> Iterator[Check]:
         yield make("network", f"{one.message}: {one.effect}", one.resolution)
     if not found:
         yield ok("network", "nftables works, and nothing stands in the way")
+
+
+def _homes() -> Iterator[Check]:
+    """Look for homes that were deleted without `atoll down`."""
+    from atoll.server.main import deleted_homes
+
+    if os.geteuid() != 0:
+        yield warn("homes", "not looked at: needs root", "sudo atoll doctor")
+        return
+    found = deleted_homes.look()
+    odd = 0
+    for home in found:
+        end = f"sudo atoll down --home-id {home.id}"
+        if home.is_gone and home.life:
+            odd += 1
+            yield warn(
+                "homes",
+                f"home {home.id} at {home.directory} was deleted, and of it run on: {home.life}",
+                f"{end}{' --force' if home.life.sandboxes else ''}, unless its disk is only not mounted",
+            )
+        elif home.record is None and not home.life:
+            odd += 1
+            yield warn(
+                "homes",
+                f"home {home.id} of an older version has {home.claimed}, and its directory is not known",
+                f"If it was deleted: {end}. Else its next start says where it is.",
+            )
+    if not odd:
+        yield ok("homes", f"{len(found)} with an address range, and none of them was deleted while it ran")
 
 
 def _settings() -> Iterator[Check]:

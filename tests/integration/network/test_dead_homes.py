@@ -100,7 +100,9 @@ async def test_what_a_home_leaves_that_is_killed_going_down_goes_with_any_other(
 
 async def test_a_home_that_was_cut_off_going_down_starts_again(ended: TestHome) -> None:
     await asyncio.to_thread(cut_off, ended, "the range is released")
-    again = await asyncio.to_thread(home_network.prepare, ended.id, wanted=ended.addresses.v4)
+    again = await asyncio.to_thread(
+        home_network.prepare, ended.id, record=ended.record, wanted=ended.addresses.v4
+    )
 
     async with ended.pool():
         assert again.addresses == ended.addresses

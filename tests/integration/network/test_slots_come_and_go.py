@@ -11,7 +11,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
-from support.network import PUBLIC4, TestHome, acquire, ip, network_home, probe
+from support.network import PUBLIC4, TestHome, acquire, home_record, ip, network_home, probe
 
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import FailedPreconditionError, Reason, ResourceExhaustedError
@@ -304,9 +304,11 @@ async def test_one_home_goes_and_the_other_stays(home: TestHome, tmp_path: Path)
 
 async def test_a_home_claims_its_range_again_and_no_other_can(home: TestHome, tmp_path: Path) -> None:
     wanted = home.addresses.v4
-    again = await asyncio.to_thread(home_network.prepare, home.id, wanted=wanted)
+    again = await asyncio.to_thread(home_network.prepare, home.id, record=home.record, wanted=wanted)
     async with network_home(tmp_path) as other:
-        elsewhere = await asyncio.to_thread(home_network.prepare, other.id, wanted=wanted)
+        elsewhere = await asyncio.to_thread(
+            home_network.prepare, other.id, record=other.record, wanted=wanted
+        )
 
     assert again.addresses == home.addresses
     assert not elsewhere.addresses.v4.overlaps(wanted)
@@ -319,7 +321,9 @@ async def test_a_range_that_the_host_began_to_use_is_reported(home: TestHome) ->
         async with home.pool() as pool:
             await acquire(pool)
             with pytest.raises(FailedPreconditionError, match=re.escape(f"{third} is a route")):
-                await asyncio.to_thread(home_network.prepare, home.id, wanted=home.addresses.v4)
+                await asyncio.to_thread(
+                    home_network.prepare, home.id, record=home.record, wanted=home.addresses.v4
+                )
     finally:
         ip(f"route del blackhole {third}")
 
@@ -331,7 +335,7 @@ async def test_a_home_that_was_down_while_its_range_was_taken_gets_another(
     await home.teardown()
     ip(f"route add blackhole {before}")
     try:
-        prepared = await asyncio.to_thread(home_network.prepare, home.id, wanted=before)
+        prepared = await asyncio.to_thread(home_network.prepare, home.id, record=home.record, wanted=before)
     finally:
         ip(f"route del blackhole {before}")
 
@@ -349,5 +353,6 @@ async def test_homes_that_start_at_once_get_different_ranges(tmp_path: Path) -> 
 
 
 def test_a_supernet_that_is_full_is_named(tmp_path: Path) -> None:
+    record = home_record("abcdef", tmp_path)
     with Netlink() as netlink, pytest.raises(ResourceExhaustedError, match=r"127\.0\.0\.0/16"):
-        ranges.claim("abcdef", netlink, supernet=IPv4Network("127.0.0.0/16"), run_dir=tmp_path)
+        ranges.claim("abcdef", netlink, record=record, supernet=IPv4Network("127.0.0.0/16"), run_dir=tmp_path)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.server.domain.errors import InvalidArgumentError, ResourceExhaustedError
+from atoll.server.host.netlink import Network
 from atoll.server.network.names import AddressRange, Names, home_of_priority
 from atoll.server.network.ranges import choose
 
@@ -39,6 +40,22 @@ def test_no_free_range_says_who_has_them() -> None:
         choose(SUPERNET, 20, {IPv4Network("10.0.0.0/8"): "a route by tun0"})
 
     assert "10.0.0.0/8 is a route by tun0" in str(caught.value)
+
+
+def test_no_free_range_names_all_homes_and_not_their_sandboxes() -> None:
+    homes = {
+        network: f"the range of home {number:06x} at /srv/{number}"
+        for number, network in enumerate(SUPERNET.subnets(new_prefix=20))
+    }
+    sandboxes = {network[7]: "a route by ateth0-7" for network in homes}
+    taken: dict[Network, str] = {**homes, **{IPv4Network(one): user for one, user in sandboxes.items()}}
+
+    with pytest.raises(ResourceExhaustedError) as caught:
+        choose(SUPERNET, 20, taken)
+
+    assert all(f"{network} is {user}" in str(caught.value) for network, user in homes.items())
+    assert "ateth0-7" not in str(caught.value)
+    assert "`atoll down --home-id ID`" in str(caught.value.resolution)
 
 
 @given(st.lists(st.integers(0, 255), max_size=14))

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from atoll.server.host import cgroup_v2
-from atoll.server.host.cgroup_base import MOUNT, Cgroup, CgroupError, join
+from atoll.server.host.cgroup_base import MOUNT, Cgroup, CgroupError, join, remove_tree
 from atoll.server.host.cgroup_v1 import CgroupV1
 from atoll.server.host.cgroup_v2 import CgroupV2
 
@@ -37,9 +37,8 @@ def version(mount: Path = MOUNT) -> int:
 
 def children(path: str, mount: Path = MOUNT) -> set[str]:
     """List the names of the groups right below a path, in any hierarchy."""
-    tops = [mount] if version(mount) == 2 else [top for top in mount.iterdir() if top.is_dir()]
     names: set[str] = set()
-    for top in tops:
+    for top in _tops(mount):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             names |= {entry.name for entry in os.scandir(join(top, path)) if entry.is_dir()}
     return names
@@ -55,3 +54,23 @@ def remove_empty(path: str, mount: Path = MOUNT) -> None:
     for top in mount.iterdir():
         with contextlib.suppress(OSError):
             join(top, path).rmdir()
+
+
+def remove_with_children(path: str, mount: Path = MOUNT) -> None:
+    """
+    Remove a group and those below it, of which none may hold a process; a no-op when there is none.
+
+    Raises:
+        CgroupError: one holds a process, or is busy.
+    """
+    try:
+        for top in _tops(mount):
+            remove_tree(join(top, path))
+    except OSError as error:
+        raise CgroupError(f"remove {path}: {error.strerror}") from error
+    # For what else goes with it.
+    remove_empty(path, mount)
+
+
+def _tops(mount: Path) -> list[Path]:
+    return [mount] if version(mount) == 2 else [top for top in mount.iterdir() if top.is_dir()]

@@ -170,7 +170,7 @@ class Cgroup(ABC):
         for directory in self.directories():
             while True:
                 try:
-                    _remove_tree(directory)
+                    remove_tree(directory)
                     break
                 except OSError as error:
                     if time.monotonic() > end:
@@ -249,12 +249,18 @@ def kill_member(pid: int, is_member: Callable[[int], bool]) -> None:
         os.close(fd)
 
 
-def _remove_tree(directory: Path) -> None:
+def remove_tree(directory: Path) -> None:
+    """
+    Remove a group of one hierarchy and those below it; a no-op when there is none.
+
+    Raises:
+        OSError: one holds a process, or is busy.
+    """
     try:
         below = [entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return
     for name in below:
-        _remove_tree(directory / name)
+        remove_tree(directory / name)
     with contextlib.suppress(FileNotFoundError):
         directory.rmdir()

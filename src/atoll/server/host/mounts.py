@@ -56,10 +56,20 @@ def unmount(target: Path) -> None:
 
 def is_mounted(place: Path) -> bool:
     """Say whether something is mounted at a place, also from the same file system."""
-    wanted = os.fsencode(place.resolve())
-    with Path("/proc/self/mountinfo").open("rb") as mounts:
-        # The fifth word is the place; blanks and backslashes in it are written in octal.
-        return any(_unescaped(line.split(b" ")[4]) == wanted for line in mounts)
+    return os.fsencode(place.resolve()) in _places()
+
+
+def below(directory: Path) -> list[Path]:
+    """List the places at and below a directory at which something is mounted, in the order of mounting."""
+    top = os.fsencode(directory.resolve())
+    return [Path(os.fsdecode(place)) for place in _places() if place == top or place.startswith(top + b"/")]
+
+
+def _places() -> list[bytes]:
+    # The fifth word is the place; blanks and backslashes in it are written in octal.
+    return [
+        _unescaped(line.split(b" ")[4]) for line in Path("/proc/self/mountinfo").read_bytes().splitlines()
+    ]
 
 
 def _unescaped(word: bytes) -> bytes:

@@ -29,11 +29,13 @@ from atoll.server.main.doors import Doors
 from atoll.server.main.parts import HostParts, Purpose
 from atoll.server.main.storage import make_storage
 from atoll.server.network import home_network
+from atoll.server.network.home_records import HomeRecord
 from atoll.server.network.names import EGRESS_MARK, GATEWAY, AddressRange
+from atoll.server.network.ranges import SUPERNET
 from atoll.server.network.slots import SlotPool
 from atoll.server.ports.edge import Edge
 from atoll.server.runtimes.gvisor.old_programs import OldPrograms, templates_in_use
-from atoll.server.runtimes.gvisor.places import Places
+from atoll.server.runtimes.gvisor.places import Places, cgroup_parent
 from atoll.server.runtimes.gvisor.release import RunscRelease
 from atoll.server.runtimes.gvisor.runtime import GVisorRuntime
 from atoll.server.settings import Settings
@@ -73,7 +75,7 @@ async def build_template(home: Home, settings: Settings, name: str, progress: Pr
 @contextlib.asynccontextmanager
 async def gvisor_host(home: Home, settings: Settings, purpose: Purpose) -> AsyncIterator[HostParts]:
     """Make the parts; see ``parts.HostFactory``."""
-    addresses = await _prepare_network(home)
+    addresses = await _prepare_network(home) if purpose is Purpose.SERVE else _addresses_before(home)
     dns_port, egress_port = _dns_port(home), _egress_port(home)
     doors = Doors(home, settings)
     if purpose is Purpose.SERVE:
@@ -214,12 +216,26 @@ def _library(home: Home, settings: Settings) -> TemplateLibrary:
 
 
 async def _prepare_network(home: Home) -> AddressRange:
-    prepared = await asyncio.to_thread(home_network.prepare, home.id, wanted=home.address_range)
+    record = HomeRecord.by_this_process(
+        identity=home.identity,
+        public=home.public,
+        mounts=(home.volume_mounts, home.volumes, home.runsc_state),
+        cgroup=cgroup_parent(home.id),
+    )
+    prepared = await asyncio.to_thread(
+        home_network.prepare, home.id, record=record, wanted=home.address_range
+    )
     if prepared.addresses.v4 != home.address_range:
         home.keep_address_range(prepared.addresses.v4)
     for change in prepared.changes:
         log.info("host setting changed", change=str(change))
     return prepared.addresses
+
+
+def _addresses_before(home: Home) -> AddressRange:
+    """What a home has that is only to end: it claims nothing, so it ends where all ranges are taken, too."""
+    # Without a range it never had a slot, and its names find all that there is.
+    return AddressRange.of(home.id, home.address_range or SUPERNET)
 
 
 def _dns_port(home: Home) -> int:

@@ -6,18 +6,18 @@ For main and the command line. Everything here blocks, and must not be called in
 """
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from atoll.server.domain.errors import ResourceExhaustedError
 from atoll.server.host.netlink import Netlink
 from atoll.server.host.nftables import Nftables
 from atoll.server.network import dead_homes, fence, making, ranges, uplink
+from atoll.server.network.home_records import HomeRecord
 from atoll.server.network.host_settings import Change, HostSettings, needed
 from atoll.server.network.kernel_errors import translated
-from atoll.server.network.making import SlotMaker, SlotShape
 from atoll.server.network.names import AddressRange, Names
 from atoll.server.network.records import Records
 
@@ -41,6 +41,7 @@ class Prepared:
 def prepare(
     home_id: str,
     *,
+    record: HomeRecord,
     wanted: IPv4Network | None = None,
     supernet: IPv4Network = ranges.SUPERNET,
     prefix_length: int = ranges.PREFIX_LENGTH,
@@ -53,6 +54,7 @@ def prepare(
 
     Args:
         home_id: 6 hexadecimal digits.
+        record: where the home is; what it has is given up once that is deleted.
         wanted: the range that the home had before, None at its first start.
         supernet: where to look for a free one.
         prefix_length: how wide it is to be.
@@ -63,14 +65,29 @@ def prepare(
         ResourceExhaustedError: no range is free.
         UnavailableError: the kernel refused.
     """
-    with translated("claim an address range"), Netlink() as netlink:
-        host = uplink.read(netlink)
-        addresses = ranges.claim(
-            home_id, netlink, wanted=wanted, supernet=supernet, prefix_length=prefix_length, run_dir=run_dir
+    changes: list[Change] = []
+
+    def claim() -> AddressRange:
+        return ranges.claim(
+            home_id,
+            netlink,
+            record=record,
+            wanted=wanted,
+            supernet=supernet,
+            prefix_length=prefix_length,
+            run_dir=run_dir,
         )
-    changes = HostSettings(home_id, run_dir=run_dir).hold(needed(host))
-    # Behind our own hold: what we need is not put back only to be set again.
+
     with _packetfilter() as nftables:
+        with translated("claim an address range"), Netlink() as netlink:
+            host = uplink.read(netlink)
+            try:
+                addresses = claim()
+            except ResourceExhaustedError:
+                changes += dead_homes.sweep(nftables, run_dir=run_dir)
+                addresses = claim()
+        changes += HostSettings(home_id, run_dir=run_dir).hold(needed(host))
+        # Behind our own hold: what we need is not put back only to be set again.
         changes += dead_homes.sweep(nftables, run_dir=run_dir)
     return Prepared(addresses=addresses, changes=tuple(changes))
 
@@ -88,15 +105,7 @@ def teardown(home_id: str, *, slots_dir: Path, run_dir: Path = RUN_DIR) -> tuple
         UnavailableError: the kernel refused; calling again may help.
     """
     names = Names(home_id)
-    # Only names count for finding and removing.
-    shape = SlotShape(
-        names=names, addresses=AddressRange.of(home_id, ranges.SUPERNET), mtu=0, ipv6=socket.has_ipv6
-    )
-    maker = SlotMaker(shape)
-    try:
-        maker.remove_all(maker.numbers())
-    finally:
-        maker.close_thread()
+    making.remove_slots(names)
     # Before the fence: a server that still runs does not put up the fence of a home without a range.
     with translated("give the address range up"), Netlink() as netlink:
         ranges.release(home_id, netlink, run_dir=run_dir)

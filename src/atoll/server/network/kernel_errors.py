@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from atoll.server.domain.errors import UnavailableError
+from atoll.server.host.cgroup_base import CgroupError
 from atoll.server.host.locked_file import LockTimeoutError
 from atoll.server.host.netlink import NetlinkError
 from atoll.server.host.netns import NetnsError
@@ -21,7 +22,9 @@ def translated(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (NetlinkError, NetnsError, NftablesError, SysctlError, LockTimeoutError, OSError) as error:
+    except (
+        NetlinkError, NetnsError, NftablesError, SysctlError, CgroupError, LockTimeoutError, OSError
+    ) as error:  # fmt: skip
         raise UnavailableError(
             f"Could not {what}",
             details=str(error),

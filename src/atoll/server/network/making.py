@@ -15,10 +15,11 @@ it. One instance may be used by several threads.
 """
 
 import os
+import socket
 import threading
 from collections.abc import Collection
 from dataclasses import dataclass
-from ipaddress import ip_interface, ip_network
+from ipaddress import IPv4Network, ip_interface, ip_network
 from pathlib import Path
 
 from atoll.server.host import locked_file, netns, sysctl
@@ -30,6 +31,7 @@ from atoll.server.network.names import AddressRange, Names
 _LOOPBACK_INDEX = 1
 _ANYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 _HOST_BITS = {4: 32, 6: 128}
+_NO_RANGE = IPv4Network("0.0.0.0/0")
 # addr_gen_mode: no address of its own making.
 _NO_OWN_ADDRESS = "1"
 # Says that /run/netns was made a mount by us, and that we may undo it.
@@ -190,6 +192,24 @@ class SlotMaker:
         if self._shape.ipv6:
             pairs.append((self._shape.addresses.address6(number), fixed.GATEWAY6))
         return pairs
+
+
+def remove_slots(names: Names) -> None:
+    """
+    Remove all slots of a home; a no-op when there is none.
+
+    Raises:
+        UnavailableError: the kernel refused one; others may be gone.
+    """
+    # Only names count for finding and removing.
+    shape = SlotShape(
+        names=names, addresses=AddressRange.of(names.home_id, _NO_RANGE), mtu=0, ipv6=socket.has_ipv6
+    )
+    maker = SlotMaker(shape)
+    try:
+        maker.remove_all(maker.numbers())
+    finally:
+        maker.close_thread()
 
 
 def prepare(run_dir: Path) -> None:

@@ -45,6 +45,11 @@ class Home:
     cache: Path
 
     @property
+    def identity(self) -> Path:
+        """Says the home's id; a directory without it is no home."""
+        return self.path / "home.json"
+
+    @property
     def database(self) -> Path:
         """The rows."""
         return self.path / "atoll.db"

@@ -36,7 +36,7 @@ class Places:
     @property
     def cgroup_parent(self) -> str:
         """The control group that groups those of the sandboxes."""
-        return f"/atoll-{self.home_id}"
+        return cgroup_parent(self.home_id)
 
     def cgroup(self, sandbox_id: SandboxId) -> Cgroup:
         """The sandbox's control group, whether it is there or not."""
@@ -45,6 +45,11 @@ class Places:
     def directory(self, sandbox_id: SandboxId) -> "Directory":
         """The sandbox's directory, whether it is there or not."""
         return Directory(path=self.sandboxes / sandbox_id)
+
+
+def cgroup_parent(home_id: str) -> str:
+    """Name the control group below which a home's sandboxes have theirs."""
+    return f"/atoll-{home_id}"
 
 
 @dataclass(frozen=True, kw_only=True)
