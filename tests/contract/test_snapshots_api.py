@@ -55,6 +55,19 @@ def test_a_snapshot_is_taken_listed_created_from_and_deleted(
     assert Snapshot.list(**options) == []
 
 
+def test_e2bs_clients_may_write_names_with_capitals_and_space(api: LiveApi, sandbox: Sandbox) -> None:
+    with httpx.Client(base_url=api.url, headers={"X-API-Key": KEY}) as client:
+        made = client.post(f"/sandboxes/{sandbox.id}/snapshots", json={"name": " My-Snap "})
+        assert (made.status_code, made.json()["names"]) == (201, ["default/my-snap:default"])
+        assert len(client.get("/snapshots", params={"name": "MY-SNAP"}).json()) == 1
+        child = client.post("/sandboxes", json={"templateID": "My-Snap"})
+        assert (child.status_code, child.json()["alias"]) == (201, "my-snap")
+        assert client.delete(f"/sandboxes/{child.json()['sandboxID']}").status_code == 204
+        assert client.get("/templates/aliases/Base").status_code == 200
+        assert client.delete("/templates/My-Snap").status_code == 204
+        assert client.get("/snapshots").json() == []
+
+
 def test_lists_come_whole_and_to_their_owner(sandbox: Sandbox, options: dict[str, str]) -> None:
     made = [sandbox.snapshot() for _ in range(MOST_LISTED + 1)]
 

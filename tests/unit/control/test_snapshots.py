@@ -168,6 +168,7 @@ async def test_forks_go_on_where_the_first_one_is(world: World, control: Control
     for fork in forks:
         assert isinstance(fork, Sandbox)
         assert (fork.metadata, fork.env) == ({"a": "b"}, {"A": "1"})
+        assert (fork.template_id, fork.template_alias) == (sandbox.template_id, sandbox.template_alias)
         assert fork.deadline == world.clock.now() + 2 * MINUTE
         assert world.runtime.recall(fork.id) == ("kept", "kept")
         ids.add(fork.id)

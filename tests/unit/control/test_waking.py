@@ -65,6 +65,18 @@ async def test_traffic_waits_for_the_pause_that_it_ends(world: World, control: C
     assert (await control.get(ALICE, sandbox.id)).generation == 2
 
 
+async def test_a_checkpoint_that_is_gone_is_told_by_name_and_not_as_if_the_sandbox_was(
+    world: World, control: Control
+) -> None:
+    sandbox = await asleep(world, control)
+    await world.checkpoints.remove_all(sandbox.id)
+
+    with pytest.raises(FailedPreconditionError, match=f"Checkpoint '{sandbox.id}-1' cannot be restored"):
+        await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+
+    assert (await control.get(ALICE, sandbox.id)).status is Status.PAUSED
+
+
 async def test_why_traffic_wakes_nobody_is_said(world: World, control: Control) -> None:
     sandbox = await asleep(world, control, timeout=MINUTE, on_deadline=OnDeadline.PAUSE, auto_resume=True)
     world.faults.fail("restore:1", FailedPreconditionError("Checkpoint 'x' is damaged"))

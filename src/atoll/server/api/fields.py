@@ -20,6 +20,8 @@ Name = Annotated[
     StringConstraints(min_length=1, max_length=MOST_NAME_CHARACTERS),
     AfterValidator(_without_nul),
 ]
+# Of a template or snapshot, as E2B takes it: capitals and space around it mean nothing.
+Reference = Annotated[Name, StringConstraints(strip_whitespace=True, to_lower=True)]
 Texts = dict[Text, Text]
 
 # Beyond this, arithmetic with dates overflows; control's own bound is a day or so.

@@ -1,6 +1,6 @@
 """Puts the parts of control together: who knows whom is here, what each does beside it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from atoll.server.control.addresses import Addresses
@@ -25,7 +25,6 @@ from atoll.server.control.probing import Probing
 from atoll.server.control.reading import Reading
 from atoll.server.control.reconciling import Reconciling
 from atoll.server.control.refilling import Refilling
-from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.restoring import Restoring
 from atoll.server.control.reviving import Reviving
 from atoll.server.control.routing import Routing
@@ -38,7 +37,6 @@ from atoll.server.control.tasks import Tasks
 from atoll.server.control.underway import Underway
 from atoll.server.control.volumes import Volumes
 from atoll.server.control.warming import Warming
-from atoll.server.domain.sandbox import Sandbox
 from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
@@ -110,7 +108,6 @@ def assemble(
     dns_servers: tuple[str, ...],
     limits: ControlLimits,
     pool: PoolLimits,
-    create: Callable[[Actor, CreateSandbox], Awaitable[Sandbox]],
 ) -> Parts:
     """
     Make the parts, which begin to work when control opens.
@@ -121,7 +118,6 @@ def assemble(
         dns_servers: name servers that sandboxes use, as seen from inside.
         limits: how much and how long.
         pool: how many machines wait to be claimed.
-        create: the verb, for forks.
     """
     tasks = Tasks()
     locks = Locks()
@@ -277,7 +273,7 @@ def assemble(
         sealing=sealing,
         admission=admission,
         reading=reading,
-        create=create,
+        creating=creating,
     )
     reviving = Reviving(
         store=ports.store,

@@ -75,9 +75,7 @@ class Control:
         self._secret = secret
         self._limits = limits
         self._open = False
-        self._parts = assemble(
-            ports, secret=secret, dns_servers=dns_servers, limits=limits, pool=pool, create=self.create
-        )
+        self._parts = assemble(ports, secret=secret, dns_servers=dns_servers, limits=limits, pool=pool)
         self._tasks = self._parts.tasks
         if not revives:
             self._parts.reviving.stop_all()

@@ -7,7 +7,7 @@ or is found half done at a start leaves neither row nor checkpoint.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
@@ -15,6 +15,7 @@ import structlog
 from atoll.server.control.admission import Admission
 from atoll.server.control.checkpointing import check_unchanged
 from atoll.server.control.configuring import within
+from atoll.server.control.creating import Creating
 from atoll.server.control.limits import ControlLimits
 from atoll.server.control.locks import Locks
 from atoll.server.control.reading import Reading, not_there
@@ -42,6 +43,7 @@ from atoll.server.domain.snapshot import (
     may_be_reference,
     new_snapshot_id,
 )
+from atoll.server.domain.template import Template
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.runtime import Runtime
@@ -54,8 +56,6 @@ log = structlog.get_logger(__name__)
 # Of one page of a list.
 MOST_LISTED = 100
 _LIVING = SLEEPING | {Status.RUNNING}
-
-Create = Callable[[Actor, CreateSandbox], Awaitable[Sandbox]]
 
 
 class Snapshots:
@@ -76,7 +76,7 @@ class Snapshots:
         sealing: Sealing,
         admission: Admission,
         reading: Reading,
-        create: Create,
+        creating: Creating,
     ) -> None:
         self._snapshots = snapshots
         self._store = store
@@ -90,7 +90,7 @@ class Snapshots:
         self._sealing = sealing
         self._admission = admission
         self._reading = reading
-        self._create = create
+        self._creating = creating
         self._underway: dict[SnapshotId, tuple[SandboxId, Job[Snapshot]]] = {}
 
     async def take(
@@ -143,7 +143,8 @@ class Snapshots:
         row = await self._running(actor, untrusted_id)
         snapshot = await self._take(row, None, CheckpointKind.MEMORY)
         wish = CreateSandbox(
-            template=snapshot.id,
+            # As its lists show it: the snapshot is gone when all are there.
+            template=row.template_alias,
             timeout=lifetime,
             metadata=row.metadata,
             egress=row.egress,
@@ -155,7 +156,8 @@ class Snapshots:
             tokens=row.tokens,
         )
         try:
-            return await asyncio.gather(*(self._child(actor, wish) for _ in range(count)))
+            template = await self._templates.get(row.template_id)
+            return await asyncio.gather(*(self._child(actor, wish, template, snapshot) for _ in range(count)))
         finally:
             self._drop_later(snapshot.id)
 
@@ -291,9 +293,11 @@ class Snapshots:
         log.info("snapshot taken", snapshot_id=ready.id, sandbox_id=row.id, size_bytes=ready.size_bytes)
         return ready
 
-    async def _child(self, actor: Actor, wish: CreateSandbox) -> Sandbox | AtollError:
+    async def _child(
+        self, actor: Actor, wish: CreateSandbox, template: Template, origin: Snapshot
+    ) -> Sandbox | AtollError:
         try:
-            return await self._create(actor, wish)
+            return await self._creating.create(actor, wish, template, origin)
         except AtollError as error:
             return error
 

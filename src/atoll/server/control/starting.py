@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from atoll.server.control.addresses import Addresses
 from atoll.server.control.configuring import within
 from atoll.server.control.limits import ControlLimits
+from atoll.server.domain.errors import FailedPreconditionError, NotFoundError
 from atoll.server.domain.machine import Machine, MachineSpec
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.runtime import Runtime
@@ -45,6 +46,7 @@ class Starting:
 
         Raises:
             ResourceExhaustedError: nobody can do without an address (``ADDRESSES_USED_UP``).
+            FailedPreconditionError: the checkpoint is damaged, gone or belongs to something that is not here.
             DeadlineExceededError: it did not come up in ``start_timeout``, or ``resume_timeout``.
             AtollError: it did not come up, and why.
         """
@@ -55,4 +57,12 @@ class Starting:
             return await within(self._limits.start_timeout, "start", self._runtime.start(spec))
         async with self._checkpoints.raw(checkpoint) as path:
             restored = self._runtime.restore(spec, path, listens=listens)
-            return await within(self._limits.resume_timeout, "come back", restored)
+            try:
+                return await within(self._limits.resume_timeout, "come back", restored)
+            except NotFoundError as error:
+                # What came back from it is there: "not found" would be read as if it was not.
+                raise FailedPreconditionError(
+                    f"Checkpoint '{checkpoint}' cannot be restored",
+                    details=f"{error.message}: {error.details}",
+                    resolution="restore an older one",
+                ) from error

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
-from atoll.server.api.fields import Flag, Name, Seconds, Text, Texts
+from atoll.server.api.fields import Flag, Reference, Seconds, Text, Texts
 
 # E2B's own defaults.
 TIMEOUT_V1 = 15
@@ -110,7 +110,7 @@ class NewSandbox(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    templateID: Name
+    templateID: Reference
     timeout: Seconds | None = None
     metadata: Texts | None = None
     envVars: Texts | None = None

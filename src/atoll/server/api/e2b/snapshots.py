@@ -13,7 +13,7 @@ from atoll.server.api.e2b import models
 from atoll.server.api.e2b.form import body_of, render
 from atoll.server.api.e2b.translate import Reach, from_sandbox
 from atoll.server.api.errors import answer_to
-from atoll.server.api.fields import Flag, Name, Seconds
+from atoll.server.api.fields import Flag, Reference, Seconds
 from atoll.server.control.service import Control
 from atoll.server.control.snapshots import MOST_LISTED
 from atoll.server.domain.checkpoint import CheckpointKind
@@ -30,7 +30,7 @@ _FORK_SECONDS = 15
 class NewSnapshot(BaseModel):
     """A snapshot to be taken."""
 
-    name: Name | None = None
+    name: Reference | None = None
     memory: Flag | None = None
 
 
@@ -88,7 +88,7 @@ def router(control: Control, reach: Reach) -> APIRouter:
         actor: Caller,
         response: Response,
         sandboxID: Annotated[str | None, Query()] = None,
-        name: Annotated[str | None, Query(max_length=256)] = None,
+        name: Annotated[Reference | None, Query()] = None,
         limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = MOST_LISTED,
         nextToken: Annotated[str | None, Query()] = None,
     ) -> list[SnapshotInfo]:

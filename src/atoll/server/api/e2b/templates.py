@@ -10,6 +10,7 @@ from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b import models
 from atoll.server.api.e2b.form import render
 from atoll.server.api.e2b.translate import from_build, from_template
+from atoll.server.api.fields import Reference
 from atoll.server.control.service import Control
 from atoll.server.domain.errors import PermissionDeniedError
 
@@ -39,13 +40,13 @@ def router(control: Control) -> APIRouter:
         return [from_template(template) for template in page]
 
     @routes.get("/templates/aliases/{alias:path}")
-    async def find_alias(actor: Caller, alias: str) -> models.TemplateAlias:
+    async def find_alias(actor: Caller, alias: Reference) -> models.TemplateAlias:
         return models.TemplateAlias(templateID=(await control.template(actor, alias)).id)
 
     @routes.get("/templates/{template_id}")
     async def get_template(
         actor: Caller,
-        template_id: str,
+        template_id: Reference,
         response: Response,
         limit: Limit = _PAGE,
         nextToken: NextToken = None,
@@ -56,7 +57,7 @@ def router(control: Control) -> APIRouter:
         return models.TemplateWithBuilds(**from_template(template).model_dump(), builds=list(builds))
 
     @routes.delete("/templates/{template_id:path}", status_code=204, response_class=Response)
-    async def delete_template(actor: Caller, template_id: str) -> None:
+    async def delete_template(actor: Caller, template_id: Reference) -> None:
         if await control.snapshots.delete(actor, template_id):
             return
         template = await control.template(actor, template_id)

@@ -110,7 +110,7 @@ def _unfit(checkpoint: Checkpoint, here: Facts, spec: MachineSpec) -> str | None
         ("was made by the runtime", checkpoint.runtime, NAME),
         ("needs processor features that are missing here:", ", ".join(missing), ""),
         ("belongs to template", checkpoint.template_id, spec.template_id),
-        ("has a root disk of bytes:", checkpoint.disk_bytes, spec.limits.disk_bytes),
+        ("needs a root disk of so many bytes:", checkpoint.disk_bytes, spec.limits.disk_bytes),
         (
             "has volumes at",
             ", ".join(sorted({*checkpoint.volume_paths} - {mount.path for mount in spec.volumes})),
