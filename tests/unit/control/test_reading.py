@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from fakes.sleepers import MINUTE, asleep
 from fakes.teams import add_teams
 from fakes.world import ALICE, World, wish
 
@@ -46,6 +47,18 @@ async def test_not_found_says_so_in_e2bs_words(control: Control) -> None:
         await control.get(ALICE, missing)
 
     assert caught.value.message == f"Sandbox \"{missing}\" doesn't exist or you don't have access to it"
+
+
+async def test_who_asks_too_much_of_his_own_paused_sandbox_hears_that_it_is_paused(
+    world: World, control: Control
+) -> None:
+    sandbox = await asleep(world, control)
+
+    for call in (control.set_timeout(ALICE, sandbox.id, MINUTE), control.usage(ALICE, sandbox.id)):
+        with pytest.raises(NotFoundError, match="does not run: it is paused"):
+            await call
+    with pytest.raises(NotFoundError, match="doesn't exist"):
+        await control.set_timeout(BOB, sandbox.id, MINUTE)
 
 
 async def test_the_old_form_of_an_id_works_everywhere(control: Control) -> None:

@@ -307,7 +307,7 @@ class AsyncSandbox:
 
         Raises:
             InvalidArgumentError: no such rules are possible.
-            NotFoundError: it has ended.
+            NotFoundError: it does not run.
             UnavailableError: the rules are kept, and tried again until they apply.
         """
         body = {"internet": allow_internet_access, **(network or Network()).plain()}

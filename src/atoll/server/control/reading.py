@@ -44,8 +44,15 @@ class Reading:
 
         def check(row: Sandbox) -> None:
             # One answer for both: nobody learns which ids exist.
-            if row.team_id != actor.team_id or row.status not in statuses:
+            if row.team_id != actor.team_id:
                 raise not_there(row.id)
+            if row.status in statuses:
+                return
+            if row.status in SLEEPING:
+                raise NotFoundError(
+                    f'Sandbox "{row.id}" does not run: it is {row.status.value}', resolution="Resume it."
+                )
+            raise not_there(row.id)
 
         return check
 
