@@ -172,7 +172,9 @@ class Reviving:
             AtollError: something would not go.
         """
         async with self._locks.hold(sandbox_id):
-            if (await self._store.get_sandbox(sandbox_id)).status is Status.PAUSED:
+            row = await self._store.get_sandbox(sandbox_id)
+            # Who came back meanwhile, and was paused, has connections that its address is kept for.
+            if row.status is Status.PAUSED and row.is_falling:
                 await self._edge.forget(sandbox_id)
                 await self._runtime.destroy(sandbox_id)
 
@@ -265,6 +267,8 @@ class Reviving:
             await self._give_up(sandbox_id, problem)
 
     async def _try(self, sandbox_id: SandboxId, *, memory: bool = True) -> None:
+        # A try that failed may not be in its row yet.
+        await self._restoring.idle(sandbox_id)
         row = await self._store.get_sandbox(sandbox_id)
         if not row.is_falling or row.status is not Status.PAUSED:
             # Somebody resumed or killed it.
@@ -324,6 +328,11 @@ class Reviving:
             await change(self._store, sandbox_id, stays)
         except AtollError as problem:
             log.warning("that is not in its row", sandbox_id=sandbox_id, error=str(problem))
+        try:
+            # It may rest for weeks, and its connections went with its machine.
+            await self.clear(sandbox_id)
+        except AtollError as problem:
+            log.warning("its address is kept", sandbox_id=sandbox_id, error=str(problem))
 
     async def _sleep(self, seconds: float) -> None:
         await self._clock.sleep_until(self._clock.now() + timedelta(seconds=seconds))
