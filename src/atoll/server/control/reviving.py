@@ -7,6 +7,7 @@ start tries it again. Disk and memory are those of the snapshot: what was done s
 What was written down before its machine went comes back from that alone: with its memory, or else its files.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -183,11 +184,19 @@ class Reviving:
         Remove what is left of all who fell, once nothing is to bring them back here any more.
 
         Raises:
-            AtollError: something would not go.
+            AtollError: something would not go; what would is gone.
         """
-        for row in await unfinished(self._store):
-            if row.is_falling:
-                await self.clear(row.id)
+        at_once = asyncio.Semaphore(self._limits.concurrent_destroys)
+
+        async def clear(sandbox_id: SandboxId) -> None:
+            async with at_once:
+                await self.clear(sandbox_id)
+
+        fallen = [row.id for row in await unfinished(self._store) if row.is_falling]
+        ends = await asyncio.gather(*(clear(one) for one in fallen), return_exceptions=True)
+        for end in ends:
+            if end is not None:
+                raise end
 
     def _comes_back(self, row: Sandbox, reason: EndReason) -> bool:
         if row.status not in _UP or row.deadline <= self._clock.now():
