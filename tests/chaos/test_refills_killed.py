@@ -23,7 +23,7 @@ from support import cgroups
 from support.home import LiveHome, fresh_home
 from support.parts import Part, api, kill, kill_guestd_outside, of_runsc, run_inside, wait_for_answers
 
-# A minute, and a starts of servers.
+# A minute, and starts of servers.
 pytestmark = pytest.mark.heavy
 
 PARTS = (Part.SERVER, Part.EDGE, Part.HELPER, Part.SENTRY, Part.GOFER, Part.GUESTD)
@@ -73,7 +73,7 @@ class Refills:
         known = {self.kept, *self.waiting()}
         failures = self.failures()
         claimed = self.create()
-        made = self._first_new(known)
+        made = self._first_new({*known, claimed})
         if not made:
             victim = ""
         elif part is Part.GUESTD:
@@ -122,6 +122,7 @@ class Refills:
         while time.monotonic() < limit:
             for one in of_runsc(self.home, part):
                 if one.sandbox_id == made:
+                    time.sleep(self.chance.uniform(0, 0.02))
                     kill(one.process.pid)
                     return made
             if part is Part.HELPER and made in self.waiting():
