@@ -76,7 +76,8 @@ class Crowded:
         return self._client.post(path, json=body)
 
     def create(self) -> str:
-        answer = self.post("/v1/sandboxes", {"template": "minimal", "timeout_seconds": 1800})
+        wish = {"template": "minimal", "timeout_seconds": 1800, "auto_resume": True}
+        answer = self.post("/v1/sandboxes", wish)
         answer.raise_for_status()
         return str(answer.json()["id"])
 
@@ -95,6 +96,11 @@ class Crowded:
 
     def resume(self, sandbox_id: str) -> httpx.Response:
         return self.post(f"/v1/sandboxes/{sandbox_id}/resume", {"timeout_seconds": 1800})
+
+    def wake(self, sandbox_id: str) -> httpx.Response:
+        """Ask one of a sandbox's ports, which wakes it."""
+        whose = {"E2b-Sandbox-Id": sandbox_id, "E2b-Sandbox-Port": "8000"}
+        return httpx.get(self.options["sandbox_url"], headers=whose, timeout=120)
 
     def assert_kept(self, sandbox_id: str, content: str) -> None:
         assert self.status(sandbox_id) == "running"
@@ -156,6 +162,11 @@ def test_every_verb_says_that_the_disk_is_full_and_works_when_there_is_room(crow
         crowded.filler.fill()
         answer = crowded.resume(paused)
         assert_full(answer.status_code, answer.text)
+        assert crowded.status(paused) == "paused"
+        crowded.filler.fill()
+        woken = crowded.wake(paused)
+        # Not 429, which is for too many requests.
+        assert (woken.status_code, "disk is full" in woken.text) == (507, True), woken.text
         assert crowded.status(paused) == "paused"
     for one in doomed:
         crowded.filler.fill()

@@ -1,12 +1,14 @@
 """Every promise of ports/checkpoints.py about second names, with real files."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
-from atoll.server.domain.errors import NotFoundError
+from atoll.server.domain.errors import NotFoundError, Reason, ResourceExhaustedError
 from atoll.server.domain.ids import SandboxId, TemplateId, new_sandbox_id
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import MachineSpec
@@ -73,6 +75,23 @@ async def test_a_name_that_is_taken_stands_for_the_new_one(kept: CheckpointFiles
 
     assert content(kept, "name") == "two"
     assert content(kept, "first") == "one"
+
+
+async def test_a_second_name_that_there_is_no_room_for_is_not_there(
+    kept: CheckpointFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await written(kept, tmp_path, "first", "kept")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", full)
+        with pytest.raises(ResourceExhaustedError, match="disk is full") as caught:
+            await kept.link("first", "second")
+
+    assert caught.value.reason is Reason.DISK_FULL
+    assert [path.name for path in kept.entries()] == ["first"]
 
 
 async def test_what_is_not_there_has_no_second_name(kept: CheckpointFiles, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from atoll.server.domain.errors import (
     DeadlineExceededError,
     FailedPreconditionError,
     NotFoundError,
+    Reason,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -166,8 +167,9 @@ async def test_a_full_disk_keeps_no_raw_copies(tmp_path: Path) -> None:
 
     await full.packer.drop_raw()
     assert full.raw("one") == []
-    with pytest.raises(ResourceExhaustedError, match="disk is full"):
+    with pytest.raises(ResourceExhaustedError, match="disk is full") as caught:
         await full.read("one")
+    assert caught.value.reason is Reason.DISK_FULL
 
     assert (await kept.read("one"))["pages"] == PAGES
 

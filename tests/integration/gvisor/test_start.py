@@ -16,6 +16,7 @@ from support.gvisor import MIB, Host, kill
 from atoll.server.domain.errors import (
     AlreadyExistsError,
     DeadlineExceededError,
+    Reason,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -175,6 +176,7 @@ async def test_a_full_host_disk_refuses_a_start(host: Host) -> None:
     with pytest.raises(ResourceExhaustedError) as caught:
         await runtime.start(spec)
 
+    assert caught.value.reason is Reason.DISK_FULL
     assert "least_free_disk_bytes" in str(caught.value.details)
     assert host.traces(spec.sandbox_id) == []
     await runtime.close()

@@ -12,7 +12,12 @@ from atoll.server.control.pool import PoolLimits
 from atoll.server.control.requests import LimitsOverride
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
-from atoll.server.domain.errors import Reason, ResourceExhaustedError, UnavailableError
+from atoll.server.domain.errors import (
+    FailedPreconditionError,
+    Reason,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status
 from atoll.server.domain.upkeep import Restart, Upkeep
@@ -265,6 +270,34 @@ async def test_who_fell_and_is_to_come_back_keeps_its_address(tmp_path: Path) ->
 
         world.clock.advance(HOUR)
         assert (await until(world, sandbox.id, Status.RUNNING, 3)).address == sandbox.address
+
+
+async def test_who_fell_and_does_not_come_back_gives_its_address_to_others(tmp_path: Path) -> None:
+    world = few(tmp_path, 1, restart_tries=1)
+    async with world.server() as control:
+        sandbox = await created(control, upkeep=Upkeep(persistent=True, restart=Restart.FROM_SNAPSHOT))
+        await control.snapshots.take(ALICE, sandbox.id, None, MEMORY)
+        # It comes up each time, with an address, and takes no configuration.
+        world.faults.fail("configure", FailedPreconditionError("no"), times=2)
+        world.edge.forgotten.clear()
+
+        world.runtime.end(sandbox.id, EndReason.RUNTIME_ENDED)
+        await until(world, sandbox.id, Status.PAUSED, 2)
+        await control.settled()
+
+        assert await world.runtime.remains() == []
+        # So it is when somebody tries again, and nobody is led to who has the address then.
+        world.edge.forgotten.clear()
+        with pytest.raises(FailedPreconditionError):
+            await control.pausing.connect(ALICE, sandbox.id, HOUR)
+        assert await world.runtime.remains() == []
+        assert world.edge.forgotten == [sandbox.id]
+        other = await created(control)
+        assert other.address == sandbox.address
+        await control.kill(ALICE, other.id)
+        assert (await control.pausing.connect(ALICE, sandbox.id, HOUR))[0].status is Status.RUNNING
+        await control.settled()
+        await world.assert_agreement()
 
 
 async def until(world: World, sandbox_id: SandboxId, status: Status, generation: int) -> Sandbox:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fakes.crashes import Points, life
 from fakes.events import sandboxes_in
-from fakes.world import ALICE, World, small, turns, wish
+from fakes.world import ALICE, World, outcome, small, turns, wish
 
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
@@ -294,6 +294,30 @@ async def test_what_is_persistent_is_written_down_when_the_home_is_taken_down(wo
         found = {world.runtime.recall(one.id) for one in (sandbox, full)}
         assert found == {("now", "now"), ("", "now")}
         await world.assert_agreement()
+
+
+async def test_what_is_left_of_many_is_removed_so_many_at_once(tmp_path: Path) -> None:
+    world = World(tmp_path, limits=small(concurrent_destroys=3, close_timeout=timedelta(seconds=10)))
+    async with world.server() as control:
+        fallen = [await started(world, control) for _ in range(7)]
+        stuck = UnavailableError("busy")
+        world.faults.hang("destroy:1", times=3)
+        taking = asyncio.create_task(outcome(control.kill_all("taken down")))
+        async with asyncio.timeout(10):
+            await world.faults.reached("destroy:1", times=3)
+        await turns()
+        assert world.faults.passed["destroy:1"] == 3
+
+        world.faults.let_go("destroy:1")
+        # One that would not go leaves no other one there.
+        world.faults.fail("destroy:2", stuck)
+
+        assert await taking is stuck
+        assert len(await world.runtime.remains()) == 1
+        await control.kill_all("taken down")
+        assert await world.runtime.remains() == []
+        rows = await world.rows()
+        assert {rows[one.id].status for one in fallen} == {Status.PAUSED}
 
 
 async def script(world: World, control: Control) -> None:

@@ -17,7 +17,7 @@ from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import AtollError, NotFoundError, ResourceExhaustedError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import EndReason, Sandbox, Status
-from atoll.server.domain.upkeep import Upkeep
+from atoll.server.domain.upkeep import Restart, Upkeep
 from atoll.server.runtimes.fake.faults import Faults
 
 MEMORY = CheckpointKind.MEMORY
@@ -360,4 +360,25 @@ async def test_what_was_ended_meanwhile_is_not_brought_back(
         await control.settled()
 
     assert killed.status is Status.KILLED
+    await world.assert_agreement()
+
+
+async def test_who_fell_is_tried_again_though_no_row_could_say_that_a_try_failed(
+    world: World, control: Control, rows: Rows
+) -> None:
+    upkeep = Upkeep(persistent=True, restart=Restart.FROM_SNAPSHOT)
+    sandbox = await started(world, control, upkeep=upkeep)
+    await control.snapshots.take(ALICE, sandbox.id, None, MEMORY)
+    world.faults.fail("restore:3", UnavailableError("no"))
+    fill_when(world, rows, "restore:3")
+
+    async with time(world):
+        world.runtime.end(sandbox.id)
+        # The next try comes while the row says still that it is being resumed.
+        await world.faults.reached("abandon", times=world.limits.settle_tries + 2)
+        rows.room = True
+        await control.settled()
+
+    assert await status(world, sandbox.id) is Status.RUNNING
+    assert world.runtime.recall(sandbox.id) == ("kept", "kept")
     await world.assert_agreement()

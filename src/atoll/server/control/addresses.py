@@ -70,6 +70,11 @@ class Addresses:
                     raise
             await clear()
 
+    async def give_up(self, sandbox_id: SandboxId) -> None:
+        """Remove what is left of a paused one, and its address with it; what would not go is logged."""
+        if await self._forgotten(sandbox_id):
+            await self._given_up(sandbox_id)
+
     async def _free_one(self) -> bool:
         return await self._pool.give_up_address() or await self._take_from_paused()
 

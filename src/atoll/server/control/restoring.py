@@ -144,6 +144,11 @@ class Restoring:
             self._underway.hurry(sandbox_id)
         return await job.wait()
 
+    async def idle(self, sandbox_id: SandboxId) -> None:
+        """Return when nothing is under way with a sandbox."""
+        while (job := self._underway.get(sandbox_id)) is not None:
+            await asyncio.wait([job.outcome])
+
     async def put_back(self, row: Sandbox) -> Sandbox:
         """Undo half a resume; returns the row as it is then."""
         async with self._locks.hold(row.id):
@@ -151,6 +156,9 @@ class Restoring:
             if now.status is not Status.RESUMING:
                 # It runs, or is being removed.
                 return now
+            if now.fall is not None and now.fall.problem is not None:
+                # Nothing tries again by itself, and it has no connection that wants its address.
+                await self._addresses.give_up(row.id)
             await abandon(self._runtime, row.id)
 
             def paused(row: Sandbox) -> Sandbox:

@@ -7,6 +7,7 @@ start tries it again. Disk and memory are those of the snapshot: what was done s
 What was written down before its machine went comes back from that alone: with its memory, or else its files.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -172,7 +173,9 @@ class Reviving:
             AtollError: something would not go.
         """
         async with self._locks.hold(sandbox_id):
-            if (await self._store.get_sandbox(sandbox_id)).status is Status.PAUSED:
+            row = await self._store.get_sandbox(sandbox_id)
+            # Who came back meanwhile, and was paused, has connections that its address is kept for.
+            if row.status is Status.PAUSED and row.is_falling:
                 await self._edge.forget(sandbox_id)
                 await self._runtime.destroy(sandbox_id)
 
@@ -181,11 +184,19 @@ class Reviving:
         Remove what is left of all who fell, once nothing is to bring them back here any more.
 
         Raises:
-            AtollError: something would not go.
+            AtollError: something would not go; what would is gone.
         """
-        for row in await unfinished(self._store):
-            if row.is_falling:
-                await self.clear(row.id)
+        at_once = asyncio.Semaphore(self._limits.concurrent_destroys)
+
+        async def clear(sandbox_id: SandboxId) -> None:
+            async with at_once:
+                await self.clear(sandbox_id)
+
+        fallen = [row.id for row in await unfinished(self._store) if row.is_falling]
+        ends = await asyncio.gather(*(clear(one) for one in fallen), return_exceptions=True)
+        for end in ends:
+            if end is not None:
+                raise end
 
     def _comes_back(self, row: Sandbox, reason: EndReason) -> bool:
         if row.status not in _UP or row.deadline <= self._clock.now():
@@ -265,6 +276,8 @@ class Reviving:
             await self._give_up(sandbox_id, problem)
 
     async def _try(self, sandbox_id: SandboxId, *, memory: bool = True) -> None:
+        # A try that failed may not be in its row yet.
+        await self._restoring.idle(sandbox_id)
         row = await self._store.get_sandbox(sandbox_id)
         if not row.is_falling or row.status is not Status.PAUSED:
             # Somebody resumed or killed it.
@@ -324,6 +337,11 @@ class Reviving:
             await change(self._store, sandbox_id, stays)
         except AtollError as problem:
             log.warning("that is not in its row", sandbox_id=sandbox_id, error=str(problem))
+        try:
+            # It may rest for weeks, and its connections went with its machine.
+            await self.clear(sandbox_id)
+        except AtollError as problem:
+            log.warning("its address is kept", sandbox_id=sandbox_id, error=str(problem))
 
     async def _sleep(self, seconds: float) -> None:
         await self._clock.sleep_until(self._clock.now() + timedelta(seconds=seconds))

@@ -14,7 +14,7 @@ import structlog
 from typing_extensions import override
 
 from atoll.server.control.storage_limits import StorageLimits
-from atoll.server.domain.errors import NotFoundError, ResourceExhaustedError, UnavailableError
+from atoll.server.domain.errors import NotFoundError, Reason, ResourceExhaustedError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.host.blobs import BlobsError, BlobsProgram
 from atoll.server.host.threads import finish_in_thread
@@ -148,6 +148,7 @@ class CheckpointFiles(Checkpoints):
                 details=f"{free} bytes are free at {self.directory}; unpacking takes {size}, and "
                 f"storage.reserve_bytes = {self._limits.reserve_bytes} stay free",
                 resolution="remove what is not needed, or move the home to a larger disk",
+                reason=Reason.DISK_FULL,
             )
 
     def _names(self) -> frozenset[str]:
@@ -175,8 +176,11 @@ class CheckpointFiles(Checkpoints):
             raise NotFoundError("There is no such checkpoint", details=str(origin)) from error
         except OSError as error:
             self._remove_now(lambda one: one == _LINKING + name)
-            kind = ResourceExhaustedError if error.errno == errno.ENOSPC else UnavailableError
-            raise kind("A checkpoint cannot be kept twice", details=str(error)) from error
+            if error.errno == errno.ENOSPC:
+                raise ResourceExhaustedError(
+                    "The host's disk is full", details=str(error), reason=Reason.DISK_FULL
+                ) from error
+            raise UnavailableError("A checkpoint cannot be kept twice", details=str(error)) from error
 
     async def _remove(self, which: Callable[[str], bool]) -> None:
         # Two at once would each find half of the other's work.

@@ -22,6 +22,7 @@ from atoll.server.domain.errors import (
     AlreadyExistsError,
     AtollError,
     DeadlineExceededError,
+    Reason,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -159,6 +160,7 @@ class Launcher:
                 details=f"{free} bytes are free at {self._places.sandboxes}, and a start needs "
                 f"least_free_disk_bytes = {self._options.least_free_disk_bytes}",
                 resolution="remove what is not needed, or move the home to a larger disk",
+                reason=Reason.DISK_FULL,
             )
 
     @contextmanager
@@ -180,6 +182,7 @@ class Launcher:
                 details=f"{free} bytes are free at {self._places.sandboxes}, and the machine may need "
                 f"{needed}; {error}",
                 resolution="remove what is not needed, or move the home to a larger disk",
+                reason=Reason.DISK_FULL,
             ) from error
 
     async def _plan(self, spec: MachineSpec, origin: Origin | None) -> Record:
@@ -300,5 +303,7 @@ def translated(options: GVisorOptions) -> Iterator[None]:
         raise UnavailableError("The machine did not come up", details=str(error)) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceExhaustedError("The host's disk is full", details=str(error)) from error
+            raise ResourceExhaustedError(
+                "The host's disk is full", details=str(error), reason=Reason.DISK_FULL
+            ) from error
         raise UnavailableError("The machine did not come up", details=str(error)) from error

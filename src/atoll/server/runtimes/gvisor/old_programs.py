@@ -10,31 +10,20 @@ import fcntl
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from typing_extensions import override
 
-from atoll.server.domain.checkpoint import CheckpointKind
-from atoll.server.domain.errors import AtollError, FailedPreconditionError, NotFoundError
+from atoll.server.domain.errors import FailedPreconditionError
 from atoll.server.domain.storage import Collected, Kind, Leftover
 from atoll.server.host.storage import size_on_disk
 from atoll.server.host.threads import finish_in_thread
 from atoll.server.ports.collector import Collector, Read
-from atoll.server.runtimes import images
+from atoll.server.runtimes.gvisor.needs import needs
 from atoll.server.runtimes.gvisor.places import Places
 from atoll.server.runtimes.gvisor.programs import Programs
-from atoll.server.runtimes.gvisor.record import Record, directories
 
 _GOING = ".removing-"
-
-
-@dataclass(kw_only=True)
-class _Used:
-    guestds: set[str] = field(default_factory=set)
-    versions: set[str] = field(default_factory=set)
-    programs: set[Path] = field(default_factory=set)
-    templates: set[str] = field(default_factory=set)
 
 
 class OldPrograms(Collector):
@@ -56,9 +45,9 @@ class OldPrograms(Collector):
     @override
     async def collect(self, needed: Read, *, dry: bool) -> Collected:
         runscs = {} if self._shared else await self._programs.installed()
-        used, problems = await finish_in_thread(_used, self._places, self._checkpoints)
-        if problems:
-            return Collected(problems=tuple(f"programs: {one}" for one in problems))
+        used = await finish_in_thread(needs, self._places, self._checkpoints)
+        if used.problems:
+            return Collected(problems=tuple(f"programs: {one}" for one in used.problems))
         today = await finish_in_thread(self._programs.guestds.today)
         copies = [
             path
@@ -81,52 +70,10 @@ def templates_in_use(places: Places, checkpoints: Path) -> frozenset[str]:
     Raises:
         FailedPreconditionError: one of them does not say.
     """
-    used, problems = _used(places, checkpoints)
-    if problems:
-        raise FailedPreconditionError("; ".join(problems))
+    used = needs(places, checkpoints)
+    if used.problems:
+        raise FailedPreconditionError("; ".join(used.problems))
     return frozenset(used.templates)
-
-
-def _used(places: Places, checkpoints: Path) -> tuple[_Used, list[str]]:
-    # In this order, and sandboxes again: one that pauses or resumes meanwhile is in one of them.
-    used = _Used()
-    problems = [*_by_machines(places, used), *_by_checkpoints(checkpoints, used)]
-    return used, [*problems, *_by_machines(places, used)]
-
-
-def _by_machines(places: Places, used: _Used) -> list[str]:
-    problems = []
-    for path in directories(places.sandboxes):
-        record = Record.read(path)
-        if record is None:
-            if path.exists():
-                problems.append(f"{path} does not say what it needs")
-            continue
-        used.guestds.add(record.guestd)
-        used.versions.add(record.runsc_version)
-        used.programs.add(Path(record.runsc))
-        used.templates.add(record.template_id)
-    return problems
-
-
-def _by_checkpoints(checkpoints: Path, used: _Used) -> list[str]:
-    problems = []
-    for path in checkpoints.iterdir() if checkpoints.exists() else ():
-        if path.name.startswith("."):
-            continue
-        try:
-            checkpoint = images.read_manifest(path)
-        except NotFoundError:
-            # Gone meanwhile, or no checkpoint: without a manifest nothing can be restored.
-            continue
-        except AtollError as error:
-            problems.append(f"{error}: {error.details}")
-            continue
-        if checkpoint.kind is CheckpointKind.MEMORY:
-            used.guestds.add(checkpoint.guestd)
-            used.versions.add(checkpoint.runtime_version)
-        used.templates.add(checkpoint.template_id)
-    return problems
 
 
 def _halves(directory: Path | None) -> list[Path]:
