@@ -239,6 +239,7 @@ def assemble(
         configuring=configuring,
         deadlines=deadlines,
         starting=starting,
+        addresses=addresses,
     )
     pausing = Pausing(
         store=ports.store,

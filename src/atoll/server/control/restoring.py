@@ -13,6 +13,7 @@ from functools import partial
 
 import structlog
 
+from atoll.server.control.addresses import Addresses
 from atoll.server.control.admission import Admission, Urgency
 from atoll.server.control.changing import change
 from atoll.server.control.checkpointing import abandon, check_unchanged
@@ -69,6 +70,7 @@ class Restoring:
         configuring: Configuring,
         deadlines: Deadlines,
         starting: Starting,
+        addresses: Addresses,
     ) -> None:
         self._store = store
         self._api_keys = api_keys
@@ -85,6 +87,7 @@ class Restoring:
         self._configuring = configuring
         self._deadlines = deadlines
         self._starting = starting
+        self._addresses = addresses
 
     async def run(
         self,
