@@ -78,14 +78,13 @@ class Route:
 class Netlink:
     """Speaks to the kernel for one thread, about the namespace in which that thread opened it."""
 
-    def __init__(self, *, beside: "Netlink | None" = None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """
         Args:
-            beside: one of the same thread that outlives this: its event loop is used again, since making one
-                costs as much as two requests.
+            loop: another one's, see ``another``; None: one of its own.
         """
-        self._loop = asyncio.new_event_loop() if beside is None else beside._loop
-        self._owns_loop = beside is None
+        self._loop = loop or asyncio.new_event_loop()
+        self._owns_loop = loop is None
         try:
             with _asking("open a netlink socket"):
                 self._route = IPRoute(use_event_loop=self._loop)
@@ -94,6 +93,14 @@ class Netlink:
         except BaseException:
             self._close_loop()
             raise
+
+    def another(self) -> "Netlink":
+        """
+        Open one more, in the namespace of this moment; it is to be closed before this one.
+
+        Both have one event loop: to make one takes as long as two requests.
+        """
+        return Netlink(self._loop)
 
     def close(self) -> None:
         """Close the socket."""

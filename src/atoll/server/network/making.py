@@ -77,7 +77,7 @@ class SlotMaker:
                 # A new interface takes its settings from "default" here.
                 for setting, value in self._inside_settings():
                     sysctl.write(f"net/ipv6/conf/default/{setting}", value)
-                inside = Netlink(beside=host)
+                inside = host.another()
             with inside:
                 fd = os.open(netns.path(name), os.O_RDONLY | os.O_CLOEXEC)
                 try:
@@ -108,7 +108,7 @@ class SlotMaker:
         with translated("address a network slot again"):
             host = self._host
             with netns.inside(self._shape.names.namespace(number)):
-                inside = Netlink(beside=host)
+                inside = host.another()
             with inside:
                 self._address_inside(inside, number)
                 for address, _ in self._pairs(number):
