@@ -35,7 +35,8 @@ from atoll.server.network.slots import SlotPool
 async def main():
     home = json.loads(sys.argv[1])
     pool = SlotPool(home["id"], AddressRange.of(home["id"], IPv4Network(home["v4"])),
-        slots_dir=Path(home["path"]) / "run" / "slots", run_dir=RUN_DIR, dns_port=home["dns"], egress_port=1)
+        slots_dir=Path(home["path"]) / "run" / "slots", run_dir=RUN_DIR, dns_port=home["dns"],
+        egress_port=1, ready=4)
     await pool.open()
     for internet in (True, False):
         sandbox_id = new_sandbox_id()

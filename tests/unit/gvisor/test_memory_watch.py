@@ -102,6 +102,7 @@ async def watching(
     options: GVisorOptions,
     *machines: Running,
     no_answer: Callable[[Running], None] = lambda running: None,
+    adopted: bool = True,
 ) -> AsyncIterator[None]:
     """Have machines watched, for a minute at most."""
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
@@ -114,7 +115,7 @@ async def watching(
             spawn=lambda work, name: group.create_task(work, name=name),
         )
         for machine in machines:
-            watch.add(machine)
+            watch.add(machine, adopted=adopted)
         running: asyncio.Task[Any] = group.create_task(watch.run())
         yield
         watch.close()
@@ -293,3 +294,25 @@ async def test_a_pass_looks_at_each_once_however_long_it_takes(monkeypatch: pyte
         most = (loop.time() - began) / options.memory_survey_s + 2
 
     assert last.reads <= first.reads <= most
+
+
+class ListedCgroup(RoomyCgroup):
+    """Counts how often its processes are listed."""
+
+    listed = 0
+
+    def pids(self) -> list[int]:
+        self.listed += 1
+        return []
+
+
+async def test_of_a_machine_that_just_came_up_nobody_has_to_be_let_go() -> None:
+    taken_up, fresh = ListedCgroup(told=True), ListedCgroup(told=True)
+
+    async with (
+        watching(RefusingGuest(), GVisorOptions(), machine_that_is_full(taken_up), adopted=True),
+        watching(RefusingGuest(), GVisorOptions(), machine_that_is_full(fresh), adopted=False),
+    ):
+        await until(lambda: taken_up.reads > 0 and fresh.reads > 0)
+
+    assert (taken_up.listed, fresh.listed) == (1, 0)

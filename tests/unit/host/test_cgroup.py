@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.server.host import cgroup, cgroup_v2
+from atoll.server.host import cgroup, cgroup_v1, cgroup_v2
 from atoll.server.host.cgroup_base import CgroupError, kill_member
 from atoll.server.host.cgroup_v1 import CgroupV1
 from atoll.server.host.cgroup_v2 import CgroupV2, take_back
@@ -171,6 +171,28 @@ def test_a_group_that_is_not_there_says_so(v1: Path) -> None:
     for read in (group.memory_resident, group.memory_total, group.out_of_memory_kills, group.cpu_seconds):
         with pytest.raises(CgroupError, match="No such file"):
             read()
+
+
+def test_v1_asks_the_next_hierarchy_only_where_one_has_no_process(
+    v1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def found(file: Path) -> list[int]:
+        asked.append(file.relative_to(v1).parts[0])
+        return [11] if asked[-1] == "cpuset" else []
+
+    monkeypatch.setattr(cgroup_v1, "read_pids", found)
+
+    assert CgroupV1(GROUP, v1).some_pids() == [11]
+    assert asked == ["blkio", "cpu", "cpuacct", "cpuset"]
+
+
+async def test_v1_is_not_dead_while_the_last_hierarchy_has_a_process(v1: Path) -> None:
+    fill(v1 / f"pids{GROUP}", {"cgroup.procs": f"{os.getpid()}\n"})
+
+    with pytest.raises(CgroupError, match="outlive"):
+        await CgroupV1(GROUP, v1).kill(timeout_s=0.05)
 
 
 def test_v2_hands_controllers_down_level_by_level(v2: Path) -> None:

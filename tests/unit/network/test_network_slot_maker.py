@@ -132,6 +132,34 @@ async def test_slots_are_made_again_after_the_range_was_used_up(tmp_path: Path, 
         await pool.close()
 
 
+async def test_while_slots_are_taken_only_a_few_are_made_again_and_then_the_others(
+    tmp_path: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "_CALM_S", 3600)
+    pool = pool_of(tmp_path, "10.1.2.0/24", ready=8)
+    await pool.open()
+    try:
+        await until_there_are(kernel, 8)
+        await take(pool, 6)
+        # Six are held, and two of the eight were left.
+        await until_there_are(kernel, 6 + slots._PROMPTLY)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert len(kernel.there) == 6 + slots._PROMPTLY
+
+        monkeypatch.setattr(slots, "_CALM_S", 0.01)
+        await take(pool, 1)
+
+        await until_there_are(kernel, 7 + 8)
+    finally:
+        await pool.close()
+
+
+async def take(pool: PlayedPool, number: int) -> None:
+    for _ in range(number):
+        await pool.acquire(new_sandbox_id(), EgressPolicy())
+
+
 async def test_slots_are_made_again_after_the_kernel_refused(tmp_path: Path, kernel: Kernel) -> None:
     kernel.refuses = 3
     pool = pool_of(tmp_path, "10.1.2.0/24", ready=2)

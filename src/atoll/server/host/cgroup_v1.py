@@ -155,6 +155,13 @@ class CgroupV1(Cgroup):
             found.update(read_pids(directory / "cgroup.procs"))
         return sorted(found)
 
+    def some_pids(self) -> list[int]:
+        """List those of the first hierarchy that has any: mostly one file, where there are ten."""
+        for directory in self.directories():
+            if found := read_pids(directory / "cgroup.procs"):
+                return found
+        return []
+
     def freeze(self) -> None:
         """Write freezer.state."""
         self._freeze("FROZEN")

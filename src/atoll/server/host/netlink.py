@@ -6,6 +6,7 @@ must not be one that runs an event loop, which pyroute2 brings itself.
 All calls block, for some 0.2 ms each; deleting interfaces takes 20 to 40, however many.
 """
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -77,15 +78,39 @@ class Route:
 class Netlink:
     """Speaks to the kernel for one thread, about the namespace in which that thread opened it."""
 
-    def __init__(self) -> None:
-        with _asking("open a netlink socket"):
-            self._route = IPRoute()
-            # The socket is made at the first request, in the namespace of that moment.
-            self._route.get_links(1)
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """
+        Args:
+            loop: another one's, see ``another``; None: one of its own.
+        """
+        self._loop = loop or asyncio.new_event_loop()
+        self._owns_loop = loop is None
+        try:
+            with _asking("open a netlink socket"):
+                self._route = IPRoute(use_event_loop=self._loop)
+                # Made now at the latest, in the namespace of this moment.
+                self._route.fileno()
+        except BaseException:
+            self._close_loop()
+            raise
+
+    def another(self) -> "Netlink":
+        """
+        Open one more, in the namespace of this moment; it is to be closed before this one.
+
+        Both have one event loop: to make one takes as long as two requests.
+        """
+        return Netlink(self._loop)
 
     def close(self) -> None:
         """Close the socket."""
         self._route.close()
+        self._close_loop()
+
+    def _close_loop(self) -> None:
+        if self._owns_loop:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
 
     def __enter__(self) -> Self:
         return self

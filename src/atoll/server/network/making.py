@@ -73,15 +73,17 @@ class SlotMaker:
         """
         shape, name = self._shape, self._shape.names.namespace(number)
         with translated("make a network slot"):
+            # Opened here, if it is not yet: its namespace is the one of that moment.
+            host = self._host
             with netns.creating(name):
                 # A new interface takes its settings from "default" here.
                 for setting, value in self._inside_settings():
                     sysctl.write(f"net/ipv6/conf/default/{setting}", value)
-                inside = Netlink()
+                inside = host.another()
             with inside:
                 fd = os.open(netns.path(name), os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    link = self._host.add_veth(
+                    link = host.add_veth(
                         shape.names.veth(number),
                         mac=fixed.GATEWAY_MAC,
                         peer=fixed.INSIDE,
@@ -106,8 +108,9 @@ class SlotMaker:
             UnavailableError: the kernel refused; the slot has to be made anew.
         """
         with translated("address a network slot again"):
+            host = self._host
             with netns.inside(self._shape.names.namespace(number)):
-                inside = Netlink()
+                inside = host.another()
             with inside:
                 self._address_inside(inside, number)
                 for address, _ in self._pairs(number):

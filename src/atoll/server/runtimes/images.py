@@ -70,7 +70,7 @@ class Half:
         for path in sorted(self.path.iterdir()):
             size = synced(path)
             files.append(
-                ImageFile(name=path.name, size=size, sha256=_sum(path) if size <= _SUM_AT_ONCE else None)
+                ImageFile(name=path.name, size=size, sha256=sum_of(path) if size <= _SUM_AT_ONCE else None)
             )
         checkpoint = replace(checkpoint, files=tuple(files))
         _write_manifest(self.path, checkpoint)
@@ -110,7 +110,9 @@ def read_manifest(directory: Path) -> Checkpoint:
     return _parse(directory, content)
 
 
-def verify(directory: Path, checkpoint: Checkpoint, *, small: bool) -> None:
+def verify(
+    directory: Path, checkpoint: Checkpoint, *, small: bool, summed: Callable[[Path], str] | None = None
+) -> None:
     """
     Compare contents with the checksums that are known.
 
@@ -118,6 +120,7 @@ def verify(directory: Path, checkpoint: Checkpoint, *, small: bool) -> None:
         directory: the checkpoint's.
         checkpoint: what ``read`` returned.
         small: look at the files whose sums are known from the start, or at the others.
+        summed: returns a file's sum; None: it is read and computed.
 
     Raises:
         FailedPreconditionError: one differs.
@@ -126,7 +129,7 @@ def verify(directory: Path, checkpoint: Checkpoint, *, small: bool) -> None:
         if file.sha256 is None or (file.size <= _SUM_AT_ONCE) is not small:
             continue
         try:
-            found = _sum(directory / file.name)
+            found = (summed or sum_of)(directory / file.name)
         except OSError as error:
             raise damaged(directory, f"{file.name}: {error.strerror}") from error
         if found != file.sha256:
@@ -148,7 +151,9 @@ def seal(directory: Path, is_stopped: Callable[[], bool] = lambda: False) -> Che
     checkpoint = read(directory)
     try:
         files = tuple(
-            file if file.sha256 is not None else replace(file, sha256=_sum(directory / file.name, is_stopped))
+            file
+            if file.sha256 is not None
+            else replace(file, sha256=sum_of(directory / file.name, is_stopped))
             for file in checkpoint.files
         )
         if is_stopped():
@@ -211,7 +216,8 @@ def _body_sum(body: object) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _sum(path: Path, is_stopped: Callable[[], bool] = lambda: False) -> str:
+def sum_of(path: Path, is_stopped: Callable[[], bool] = lambda: False) -> str:
+    """Compute a file's SHA-256, hexadecimal; of some part of it, when it is stopped."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while not is_stopped() and (chunk := file.read(_CHUNK)):

@@ -36,7 +36,6 @@ from atoll.server.host.threads import both, finish_in_thread
 from atoll.server.ports.slots import Slots
 from atoll.server.ports.templates import Templates
 from atoll.server.ports.volumes import VolumeFiles
-from atoll.server.runtimes import images
 from atoll.server.runtimes.gvisor.beginning import Beginner
 from atoll.server.runtimes.gvisor.options import GVisorOptions
 from atoll.server.runtimes.gvisor.origin import Origin, Origins
@@ -132,7 +131,7 @@ class Launcher:
                 else:
                     # What is wrong with the checkpoint says more than how it failed to run.
                     await both(
-                        finish_in_thread(images.verify, origin.path, origin.checkpoint, small=False),
+                        self._origins.verify(origin.path, origin.checkpoint, small=False),
                         self._begin_again(spec, directory, origin, slot.address if listens else None),
                     )
             ready = time.monotonic()

@@ -53,8 +53,7 @@ class _Watched:
     told: bool = False
     # It refused: until then only the wall has it asked again.
     refused_until: float = 0
-    # An earlier server may have been killed while it had it so.
-    held_back: bool = True
+    held_back: bool
     asking: asyncio.Task[None] | None = None
     reducing: asyncio.Task[None] | None = None
 
@@ -94,12 +93,18 @@ class MemoryWatch:
         self._watched: dict[SandboxId, _Watched] = {}
         self._wake = asyncio.Event()
 
-    def add(self, running: Running) -> None:
-        """Begin to watch; its limits are set."""
+    def add(self, running: Running, *, adopted: bool) -> None:
+        """
+        Begin to watch; its limits are set.
+
+        Args:
+            running: the machine.
+            adopted: it is an earlier server's, which may have been killed while commands waited for guestd.
+        """
         record = running.record
         assert record.address is not None
         machine = Machine(sandbox_id=record.sandbox_id, address=record.address)
-        watched = _Watched(running=running, machine=machine)
+        watched = _Watched(running=running, machine=machine, held_back=adopted)
         self._watched[record.sandbox_id] = watched
         watched.asking = self._spawn(self._ask_kernel(watched), f"ask for events of {record.sandbox_id}")
 

@@ -15,6 +15,7 @@ from atoll.server.host.runsc import Runsc
 from atoll.server.host.threads import finish_in_thread
 from atoll.server.runtimes import images
 from atoll.server.runtimes.gvisor.programs import Programs
+from atoll.server.runtimes.sums import Sums
 
 NAME = "gvisor"
 
@@ -47,6 +48,7 @@ class Origins:
         self._runsc = runsc
         self._timeout_s = timeout_s
         self._facts: Facts | None = None
+        self._sums = Sums()
         self._turn = asyncio.Lock()
 
     async def facts(self) -> Facts:
@@ -86,8 +88,12 @@ class Origins:
         if checkpoint.kind is CheckpointKind.MEMORY:
             self.guestds.find(checkpoint.guestd)
             runsc, version = await self._runsc_of(path, checkpoint), checkpoint.runtime_version
-        await finish_in_thread(images.verify, path, checkpoint, small=True)
+        await self.verify(path, checkpoint, small=True)
         return Origin(path=path, checkpoint=checkpoint, runsc=runsc, runsc_version=version)
+
+    async def verify(self, path: Path, checkpoint: Checkpoint, *, small: bool) -> None:
+        """Compare contents with their checksums, for which see ``images.verify``, unless it was just done."""
+        await finish_in_thread(images.verify, path, checkpoint, small=small, summed=self._sums.of)
 
     async def _runsc_of(self, path: Path, checkpoint: Checkpoint) -> Path:
         version = checkpoint.runtime_version

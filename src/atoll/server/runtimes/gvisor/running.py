@@ -45,7 +45,8 @@ def hold(record: Record, directory: Directory, cgroup: Cgroup) -> Running:
         ) from error
     gofer = None
     try:
-        for pid in cgroup.pids():
+        # It has come up, so it is in every hierarchy.
+        for pid in cgroup.some_pids():
             if pid != sentry.identity.pid and (gofer := _hold_gofer(pid)) is not None:
                 break
     except BaseException:

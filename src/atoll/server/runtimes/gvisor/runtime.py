@@ -145,7 +145,7 @@ class GVisorRuntime(Runtime):
             if Directory(path=path).leaving.exists():
                 self._leaving.begin(SandboxId(path.name))
             elif record is not None and (running := self._adopt(record)):
-                self._watch(running)
+                self._watch(running, adopted=True)
                 if running.directory.pausing.exists():
                     self._spawn(self._go_on(running), "go on")
             elif record is not None and record.sentry is not None:
@@ -321,9 +321,9 @@ class GVisorRuntime(Runtime):
         directory = self._places.directory(record.sandbox_id)
         return Running(record=record, directory=directory, cgroup=cgroup, sentry=sentry, gofer=gofer)
 
-    def _watch(self, running: Running) -> None:
+    def _watch(self, running: Running, *, adopted: bool = False) -> None:
         self._running[running.record.sandbox_id] = running
-        self._memory.add(running)
+        self._memory.add(running, adopted=adopted)
         self._ends.add(running)
 
     def _forget(self, sandbox_id: SandboxId) -> None:
