@@ -17,7 +17,7 @@ from atoll.server.runtimes.gvisor.running import hold
 class UnreadableCgroup:
     """One whose processes cannot be listed."""
 
-    def pids(self) -> list[int]:
+    def some_pids(self) -> list[int]:
         raise CgroupError("read cgroup.procs: Too many open files")
 
 
