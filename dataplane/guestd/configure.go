@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"atoll.dev/dataplane/guestd/commands"
+	"atoll.dev/dataplane/guestd/journal"
 	"atoll.dev/dataplane/guestd/limits"
 	"atoll.dev/dataplane/guestd/settings"
 	guestv1 "atoll.dev/dataplane/internal/gen/atoll/guest/v1"
@@ -41,6 +42,9 @@ type guestService struct {
 
 // Configure checks a configuration, carries it out and publishes it: wholly, or with an error not at all
 // (what it wrote into /etc stays written; the host sends the message again).
+//
+// Files that cannot be written are no error, and the journal tells of them: they are the guest's own, and a sandbox
+// whose programs have put a directory in the place of one, or filled a disk, is still to come back.
 func (g *guestService) Configure(ctx context.Context, req *connect.Request[guestv1.ConfigureRequest]) (*connect.Response[guestv1.ConfigureResponse], error) {
 	untrusted := req.Msg.GetConfiguration()
 	if err := checkConfiguration(untrusted); err != nil {
@@ -53,7 +57,8 @@ func (g *guestService) Configure(ctx context.Context, req *connect.Request[guest
 		return nil, connect.NewError(connect.CodeFailedPrecondition,
 			fmt.Errorf("generation %d is not newer than %d", c.GetGeneration(), last.Generation))
 	}
-	if err := g.carryOut(c); err != nil {
+	unwritten, err := g.carryOut(c)
+	if err != nil {
 		return nil, err
 	}
 	next := newSettings(c)
@@ -61,12 +66,11 @@ func (g *guestService) Configure(ctx context.Context, req *connect.Request[guest
 		next.Env = withDefaults(next.Env, g.trusting)
 	}
 	last := g.server.settings.Get()
-	if err := g.announce(next, last != nil && !c.GetClaimed()); err != nil {
-		return nil, connect.NewError(connect.CodeInternal, err)
-	}
+	unwritten = errors.Join(unwritten, g.announce(next, last != nil && !c.GetClaimed()))
 	if last == nil || last.SandboxID != next.SandboxID {
 		g.server.journal.Reset() // What was before happened to another.
 	}
+	g.note(unwritten)
 	g.server.settings.Set(next)
 	if c.GetWaits() {
 		g.server.rehearseCommand(ctx, next)
@@ -74,28 +78,42 @@ func (g *guestService) Configure(ctx context.Context, req *connect.Request[guest
 	return connect.NewResponse(&guestv1.ConfigureResponse{Version: g.server.options.Version}), nil
 }
 
-func (g *guestService) carryOut(c *guestv1.Configuration) error {
+// carryOut also returns what of the guest's own files it could not write.
+func (g *guestService) carryOut(c *guestv1.Configuration) (unwritten, err error) {
 	setClock(c)
 	var known *guestv1.Configuration
 	if c.GetClaimed() {
 		known = g.carried
 	}
 	g.carried = nil
-	if err := writeIdentity(g.server.options.Root, c, known); err != nil {
-		return connect.NewError(connect.CodeInternal, fmt.Errorf("identity: %w", err))
+	if g.server.options.Root == "/" {
+		if err := setHostname(c.GetIdentity().GetHostname()); err != nil {
+			return nil, connect.NewError(connect.CodeInternal, fmt.Errorf("hostname: %w", err))
+		}
 	}
+	unwritten = writeIdentity(g.server.options.Root, c, known)
 	if most := c.GetLimits().GetProcesses(); known == nil || most != known.GetLimits().GetProcesses() {
 		if err := g.server.options.Groups.SetMax(most); err != nil {
-			return connect.NewError(connect.CodeFailedPrecondition, err)
+			return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 		}
 	}
-	g.carried = &guestv1.Configuration{Identity: c.GetIdentity(), Network: c.GetNetwork(), Limits: c.GetLimits()}
+	if unwritten == nil {
+		g.carried = &guestv1.Configuration{Identity: c.GetIdentity(), Network: c.GetNetwork(), Limits: c.GetLimits()}
+	}
 	for _, volume := range c.GetVolumes() {
 		if err := g.mount(volume); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return unwritten, nil
+}
+
+// note tells whoever reads the sandbox's log which of its files could not be written, if any.
+func (g *guestService) note(unwritten error) {
+	if unwritten != nil {
+		g.server.journal.Add(journal.Warn, "files of the sandbox could not be written",
+			journal.Field{Name: "error", Value: unwritten.Error()})
+	}
 }
 
 // setClock sets a clock that is wrong, where that is allowed; gVisor's follows the host's and takes no orders.

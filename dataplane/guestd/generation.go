@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"atoll.dev/dataplane/guestd/limits"
 	"atoll.dev/dataplane/guestd/settings"
 )
@@ -19,23 +21,22 @@ const (
 	hooksDir = "etc/atoll/restored.d"
 )
 
-// announce tells the programs inside that they go on as another generation.
+// announce tells the programs inside that they go on as another generation; the error is that of the file.
 // What a hook does wrong is its own affair: nobody may keep a sandbox from coming back by it.
 func (g *guestService) announce(next *settings.Settings, restored bool) error {
 	root := g.server.options.Root
 	generation := strconv.FormatUint(next.Generation, 10)
-	if err := writeFile(filepath.Join(root, generationFile), generation+"\n", 0o644); err != nil {
-		return fmt.Errorf("generation: %w", err)
-	}
+	err := writeFile(filepath.Join(root, generationFile), generation+"\n", 0o644)
 	if hooks := filepath.Join(root, hooksDir); restored && !isEmpty(hooks) {
 		g.runHooks(next, hooks, generation)
 	}
-	return nil
+	return err
 }
 
 // isEmpty says whether a directory has nothing in it, or is none.
 func isEmpty(path string) bool {
-	dir, err := os.Open(path)
+	// A pipe would make us wait for somebody who writes.
+	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return true
 	}

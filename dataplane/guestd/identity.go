@@ -35,56 +35,42 @@ func identityEnv(id *guestv1.Identity) map[string]string {
 	return env
 }
 
-// writeIdentity gives the machine its names, in the files below root and in the kernel, but for those that it has from
-// known, which may be nil.
+// writeIdentity writes the machine's names into the files below root, but for those that it has from known, which may be
+// nil. What cannot be written keeps nothing else from it.
 func writeIdentity(root string, c, known *guestv1.Configuration) error {
+	var failed []error
 	if hostname := c.GetIdentity().GetHostname(); hostname != "" && hostname != known.GetIdentity().GetHostname() {
-		if err := setHostname(root, hostname); err != nil {
-			return err
-		}
+		failed = append(failed, writeFile(filepath.Join(root, "etc/hostname"), hostname+"\n", 0o644), writeHosts(root, hostname))
 	}
 	if id := c.GetIdentity().GetMachineId(); id != "" && id != known.GetIdentity().GetMachineId() {
-		if err := writeFile(filepath.Join(root, "etc/machine-id"), id+"\n", 0o444); err != nil {
-			return err
-		}
+		failed = append(failed, writeFile(filepath.Join(root, "etc/machine-id"), id+"\n", 0o444))
 	}
 	if servers := c.GetNetwork().GetDnsServers(); len(servers) > 0 && !slices.Equal(servers, known.GetNetwork().GetDnsServers()) {
 		text := "nameserver " + strings.Join(servers, "\nnameserver ") + "\n"
-		if err := writeFile(filepath.Join(root, "etc/resolv.conf"), text, 0o644); err != nil {
-			return err
-		}
+		failed = append(failed, writeFile(filepath.Join(root, "etc/resolv.conf"), text, 0o644))
 	}
-	dir := filepath.Join(root, "run/e2b")
 	var there map[string]string
 	if known != nil {
 		there = identityEnv(known.GetIdentity())
-	} else if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
 	}
 	for key, value := range identityEnv(c.GetIdentity()) {
-		if there[key] == value {
-			continue
-		}
-		if err := writeFile(filepath.Join(dir, "."+key), value, 0o644); err != nil {
-			return err
+		if there[key] != value {
+			failed = append(failed, writeFile(filepath.Join(root, "run/e2b", "."+key), value, 0o644))
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
-func setHostname(root, hostname string) error {
-	if root == "/" {
-		var uts unix.Utsname
-		same := unix.Uname(&uts) == nil && unix.ByteSliceToString(uts.Nodename[:]) == hostname
-		if !same {
-			if err := unix.Sethostname([]byte(hostname)); err != nil {
-				return err
-			}
-		}
+// setHostname gives the kernel the machine's name, where that is another one.
+func setHostname(hostname string) error {
+	var uts unix.Utsname
+	if hostname == "" || unix.Uname(&uts) == nil && unix.ByteSliceToString(uts.Nodename[:]) == hostname {
+		return nil
 	}
-	if err := writeFile(filepath.Join(root, "etc/hostname"), hostname+"\n", 0o644); err != nil {
-		return err
-	}
+	return unix.Sethostname([]byte(hostname))
+}
+
+func writeHosts(root, hostname string) error {
 	path := filepath.Join(root, "etc/hosts")
 	old, err := readFile(path, hostsBytes)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

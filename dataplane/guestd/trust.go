@@ -33,7 +33,8 @@ var (
 	pointed = append([]string{moreVariable, "CURL_CA_BUNDLE", "PIP_CERT"}, listVariables...)
 )
 
-// Trust adds authorities to the system's lists, and points programs there that have their own.
+// Trust adds authorities to the system's lists, and points programs there that have their own. As in Configure, files
+// that cannot be written are no error.
 func (g *guestService) Trust(_ context.Context, req *connect.Request[guestv1.TrustRequest]) (*connect.Response[guestv1.TrustResponse], error) {
 	authorities := req.Msg.GetAuthorities()
 	if block, _ := pem.Decode([]byte(authorities)); block == nil || len(authorities) > limits.AuthorityBytes {
@@ -46,9 +47,7 @@ func (g *guestService) Trust(_ context.Context, req *connect.Request[guestv1.Tru
 		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("not configured yet"))
 	}
 	root := g.server.options.Root
-	if err := writeFile(filepath.Join(root, ownAuthorities), authorities, 0o644); err != nil {
-		return nil, connect.NewError(connect.CodeInternal, err)
-	}
+	unwritten := writeFile(filepath.Join(root, ownAuthorities), authorities, 0o644)
 	files := slices.Clone(bundles)
 	for _, name := range pointed {
 		if file := current.Env[name]; filepath.IsAbs(file) {
@@ -60,7 +59,7 @@ func (g *guestService) Trust(_ context.Context, req *connect.Request[guestv1.Tru
 		switch err := appendOnce(filepath.Join(root, file), authorities); {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
-			return nil, connect.NewError(connect.CodeInternal, err)
+			unwritten = errors.Join(unwritten, err)
 		case system == "" && slices.Contains(bundles, file):
 			system = "/" + file
 		}
@@ -69,6 +68,7 @@ func (g *guestService) Trust(_ context.Context, req *connect.Request[guestv1.Tru
 	changed := *current
 	changed.Env = withDefaults(current.Env, g.trusting)
 	g.server.settings.Set(&changed)
+	g.note(unwritten)
 	return connect.NewResponse(&guestv1.TrustResponse{}), nil
 }
 

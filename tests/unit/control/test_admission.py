@@ -395,3 +395,36 @@ async def test_what_nobody_waits_for_begins_after_a_moment_of_calm() -> None:
         await refilling
 
     assert began[0] - ended >= 0.045
+
+
+async def test_a_turn_in_which_a_guest_is_waited_for_goes_on_to_the_next_and_ends_once() -> None:
+    door = Admission(
+        at_once=1, most_waiting=10, longest_wait=timedelta(seconds=20), guest_patience=timedelta(0)
+    )
+
+    async with door.turn(A) as turn:
+        turn.guest_is_awaited()
+        turn.guest_is_awaited()
+        async with asyncio.timeout(5), door.turn(B):
+            third = asyncio.create_task(_pass(door.turn(B)))
+            await turns()
+            assert door.waiting == 1
+        await third
+    async with door.turn(A):
+        # Had the first turn ended twice, there would be two now.
+        fourth = asyncio.create_task(_pass(door.turn(B)))
+        await turns()
+        assert door.waiting == 1
+    await fourth
+
+
+async def test_a_turn_is_kept_while_the_guest_is_within_its_time() -> None:
+    door = admission()
+
+    async with door.turn(A) as turn:
+        turn.guest_is_awaited()
+        other = asyncio.create_task(_pass(door.turn(B)))
+        await turns()
+        assert door.waiting == 1
+    async with asyncio.timeout(1):
+        await other

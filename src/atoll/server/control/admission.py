@@ -4,6 +4,9 @@ Lets a bounded number of heavy steps (starts, restores, checkpoints) go on at on
 Fair: teams take turns, so a burst of one makes another wait for one step, not for the burst; where it fills
 the queue, it makes room there. Before all of them comes what traffic waits for, also where that came later
 than the step itself. What nobody waits for gets a turn only when nobody else wants one.
+
+A turn is for the host's work. What is left when only the guest is waited for, may take as long as the guest
+likes, and programs that stop their own daemon would keep everybody waiting: so the turn goes on to the next.
 """
 
 import asyncio
@@ -47,6 +50,30 @@ class _Place:
     turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+class Turn:
+    """A turn that is held."""
+
+    def __init__(self, pass_on: Callable[[], None], patience: timedelta) -> None:
+        self._pass_on = pass_on
+        self._patience = patience
+        self._timer: asyncio.TimerHandle | None = None
+        self._held = True
+
+    def guest_is_awaited(self) -> None:
+        """Say that the host has done its part; after its patience with the guest, the turn is another's."""
+        if self._timer is None and self._held:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._patience.total_seconds(), self.end)
+
+    def end(self) -> None:
+        """Pass it on, unless that was done."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._held:
+            self._held = False
+            self._pass_on()
+
+
 class Admission:
     """Hands out turns."""
 
@@ -57,6 +84,7 @@ class Admission:
         most_waiting: int,
         longest_wait: timedelta,
         spare_at_once: int = 1,
+        guest_patience: timedelta = timedelta(seconds=2),
         calm: Callable[[], timedelta] = timedelta,
     ) -> None:
         """
@@ -65,6 +93,8 @@ class Admission:
             most_waiting: places in the queue; what is urgent has as many of its own.
             longest_wait: in it.
             spare_at_once: spare turns held at once; they are among ``at_once``.
+            guest_patience: how long a turn is held while only a guest is waited for; guests answer in
+                milliseconds.
             calm: says how long nobody wants anything before a spare turn begins: what was wanted is still
                 being answered then, and the next of a burst may be on its way.
         """
@@ -76,6 +106,7 @@ class Admission:
         # Work that somebody waits for, with a turn or without.
         self._wanted = 0
         self._spare_free = spare_at_once
+        self._guest_patience = guest_patience
         self._rest = calm
         self._calming: asyncio.TimerHandle | None = None
         self._calm = asyncio.Event()
@@ -87,7 +118,7 @@ class Admission:
         return len(self._urgent) + sum(len(queue) for queue in self._waiting.values())
 
     @asynccontextmanager
-    async def turn(self, team_id: TeamId, urgency: Urgency | None = None) -> AsyncIterator[None]:
+    async def turn(self, team_id: TeamId, urgency: Urgency | None = None) -> AsyncIterator[Turn]:
         """
         Wait for a turn and hold it.
 
@@ -104,10 +135,11 @@ class Admission:
                 self._free -= 1
             else:
                 await self._wait(team_id, urgency or Urgency())
+            turn = Turn(self._pass_on, self._guest_patience)
             try:
-                yield
+                yield turn
             finally:
-                self._pass_on()
+                turn.end()
 
     @contextmanager
     def wanted(self) -> Iterator[None]:

@@ -218,7 +218,8 @@ class Creating:
             # Cheap: it takes nobody's turn.
             yield
         else:
-            async with self._admission.turn(row.team_id):
+            async with self._admission.turn(row.team_id) as turn:
+                creation.turn = turn
                 yield
 
     def _give_back(self, creation: Creation) -> None:

@@ -27,6 +27,8 @@ class ControlLimits:
             the 60 s after which clients give up. A team that has most of them there makes room for one that
             has less.
         start_queue_timeout: how long a create waits for its start at most; clients give up after 60 s.
+        guest_patience: how long a start or resume counts among those under way while only its guest is waited
+            for. It takes milliseconds, and as long as a template's start command, or as programs inside like.
         start_timeout: how long a runtime may take for a start. It takes 0.2 s on a quiet machine, and
             some seconds on a full one. With the waits before and after it stays below the API's limit
             for a request.
@@ -109,6 +111,7 @@ class ControlLimits:
     )
     queued_starts: int = 256
     start_queue_timeout: timedelta = timedelta(seconds=50)
+    guest_patience: timedelta = timedelta(seconds=2)
     start_timeout: timedelta = timedelta(seconds=40)
     pause_timeout: timedelta = timedelta(minutes=6)
     resume_timeout: timedelta = timedelta(minutes=6)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from atoll.server.control.admission import Turn
 from atoll.server.control.configuring import Configuring, spec_of, within
 from atoll.server.control.killing import End
 from atoll.server.control.limits import ControlLimits
@@ -65,6 +66,7 @@ class Creation:
         waiting: the machine from the pool that it becomes, until it is; None: there is none, or not any more.
         waiting_ended: that machine ended meanwhile.
         job: what does it.
+        turn: what it holds of the queue; None: nothing.
         step: how far it is.
         stopped: why it was stopped from outside, and what its caller is told; None: it was not.
     """
@@ -74,6 +76,7 @@ class Creation:
     waiting: Waiting | None
     waiting_ended: bool = False
     job: Job[Sandbox] | None = None
+    turn: Turn | None = None
     step: str = "row"
     stopped: tuple[End, AtollError] | None = None
 
@@ -165,7 +168,10 @@ class Making:
         creation.step = "start" if origin is None else "restore"
         checkpoint = origin.checkpoint if origin is not None else None
         machine = await self._starting.bring_up(
-            spec_of(row), checkpoint, clear=lambda: self._make_room(row.id)
+            spec_of(row),
+            checkpoint,
+            clear=lambda: self._make_room(row.id),
+            came=creation.turn.guest_is_awaited if creation.turn is not None else lambda: None,
         )
         booted = origin is None or origin.kind is CheckpointKind.FILES
         await self._tell(creation, row, machine, template, booted=booted)

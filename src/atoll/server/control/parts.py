@@ -154,6 +154,7 @@ def assemble(
         most_waiting=limits.queued_starts,
         longest_wait=limits.start_queue_timeout,
         spare_at_once=max(pool.refills_at_once, 1),
+        guest_patience=limits.guest_patience,
         calm=shelves.rest,
     )
     refilling = Refilling(

@@ -7,6 +7,7 @@ What fails on the way leaves it paused, with its checkpoint.
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -14,7 +15,7 @@ from functools import partial
 import structlog
 
 from atoll.server.control.addresses import Addresses
-from atoll.server.control.admission import Admission, Urgency
+from atoll.server.control.admission import Admission, Turn, Urgency
 from atoll.server.control.changing import change
 from atoll.server.control.checkpointing import abandon, check_unchanged
 from atoll.server.control.configuring import Configuring, spec_of, within
@@ -177,12 +178,12 @@ class Restoring:
         self, row: Sandbox, lifetime: timedelta, urgency: Urgency, *, memory: bool
     ) -> Sandbox:
         try:
-            async with self._admission.turn(row.team_id, urgency), self._locks.hold(row.id):
+            async with self._admission.turn(row.team_id, urgency) as turn, self._locks.hold(row.id):
                 if row.pause is not None:
                     self._sealing.stop(row.pause.checkpoint)
                 if not memory and row.pause is not None and row.pause.kind is CheckpointKind.MEMORY:
                     row = await self._forget_memory(row, row.pause)
-                running = await self._restore(row, lifetime)
+                running = await self._restore(row, lifetime, turn)
         except BaseException as error:
             log.warning("sandbox not resumed", sandbox_id=row.id, error=str(error) or type(error).__name__)
             await self._underway.settle(row, lambda: self.put_back(row), lambda: self.put_back(row))
@@ -244,9 +245,9 @@ class Restoring:
             if pause is None or name != pause.checkpoint:
                 await self._drop(sandbox_id, name)
 
-    async def _restore(self, row: Sandbox, lifetime: timedelta) -> Sandbox:
+    async def _restore(self, row: Sandbox, lifetime: timedelta, turn: Turn) -> Sandbox:
         await check_unchanged(self._store, row)
-        machine = await self._configured(row)
+        machine = await self._configured(row, turn)
         at = self._clock.now()
 
         def running(now: Sandbox) -> Sandbox:
@@ -260,12 +261,14 @@ class Restoring:
         self._deadlines.began(found)
         return found
 
-    async def _configured(self, row: Sandbox) -> Machine:
+    async def _configured(self, row: Sandbox, turn: Turn) -> Machine:
         template = await self._templates.get(row.template_id)
         # Nothing may have been kept of what fell.
         kept = row.pause.checkpoint if row.pause is not None else None
         # Whether a silent one answers, it is asked when it is up: what fails before is not its doing.
-        machine = await self._bring_up(row, spec_of(row), kept, listens=not _is_silent(row))
+        machine = await self._bring_up(
+            row, spec_of(row), kept, listens=not _is_silent(row), came=turn.guest_is_awaited
+        )
         booted = row.pause is None or row.pause.kind is CheckpointKind.FILES
         try:
             await self._configuring.configure(row, machine, template, booted=booted)
@@ -276,10 +279,16 @@ class Restoring:
         return machine
 
     async def _bring_up(
-        self, row: Sandbox, spec: MachineSpec, checkpoint: str | None, *, listens: bool
+        self,
+        row: Sandbox,
+        spec: MachineSpec,
+        checkpoint: str | None,
+        *,
+        listens: bool,
+        came: Callable[[], None] = lambda: None,
     ) -> Machine:
         return await self._starting.bring_up(
-            spec, checkpoint, clear=lambda: self._runtime.abandon(row.id), listens=listens
+            spec, checkpoint, clear=lambda: self._runtime.abandon(row.id), listens=listens, came=came
         )
 
 

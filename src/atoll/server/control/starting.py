@@ -34,6 +34,7 @@ class Starting:
         *,
         clear: Callable[[], Awaitable[None]],
         listens: bool = True,
+        came: Callable[[], None] = lambda: None,
     ) -> Machine:
         """
         Return a machine that runs, and was told nothing yet.
@@ -43,6 +44,7 @@ class Starting:
             checkpoint: what it is restored from; None: it boots.
             clear: removes what a try left that found no address, before the next one.
             listens: whether one that is restored counts as up only once its guest listens.
+            came: called when it runs, and only what is inside is waited for; at the latest before the return.
 
         Raises:
             ResourceExhaustedError: nobody can do without an address (``ADDRESSES_USED_UP``).
@@ -50,13 +52,19 @@ class Starting:
             DeadlineExceededError: it did not come up in ``start_timeout``, or ``resume_timeout``.
             AtollError: it did not come up, and why.
         """
-        return await self._addresses.have(lambda: self._once(spec, checkpoint, listens=listens), clear)
+        machine = await self._addresses.have(
+            lambda: self._once(spec, checkpoint, listens=listens, came=came), clear
+        )
+        came()
+        return machine
 
-    async def _once(self, spec: MachineSpec, checkpoint: str | None, *, listens: bool) -> Machine:
+    async def _once(
+        self, spec: MachineSpec, checkpoint: str | None, *, listens: bool, came: Callable[[], None]
+    ) -> Machine:
         if checkpoint is None:
             return await within(self._limits.start_timeout, "start", self._runtime.start(spec))
         async with self._checkpoints.raw(checkpoint) as path:
-            restored = self._runtime.restore(spec, path, listens=listens)
+            restored = self._runtime.restore(spec, path, listens=listens, came=came)
             try:
                 return await within(self._limits.resume_timeout, "come back", restored)
             except NotFoundError as error:

@@ -4,7 +4,7 @@ The port to an isolation technology: gVisor now, microVMs later, a fake for test
 tests/contract/test_runtime.py holds every runtime to what is written here.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -106,9 +106,18 @@ class Runtime(Protocol):
         """
         ...
 
-    async def restore(self, spec: MachineSpec, origin: Path, *, listens: bool = True) -> Machine:
+    async def restore(
+        self,
+        spec: MachineSpec,
+        origin: Path,
+        *,
+        listens: bool = True,
+        came: Callable[[], None] = lambda: None,
+    ) -> Machine:
         """
         Start a machine from a checkpoint; return when its guestd listens, without ``listens`` when it runs.
+        ``came`` is called when it runs and only its guestd is waited for, which may take as long as its
+        programs like; where nothing is waited for, it may not be called.
 
         The checkpoint stays as it is and can be restored any number of times, also at once. The machine has
         the spec's id, host name, memory, processors, process limit, policy, and volumes: other ones at the

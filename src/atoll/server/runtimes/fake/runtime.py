@@ -14,7 +14,7 @@ A new object with the same home sees what an old one left, so a test kills a ser
 
 import json
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -150,7 +150,14 @@ class FakeRuntime(Runtime):
         return images.seal(origin)
 
     @override
-    async def restore(self, spec: MachineSpec, origin: Path, *, listens: bool = True) -> Machine:
+    async def restore(
+        self,
+        spec: MachineSpec,
+        origin: Path,
+        *,
+        listens: bool = True,
+        came: Callable[[], None] = lambda: None,
+    ) -> Machine:
         if self._templates is not None and spec.template_id not in self._templates:
             raise NotFoundError(f"template '{spec.template_id}' is not built here")
         directory = self._home / spec.sandbox_id
@@ -168,6 +175,9 @@ class FakeRuntime(Runtime):
             shutil.copyfile(origin / file.name, directory / file.name)
         (directory / "process").touch()
         await self.faults.at("restore:3")
+        if listens:
+            came()
+            await self.faults.at("listens")
         if listens and spec.sandbox_id in self.hung and checkpoint.kind is CheckpointKind.MEMORY:
             raise DeadlineExceededError("its guestd does not listen")
         (directory / "ready").touch()

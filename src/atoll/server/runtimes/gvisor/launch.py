@@ -93,7 +93,14 @@ class Launcher:
         self._options = options
         self._quick_moves = QuickMoves()
 
-    async def launch(self, spec: MachineSpec, path: Path | None = None, *, listens: bool = True) -> Running:
+    async def launch(
+        self,
+        spec: MachineSpec,
+        path: Path | None = None,
+        *,
+        listens: bool = True,
+        came: Callable[[], None] = lambda: None,
+    ) -> Running:
         """
         Start a machine, or restore it; return when its guestd listens, without ``listens`` when it runs.
 
@@ -132,7 +139,7 @@ class Launcher:
                     # What is wrong with the checkpoint says more than how it failed to run.
                     await both(
                         self._origins.verify(origin.path, origin.checkpoint, small=False),
-                        self._begin_again(spec, directory, origin, slot.address if listens else None),
+                        self._begin_again(spec, directory, origin, slot.address if listens else None, came),
                     )
             ready = time.monotonic()
             running = hold(record, directory, cgroup)
@@ -214,7 +221,12 @@ class Launcher:
         directory.overlay.mkdir(mode=0o700)
 
     async def _begin_again(
-        self, spec: MachineSpec, directory: Directory, origin: Origin, address: str | None
+        self,
+        spec: MachineSpec,
+        directory: Directory,
+        origin: Origin,
+        address: str | None,
+        came: Callable[[], None],
     ) -> None:
         patience = self._options.start_timeout_s + origin.checkpoint.size / self._options.save_bytes_a_second
         # Memory is read by the one that wrote it only.
@@ -226,6 +238,7 @@ class Launcher:
                 await beginner.restore(spec, directory, image=origin.path, timeout_s=patience)
                 await self._slots.hush(spec.sandbox_id, False)
                 if address is not None:
+                    came()
                     await serves(address)
 
     async def attach(self, running: Running, mounts: Sequence[VolumeMount]) -> Running:

@@ -7,7 +7,7 @@ memory) and record.py (what the next server finds).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -202,8 +202,15 @@ class GVisorRuntime(Runtime):
         return await stop_in_thread(partial(images.seal, origin))
 
     @override
-    async def restore(self, spec: MachineSpec, origin: Path, *, listens: bool = True) -> Machine:
-        running = await self._launcher.launch(spec, origin, listens=listens)
+    async def restore(
+        self,
+        spec: MachineSpec,
+        origin: Path,
+        *,
+        listens: bool = True,
+        came: Callable[[], None] = lambda: None,
+    ) -> Machine:
+        running = await self._launcher.launch(spec, origin, listens=listens, came=came)
         self._watch(running)
         return _machine(running)
 
