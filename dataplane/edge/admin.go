@@ -75,6 +75,10 @@ func (e *Edge) adminServer() *http.Server {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	mux.HandleFunc("POST /v1/routes/{id}/retire", e.retire)
+	mux.HandleFunc("POST /v1/routes/{id}/ask-again", func(w http.ResponseWriter, r *http.Request) {
+		e.routes.askAgain(r.PathValue("id"))
+		w.WriteHeader(http.StatusNoContent)
+	})
 	mux.HandleFunc("DELETE /v1/egress/{id}", func(w http.ResponseWriter, r *http.Request) {
 		e.policies.Forget(r.PathValue("id"), r.URL.Query().Get("unless"))
 		w.WriteHeader(http.StatusNoContent)

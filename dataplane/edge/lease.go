@@ -141,6 +141,20 @@ func (l *lease) retire(idle time.Duration) time.Duration {
 	return 0
 }
 
+// closeUnused closes a lease that has no request, which is still to be ended.
+func (l *lease) closeUnused() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = l.closed || l.requests == 0
+	return l.closed
+}
+
+func (l *lease) isUsed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.requests > 0
+}
+
 func (l *lease) ended() bool { return l.ctx.Err() != nil }
 
 // end cuts everything and returns when no attempt to connect is left. Twice does nothing, but waits as well.

@@ -6,11 +6,16 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
 
 const statusRunning = "running"
+
+// mostLookups of one request: a pause takes two answers back, at its begin and at its end, and the sandbox that the
+// request wakes may be paused at once.
+const mostLookups = 5
 
 var (
 	// errForgotten: the server took the route back; who still wants it must ask again.
@@ -38,6 +43,8 @@ type routes struct {
 	mu      sync.Mutex
 	leases  map[string]*lease
 	lookups map[string]*lookup
+	// parted leases serve the requests that they have, and no others; they end when the route is forgotten.
+	parted map[string][]*lease
 }
 
 // lookup is a question under way. Forgetting takes it out of the table, and its answer counts no more.
@@ -57,14 +64,15 @@ func newRoutes(
 		started:     time.Now(),
 		leases:      map[string]*lease{},
 		lookups:     map[string]*lookup{},
+		parted:      map[string][]*lease{},
 	}
 }
 
 // get returns the lease of a sandbox, asking the server if need be. However many ask, the server is asked once.
 func (t *routes) get(ctx context.Context, id string) (*lease, error) {
 	// Whose answer was forgotten while it was under way asks again: the sandbox may live on elsewhere.
-	// A second forgetting within one request means that it comes and goes; then it is not found.
-	for range 2 {
+	// One that is forgotten so often within one request comes and goes; then it is not found.
+	for range mostLookups {
 		found, pending := t.find(id)
 		if found != nil {
 			return found, nil
@@ -197,15 +205,46 @@ func (t *routes) drop(old *lease) {
 // forget takes a route back. When it returns, nothing that began before uses the sandbox's address any more.
 func (t *routes) forget(id string) {
 	t.mu.Lock()
-	found, pending := t.leases[id], t.lookups[id]
+	ending, pending := t.parted[id], t.lookups[id]
+	if found := t.leases[id]; found != nil {
+		ending = append(ending, found)
+	}
 	delete(t.leases, id)
 	delete(t.lookups, id)
+	delete(t.parted, id)
 	t.mu.Unlock()
 	if pending != nil {
 		pending.cancel()
 	}
-	if found != nil {
-		found.end()
+	for _, one := range ending {
+		one.end()
+	}
+}
+
+// askAgain has requests from now on ask the server where the sandbox is; those under way go on with what they have.
+func (t *routes) askAgain(id string) {
+	t.mu.Lock()
+	leases, pending := t.parted[id], t.lookups[id]
+	if found := t.leases[id]; found != nil {
+		leases = append(leases, found)
+	}
+	delete(t.leases, id)
+	delete(t.lookups, id)
+	delete(t.parted, id)
+	var unused []*lease
+	for _, one := range leases {
+		if one.closeUnused() {
+			unused = append(unused, one)
+		} else {
+			t.parted[id] = append(t.parted[id], one)
+		}
+	}
+	t.mu.Unlock()
+	if pending != nil {
+		pending.cancel()
+	}
+	for _, one := range unused {
+		one.end()
 	}
 }
 
@@ -213,7 +252,7 @@ func (t *routes) forget(id string) {
 // What was before we started is not known: it counts as used then.
 func (t *routes) retire(id string, idle time.Duration) time.Duration {
 	t.mu.Lock()
-	if t.lookups[id] != nil {
+	if t.lookups[id] != nil || slices.ContainsFunc(t.parted[id], (*lease).isUsed) {
 		t.mu.Unlock()
 		return idle
 	}
@@ -236,11 +275,14 @@ func (t *routes) retire(id string, idle time.Duration) time.Duration {
 // forgetAll ends every lease, for the end of the program.
 func (t *routes) forgetAll() {
 	t.mu.Lock()
-	ids := make([]string, 0, len(t.leases)+len(t.lookups))
+	ids := make([]string, 0, len(t.leases)+len(t.lookups)+len(t.parted))
 	for id := range t.leases {
 		ids = append(ids, id)
 	}
 	for id := range t.lookups {
+		ids = append(ids, id)
+	}
+	for id := range t.parted {
 		ids = append(ids, id)
 	}
 	t.mu.Unlock()

@@ -163,7 +163,7 @@ func TestOneThatIsForgottenAgainAndAgainIsNotFound(t *testing.T) {
 		_, err := table.get(context.Background(), someID)
 		got <- err
 	}()
-	for range 2 {
+	for range mostLookups {
 		within(t, "a question", server.arrived)
 		table.forget(someID)
 		server.answers <- answer{address: netip.MustParseAddr("127.0.0.1"), status: statusRunning}

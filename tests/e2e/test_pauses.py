@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -45,6 +46,14 @@ def ask(sandbox: Sandbox, home: LiveHome) -> str:
     )
     answer.raise_for_status()
     return answer.text
+
+
+def is_running(home: LiveHome, sandbox_id: str) -> bool:
+    options = home.client_options
+    answer = httpx.get(
+        f"{options['api_url']}/v1/sandboxes/{sandbox_id}", headers={"X-API-Key": options["api_key"]}
+    )
+    return bool(answer.raise_for_status().json()["status"] == "running")
 
 
 def test_memory_files_and_programs_come_back_again_and_again(
@@ -128,6 +137,35 @@ def test_a_deadline_pauses_and_traffic_wakes(home: LiveHome, client_options: dic
         assert sandbox.commands.run("echo awake").stdout == "awake\n"
     finally:
         sandbox.kill()
+
+
+def test_a_request_that_comes_in_the_middle_of_a_pause_waits_for_the_wake(
+    home: LiveHome, client_options: dict[str, Any]
+) -> None:
+    lifecycle: Any = {"on_timeout": "pause", "auto_resume": True}
+    live = Sandbox.create("base", timeout=600, lifecycle=lifecycle, **client_options)
+    serve(live)
+    # So that the pause takes a while, and connections to it are at hand.
+    hold = (
+        "import os, pathlib, time; d = os.urandom(500 << 20); pathlib.Path('held').touch(); time.sleep(600)"
+    )
+    live.commands.run(f'python3 -c "{hold}"', background=True, timeout=0)
+    live.commands.run("until test -e held; do sleep 0.05; done", timeout=30)
+    said = ask(live, home)
+    with ThreadPoolExecutor() as threads:
+        pausing = threads.submit(live.pause, **client_options)
+        while is_running(home, live.sandbox_id):
+            time.sleep(0.005)
+
+        time.sleep(0.1)
+        asked = threads.submit(ask, live, home)
+        found = threads.submit(live.files.exists, "/home/user/held")
+
+        assert not pausing.done()
+        assert pausing.result()
+        assert asked.result() == said
+        assert found.result()
+    live.kill()
 
 
 def test_a_paused_sandbox_can_be_killed(live: Sandbox, client_options: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from fakes.crashes import Points, life
 from fakes.sleepers import BOB, FILES, MEMORY, MINUTE, started
-from fakes.world import ALICE, World, outcome, small, wish
+from fakes.world import ALICE, World, outcome, small, turns, wish
 
 from atoll.server.control.service import Control
 from atoll.server.domain.errors import (
@@ -21,6 +21,7 @@ from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.domain.snapshot import Snapshot
 from atoll.server.ports.events import EventQuery
 from atoll.server.ports.snapshots import SnapshotQuery
+from atoll.server.ports.store import SandboxFilter
 from atoll.server.runtimes.fake.faults import Faults
 from atoll.server.stores.events import SqliteEvents
 
@@ -241,6 +242,53 @@ async def test_who_goes_away_leaves_nothing(world: World, control: Control) -> N
 
     await control.settled()
     assert await world.snapshots.all_snapshots() == []
+    await world.assert_agreement()
+
+
+async def test_who_leaves_a_fork_leaves_none_of_its_children(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("restore:1")
+    forking = asyncio.create_task(control.snapshots.fork(ALICE, sandbox.id, 2, MINUTE))
+    both = SandboxFilter(team_id=ALICE.team_id, statuses=frozenset({Status.RUNNING}))
+    while await control.count(ALICE, both) < 2:
+        await asyncio.sleep(0)
+    await turns()
+
+    forking.cancel()
+    await asyncio.wait([forking])
+
+    await control.settled()
+    assert await control.count(ALICE, both) == 1
+    await world.assert_agreement()
+
+
+async def test_a_fork_for_no_time_writes_nothing(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+
+    for lifetime in (0 * MINUTE, -MINUTE, 10_000 * MINUTE):
+        with pytest.raises(InvalidArgumentError, match="Timeout"):
+            await control.snapshots.fork(ALICE, sandbox.id, 2, lifetime)
+
+    assert world.faults.passed["checkpoint:1"] == 0
+
+
+async def test_a_snapshot_that_a_pause_overtakes_is_told_so(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("checkpoint:1")
+    first = asyncio.create_task(control.snapshots.take(ALICE, sandbox.id, "first", MEMORY))
+    await world.faults.reached("checkpoint:1")
+    second = asyncio.create_task(outcome(control.snapshots.take(ALICE, sandbox.id, "second", MEMORY)))
+    while len(await world.snapshots.all_snapshots()) < 2:
+        await asyncio.sleep(0)
+    pausing = asyncio.create_task(control.pausing.pause(ALICE, sandbox.id, MEMORY))
+    while (await control.get(ALICE, sandbox.id)).status is Status.RUNNING:
+        await asyncio.sleep(0)
+
+    world.faults.let_go("checkpoint:1")
+
+    assert isinstance(await second, FailedPreconditionError)
+    assert (await first).name == "first"
+    assert (await pausing).status is Status.PAUSED
     await world.assert_agreement()
 
 

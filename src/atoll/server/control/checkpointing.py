@@ -1,10 +1,10 @@
 """
 Writes sandboxes down: the work behind a pause.
 
-Guest asked whether it answers, where its memory is kept; machine written down and ended, route forgotten, row
-(paused). What is left of the machine, the runtime removes behind that. What fails on the way, and what a
-killed server left, is settled by what is there: the machine runs on, or a complete checkpoint is kept, or it
-is lost. Where that fails, too, it is tried until it does not.
+Guest asked whether it answers, where its memory is kept; edge told to ask at the next request; machine
+written down and ended, route forgotten, row (paused). What is left of the machine, the runtime removes behind
+that. What fails on the way, and what a killed server left, is settled by what is there: the machine runs on,
+or a complete checkpoint is kept, or it is lost. Where that fails, too, it is tried until it does not.
 """
 
 import asyncio
@@ -101,6 +101,8 @@ class Checkpointing:
                 async with self._admission.turn(row.team_id, urgency):
                     # Answer and turn took their time.
                     await check_unchanged(self._store, row)
+                    # From here on a request waits for the resume that it asks for, or is told of the pause.
+                    await self._edge.ask_again(row.id)
                     written = self._runtime.checkpoint(
                         row.id,
                         self._checkpoints.path(pause.checkpoint),

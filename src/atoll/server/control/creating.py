@@ -153,6 +153,12 @@ class Creating:
             creation.job.cancel()
         return True
 
+    def undo(self, sandbox_id: SandboxId) -> None:
+        """Begin to remove one that came up, and of which its caller was not told, since it had gone away."""
+        # Where the server stops, its deadline ends it.
+        with suppress(UnavailableError):
+            self._tasks.job(f"undo {sandbox_id}", lambda: self._killing.begin(sandbox_id, _caller_gone()))
+
     def stop_all(self) -> None:
         """Stop every create, because the server stops."""
         for sandbox_id in list(self._underway):
@@ -184,11 +190,10 @@ class Creating:
         try:
             return await creation.job.wait()
         except asyncio.CancelledError:
-            gone = End(reason=EndReason.START_INTERRUPTED, detail="the caller went away")
+            gone = _caller_gone()
             if not self.stop(row.id, gone, _stopping()) and creation.job.succeeded():
                 # It came up at this very moment, and nobody was told.
-                with suppress(UnavailableError):
-                    self._tasks.job(f"undo {row.id}", lambda: self._killing.begin(row.id, gone))
+                self.undo(row.id)
             raise
 
     async def _create(
@@ -276,6 +281,10 @@ def _failure(step: str, error: BaseException) -> End:
     if isinstance(error, asyncio.CancelledError):
         return End(reason=EndReason.START_INTERRUPTED, detail=f"step {step}: cancelled")
     return End(reason=EndReason.START_FAILED, detail=f"step {step}: {error or type(error).__name__}")
+
+
+def _caller_gone() -> End:
+    return End(reason=EndReason.START_INTERRUPTED, detail="the caller went away")
 
 
 def _stopping() -> AtollError:

@@ -13,7 +13,7 @@ from datetime import timedelta
 import structlog
 
 from atoll.server.control.admission import Admission
-from atoll.server.control.checkpointing import check_unchanged
+from atoll.server.control.checking import check_timeout
 from atoll.server.control.configuring import within
 from atoll.server.control.creating import Creating
 from atoll.server.control.limits import ControlLimits
@@ -135,13 +135,17 @@ class Snapshots:
             For each, the sandbox, or why there is none.
 
         Raises:
-            InvalidArgumentError: the count is not 1 to ``max_forks``, or the id has another form.
+            InvalidArgumentError: the count is not 1 to ``max_forks``, the lifetime is none or too long,
+                or the id has another form.
             AtollError: as for ``take``.
         """
         if not 1 <= count <= self._limits.max_forks:
             raise InvalidArgumentError(f"count must be 1 to {self._limits.max_forks}")
+        # The sandbox is not to stand still for children that cannot be.
+        check_timeout(lifetime, self._limits)
         row = await self._running(actor, untrusted_id)
         snapshot = await self._take(row, None, CheckpointKind.MEMORY)
+        made = set[SandboxId]()
         wish = CreateSandbox(
             # As its lists show it: the snapshot is gone when all are there.
             template=row.template_alias,
@@ -157,7 +161,13 @@ class Snapshots:
         )
         try:
             template = await self._templates.get(row.template_id)
-            return await asyncio.gather(*(self._child(actor, wish, template, snapshot) for _ in range(count)))
+            children = (self._child(actor, wish, template, snapshot, made) for _ in range(count))
+            return await asyncio.gather(*children)
+        except asyncio.CancelledError:
+            # Those under way are undone by themselves; nobody knows of those that were ready before.
+            for child_id in made:
+                self._creating.undo(child_id)
+            raise
         finally:
             self._drop_later(snapshot.id)
 
@@ -217,7 +227,7 @@ class Snapshots:
         sandbox_id = parse_sandbox_id(untrusted_id)
         row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)
         if row.status is not Status.RUNNING:
-            raise FailedPreconditionError(f"Sandbox {sandbox_id} is {row.status}, not running")
+            raise _asleep(row)
         return row
 
     async def _free(self, team_id: TeamId, untrusted_name: str) -> str:
@@ -276,7 +286,7 @@ class Snapshots:
     async def _write(self, row: Sandbox, making: Snapshot, name: str | None) -> Snapshot:
         try:
             async with self._admission.turn(row.team_id), self._locks.hold(row.id):
-                await check_unchanged(self._store, row)
+                await self._check_runs(row)
                 path = self._checkpoints.path(making.id)
                 written = self._runtime.checkpoint(row.id, path, kind=making.kind, leave_running=True)
                 checkpoint = await within(self._limits.pause_timeout, "stand still on the disk", written)
@@ -293,13 +303,23 @@ class Snapshots:
         log.info("snapshot taken", snapshot_id=ready.id, sandbox_id=row.id, size_bytes=ready.size_bytes)
         return ready
 
+    async def _check_runs(self, row: Sandbox) -> None:
+        """Check that a sandbox neither was paused nor ended while this waited for its turn."""
+        now = await self._store.get_sandbox(row.id)
+        if now.status in SLEEPING:
+            raise _asleep(now)
+        if now.status is not Status.RUNNING:
+            raise not_there(row.id)
+
     async def _child(
-        self, actor: Actor, wish: CreateSandbox, template: Template, origin: Snapshot
+        self, actor: Actor, wish: CreateSandbox, template: Template, origin: Snapshot, made: set[SandboxId]
     ) -> Sandbox | AtollError:
         try:
-            return await self._creating.create(actor, wish, template, origin)
+            child = await self._creating.create(actor, wish, template, origin)
         except AtollError as error:
             return error
+        made.add(child.id)
+        return child
 
     async def _drop(self, snapshot_id: SnapshotId) -> None:
         """Row first: what no row names is removed at the next start."""
@@ -314,3 +334,7 @@ class Snapshots:
         what = f"remove {snapshot_id}"
         with contextlib.suppress(UnavailableError):
             self._tasks.job(what, lambda: tried(self._clock, what, lambda: self._drop(snapshot_id)))
+
+
+def _asleep(row: Sandbox) -> AtollError:
+    return FailedPreconditionError(f"Sandbox {row.id} is {row.status}, not running")

@@ -69,6 +69,11 @@ class EdgeAdmin:
         answer = await self._client.delete(f"/v1/routes/{sandbox_id}", timeout=timeout_s)
         answer.raise_for_status()
 
+    async def ask_again(self, sandbox_id: SandboxId, *, timeout_s: float) -> None:
+        """Have it ask us at the next request for a sandbox; what is under way goes on."""
+        answer = await self._client.post(f"/v1/routes/{sandbox_id}/ask-again", timeout=timeout_s)
+        answer.raise_for_status()
+
     async def retire(self, sandbox_id: SandboxId, *, idle_s: float, timeout_s: float) -> float:
         """Have it forget a route that was not used for so long; return how many seconds are left."""
         idle = {"idle_ms": round(idle_s * 1000)}

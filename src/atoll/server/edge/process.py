@@ -209,6 +209,13 @@ class EdgeProcess(Edge):
             log.warning("edge did not forget, restarting it", sandbox_id=sandbox_id, error=repr(error))
             await self._restart(asked)
 
+    async def ask_again(self, sandbox_id: SandboxId) -> None:
+        """Have it ask at the next request; one that does not answer is left to ``forget``."""
+        try:
+            await self._admin.ask_again(sandbox_id, timeout_s=self._limits.answer_s)
+        except httpx.HTTPError as error:
+            log.warning("edge does not know of a pause", sandbox_id=sandbox_id, error=repr(error))
+
     async def retire(self, sandbox_id: SandboxId, *, idle_for: timedelta) -> timedelta | None:
         """Drop a route that is not used; an edge that does not answer is ended and started again."""
         asked, idle_s = self._held, idle_for.total_seconds()

@@ -176,6 +176,10 @@ class _EndedEdge(Edge):
         return
 
     @override
+    async def ask_again(self, sandbox_id: SandboxId) -> None:
+        return
+
+    @override
     async def retire(self, sandbox_id: SandboxId, *, idle_for: timedelta) -> timedelta | None:
         # Nobody calls through it; but that is no idling.
         return idle_for

@@ -18,6 +18,15 @@ class Edge(Protocol):
         """
         ...
 
+    async def ask_again(self, sandbox_id: SandboxId) -> None:
+        """
+        Have requests from now on ask where the sandbox is; those under way, and their connections, go on.
+
+        What answers now is about to stand still: a request that still goes there would be cut with it.
+        An edge that does not answer goes on as before; ``forget`` sees to it.
+        """
+        ...
+
     async def retire(self, sandbox_id: SandboxId, *, idle_for: timedelta) -> timedelta | None:
         """
         Drop the route of a sandbox that nobody has called for so long, and that has no request under way.

@@ -15,6 +15,8 @@ class FakeEdge(Edge):
     def __init__(self, *, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
         self.forgotten: list[SandboxId] = []
+        # For whom it asks at the next request.
+        self.asking: list[SandboxId] = []
         # What is told of those that somebody calls; of the others, that nobody does.
         self.busy: dict[SandboxId, timedelta] = {}
         self.forgotten_egress: list[SandboxId] = []
@@ -23,6 +25,11 @@ class FakeEdge(Edge):
     async def forget(self, sandbox_id: SandboxId) -> None:
         await self.faults.at("forget")
         self.forgotten.append(sandbox_id)
+
+    @override
+    async def ask_again(self, sandbox_id: SandboxId) -> None:
+        await self.faults.at("ask again")
+        self.asking.append(sandbox_id)
 
     @override
     async def retire(self, sandbox_id: SandboxId, *, idle_for: timedelta) -> timedelta | None:
