@@ -9,6 +9,7 @@ the files are gone after a restart of the machine. Homes that an older version o
 import json
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -22,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 DIRECTORY = "homes"
 _HOME_ID = re.compile(r"[0-9a-f]{6}")
+# Bytes of an identity: it has some hundred.
+_MOST_IDENTITY = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,8 @@ class HomeRecord:
     Attributes:
         identity: the file that makes its directory a home: JSON, in which "id" is the home's.
         public: what everybody may read of it, outside of its directory.
-        mounts: directories in which only the home mounts something.
+        mounts: directories in which only the home mounts something, without links: once the home is gone,
+            others may put some there.
         cgroup: the control group below which its sandboxes have theirs.
         server: the process that prepared the network for it last.
     """
@@ -49,7 +53,8 @@ class HomeRecord:
         start_time = read_start_time(os.getpid())
         assert start_time is not None
         server = ProcessId(pid=os.getpid(), start_time=start_time)
-        return cls(identity=identity, public=public, mounts=mounts, cgroup=cgroup, server=server)
+        places = tuple(one.resolve() for one in mounts)
+        return cls(identity=identity, public=public, mounts=places, cgroup=cgroup, server=server)
 
     @property
     def directory(self) -> Path:
@@ -65,7 +70,7 @@ class HomeRecord:
             ValueError: nor here: the file is damaged.
         """
         try:
-            content = json.loads(self.identity.read_text())
+            content = json.loads(_read(self.identity))
         except (FileNotFoundError, NotADirectoryError):
             return None
         found = content.get("id") if isinstance(content, dict) else None
@@ -90,6 +95,16 @@ class HomeRecord:
             held.close()
             return None
         return held
+
+
+def _read(identity: Path) -> bytes:
+    """Read it as what it is now that its home may be gone: anybody's, who may have all others wait for it."""
+    # A pipe would be waited for, under the lock without which no home starts.
+    fd = os.open(identity, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError(f"{identity} is no file")
+        return file.read(_MOST_IDENTITY)
 
 
 class HomeRecords:
