@@ -8,7 +8,6 @@ the files are gone after a restart of the machine. Homes that an older version o
 
 import json
 import os
-import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ import structlog
 
 from atoll.server.host import locked_file
 from atoll.server.host.pidfd import Pidfd, ProcessId, read_start_time
+from atoll.server.network.names import is_home_id
 
 log = structlog.get_logger(__name__)
 
 DIRECTORY = "homes"
-_HOME_ID = re.compile(r"[0-9a-f]{6}")
 # Bytes of an identity: it has some hundred.
 _MOST_IDENTITY = 64 * 1024
 
@@ -74,7 +73,7 @@ class HomeRecord:
         except (FileNotFoundError, NotADirectoryError):
             return None
         found = content.get("id") if isinstance(content, dict) else None
-        if not _HOME_ID.fullmatch(str(found)):
+        if not is_home_id(str(found)):
             raise ValueError(f"{self.identity} has no id")
         return str(found)
 
@@ -121,7 +120,7 @@ class HomeRecords:
         """Read those of all homes; a damaged one is as none."""
         found = {}
         for file in sorted(self._directory.glob("*.json")):
-            if _HOME_ID.fullmatch(file.stem) and (record := self.read(file.stem)) is not None:
+            if is_home_id(file.stem) and (record := self.read(file.stem)) is not None:
                 found[file.stem] = record
         return found
 
