@@ -72,6 +72,10 @@ func (s *Server) rehearseCommand(ctx context.Context, current *settings.Settings
 	request.Header.Set(tokenHeader, current.AccessToken)
 	request.Header.Set(commands.TimeoutHeader, strconv.FormatInt(limits.RehearsalTimeout.Milliseconds(), 10))
 	s.rpc(handler).ServeHTTP(&nobody{header: http.Header{}}, request)
+	// The template's environment has a shell run what it likes (BASH_ENV): nothing of that is to be in somebody's sandbox.
+	if command := table.RunningOrEnded(func(*commands.Command) bool { return true }); command != nil {
+		_ = command.Kill() // It fails where processes outlive SIGKILL; a template that has those goes on as it is.
+	}
 }
 
 // envelope puts a message into a frame of Connect's streams.

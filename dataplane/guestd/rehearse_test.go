@@ -2,6 +2,7 @@ package guestd_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,25 +57,41 @@ func TestWhatIsToWaitRunsACommandOfWhichNothingTells(t *testing.T) {
 	}
 }
 
-func TestARehearsalThatHangsIsEndedAndTheMachineWaits(t *testing.T) {
-	d := start(t, "127.0.0.1")
-	said := filepath.Join(t.TempDir(), "pid")
-	begun := time.Now()
+func TestNothingOfARehearsalRunsOnInTheMachineThatWaits(t *testing.T) {
+	for name, script := range map[string]string{
+		"it hangs":             "echo $$ > %s; exec sleep 1000",
+		"it leaves a child":    "sleep 1000 & echo $! > %s",
+		"it leaves a daemon":   "setsid -f sh -c 'echo $$ > \"$0\"; exec sleep 1000' %[1]s > /dev/null 2>&1; until test -s %[1]s; do :; done",
+		"it leaves one behind": "sh -c 'trap \"\" TERM HUP; echo $$ > \"$0\"; while :; do echo y; done' %[1]s & until test -s %[1]s; do :; done",
+		"it prints for ever":   "echo $$ > %s; while :; do echo y; done",
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := start(t, "127.0.0.1")
+			said := filepath.Join(t.TempDir(), "pid")
+			begun := time.Now()
 
-	if err := d.configure(1, rehearsing(t, "echo $$ > "+said+"; exec sleep 1000", true)); err != nil {
-		t.Fatal(err)
-	}
+			if err := d.configure(1, rehearsing(t, fmt.Sprintf(script, said), true)); err != nil {
+				t.Fatal(err)
+			}
 
-	if took := time.Since(begun); took > 5*time.Second {
-		t.Errorf("it took %v", took)
+			if took := time.Since(begun); took > 5*time.Second {
+				t.Errorf("it took %v", took)
+			}
+			pid := strings.TrimSpace(content(t, said))
+			if runs(t, pid) {
+				t.Errorf("process %s lives on", pid)
+			}
+		})
 	}
-	pid := strings.TrimSpace(content(t, said))
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat("/proc/" + pid); err != nil {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("process %s lives on", pid)
-		}
+}
+
+// runs reports whether a process has not ended; who has, may wait to be reaped.
+func runs(t *testing.T, pid string) bool {
+	t.Helper()
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return false
 	}
+	_, after, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(after, "Z") && !strings.HasPrefix(after, "X")
 }

@@ -212,4 +212,4 @@ def test_refills_are_met_by_a_kill_of_every_part_and_leave_nothing(
                 tries += 1
         sys.stdout.write(f"ATOLL_CHAOS_SEED={seed} refills met {dict(refills.met)}\n")
 
-    assert set(refills.met) == set(PARTS), "some part was never hit amidst a refill"
+    assert refills.met == dict.fromkeys(PARTS, MEETINGS), "some part was seldom hit amidst a refill"

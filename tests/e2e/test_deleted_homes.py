@@ -113,11 +113,14 @@ def test_nothing_stays_of_a_home_that_was_deleted_when_nothing_ran(doomed: LiveH
 
 
 def test_a_home_that_is_there_is_not_ended_as_deleted(home: LiveHome) -> None:
+    before = home.server_pid(), home.edge_pid()
+
     done = home.atoll("down", "--home-id", home.id, "--force")
 
     assert done.returncode == 1
     assert f"`atoll down --home {home.path}`" in done.stderr
-    assert home.settled_running() is not None
+    assert (home.server_pid(), home.edge_pid()) == before
+    assert left_of_id(home.id, home.path)["ranges"]
 
 
 def test_a_home_without_a_range_is_taken_down_where_none_is_free() -> None:

@@ -224,6 +224,26 @@ async def test_the_next_home_in_the_same_directory_keeps_what_is_mounted_there(
         assert RECORDS.read(successor.id) == successor.record
 
 
+async def test_what_is_mounted_elsewhere_stays_where_a_link_stands_in_a_deleted_homes_place(
+    killed: Killed, tmp_path: Path
+) -> None:
+    """Its directory may have been in one where everybody may make links, to any place."""
+    elsewhere = tmp_path / "elsewhere" / "disk"
+    elsewhere.mkdir(parents=True)
+    mounts.ensure_shared(elsewhere)
+    try:
+        mounts.unmount(killed.path / "mounts" / "all")
+        killed.delete()
+        killed.path.mkdir()
+        (killed.path / "mounts").symlink_to(elsewhere.parent)
+        await another_starts(tmp_path)
+
+        assert mounts.is_mounted(elsewhere)
+        assert await asyncio.to_thread(killed.left) == set()
+    finally:
+        mounts.unmount(elsewhere)
+
+
 async def test_a_home_of_a_version_without_records_keeps_its_range(killed: Killed, tmp_path: Path) -> None:
     RECORDS.remove(killed.id)
     killed.delete()

@@ -350,3 +350,37 @@ async def test_nothing_is_left_of_who_fell_before_the_home_is_taken_down(
     async with world.server() as control:
         if upkeep.persistent:
             assert await came_back(world, control, fell.id) == ("now", "now")
+
+
+async def test_nobody_is_forked_once_all_is_to_stand_still(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    async with world.server() as control:
+        sandbox = await started(world, control, Upkeep())
+        await control.park()
+
+        forks = await control.snapshots.fork(ALICE, sandbox.id, 2, timedelta(minutes=1))
+
+        assert [str(fork) for fork in forks] == ["The server is stopping"] * 2
+        assert set(await world.rows()) == {sandbox.id}
+        await control.settled()
+        assert await world.runtime.remains() == [sandbox.id]
+
+
+async def test_a_create_that_was_let_in_before_all_stands_still_begins_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    async with world.server() as control:
+        find = control.snapshots.find
+
+        async def slow(*asked: Any) -> Any:
+            await control.kill_all("taken down")
+            return await find(*asked)
+
+        monkeypatch.setattr(control.snapshots, "find", slow)
+
+        with pytest.raises(UnavailableError, match="The server is stopping"):
+            await control.create(ALICE, wish())
+
+        assert await world.rows() == {}
+        assert await world.runtime.remains() == []

@@ -83,6 +83,28 @@ def test_a_home_that_cannot_be_looked_at_may_be_there(record: HomeRecord) -> Non
     assert not record.is_gone(HOME_ID)
 
 
+@pytest.mark.timeout(10)
+def test_nobody_waits_for_a_pipe_in_a_homes_place(record: HomeRecord) -> None:
+    record.identity.unlink()
+    os.mkfifo(record.identity)
+
+    assert not record.is_gone(HOME_ID)
+
+
+def test_places_of_mounts_are_written_down_without_links(tmp_path: Path) -> None:
+    (tmp_path / "true").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "true")
+    record = HomeRecord.by_this_process(
+        identity=tmp_path / "link" / "home.json",
+        public=tmp_path / "public",
+        mounts=(tmp_path / "link" / "mounts",),
+        cgroup="/atoll-abc123",
+    )
+
+    assert record.mounts == (tmp_path / "true" / "mounts",)
+    assert record.directory == tmp_path / "link"
+
+
 def test_the_server_runs_for_as_long_as_its_process_does(record: HomeRecord) -> None:
     held = record.running_server()
     assert held is not None

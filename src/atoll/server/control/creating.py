@@ -85,6 +85,7 @@ class Creating:
         # Counting and adding a row are two calls; between them nobody else may add one.
         self._adding = asyncio.Lock()
         self._underway: dict[SandboxId, Creation] = {}
+        self._stopped = False
 
     async def create(
         self, actor: Actor, wish: CreateSandbox, template: Template, origin: Snapshot | None = None
@@ -160,7 +161,8 @@ class Creating:
             self._tasks.job(f"undo {sandbox_id}", lambda: self._killing.begin(sandbox_id, _caller_gone()))
 
     def stop_all(self) -> None:
-        """Stop every create, because the server stops."""
+        """Stop every create, because the server stops; none begins any more, though it was let in before."""
+        self._stopped = True
         for sandbox_id in list(self._underway):
             self.stop(sandbox_id, End(reason=EndReason.START_INTERRUPTED), _stopping())
 
@@ -172,6 +174,8 @@ class Creating:
         template: Template,
         snapshot: Snapshot | None,
     ) -> Sandbox:
+        if self._stopped:
+            raise _stopping()
         waiting = None if snapshot else self._pool.take(template, row.limits, row.team_id)
         creation = Creation(team=team, origin=self._making.origin(row, template, snapshot), waiting=waiting)
         if waiting is not None:

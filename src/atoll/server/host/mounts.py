@@ -60,8 +60,14 @@ def is_mounted(place: Path) -> bool:
 
 
 def below(directory: Path) -> list[Path]:
-    """List the places at and below a directory at which something is mounted, in the order of mounting."""
-    top = os.fsencode(directory.resolve())
+    """
+    List the places at and below a directory at which something is mounted, in the order of mounting.
+
+    Args:
+        directory: an absolute path without links, as the kernel names places. No link is followed: whoever
+            put one there would choose what is found.
+    """
+    top = os.fsencode(directory)
     return [Path(os.fsdecode(place)) for place in _places() if place == top or place.startswith(top + b"/")]
 
 

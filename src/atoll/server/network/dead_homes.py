@@ -29,11 +29,10 @@ from atoll.server.network.home_records import HomeRecord, HomeRecords
 from atoll.server.network.host_settings import Change, HostSettings, holders
 from atoll.server.network.kernel_errors import translated
 from atoll.server.network.life import life_of
-from atoll.server.network.names import Names
+from atoll.server.network.names import Names, is_home_id
 
 log = structlog.get_logger(__name__)
 
-_HOME_ID = re.compile(r"[0-9a-f]{6}")
 _TABLE = re.compile(r"atoll_([0-9a-f]{6})")
 
 
@@ -57,7 +56,7 @@ def sweep(nftables: Nftables, *, run_dir: Path) -> list[Change]:
         ):
             claims, records = ranges.claims(netlink), HomeRecords(run_dir).read_all()
             for home_id in sorted(_suspects(nftables, run_dir) | set(records) | set(claims)):
-                if not _HOME_ID.fullmatch(home_id):
+                if not is_home_id(home_id):
                     continue
                 try:
                     if _is_dead(home_id, records.get(home_id), claims.get(home_id, []), netlink):

@@ -8,7 +8,7 @@ the files are gone after a restart of the machine. Homes that an older version o
 
 import json
 import os
-import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,11 +17,13 @@ import structlog
 
 from atoll.server.host import locked_file
 from atoll.server.host.pidfd import Pidfd, ProcessId, read_start_time
+from atoll.server.network.names import is_home_id
 
 log = structlog.get_logger(__name__)
 
 DIRECTORY = "homes"
-_HOME_ID = re.compile(r"[0-9a-f]{6}")
+# Bytes of an identity: it has some hundred.
+_MOST_IDENTITY = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,8 @@ class HomeRecord:
     Attributes:
         identity: the file that makes its directory a home: JSON, in which "id" is the home's.
         public: what everybody may read of it, outside of its directory.
-        mounts: directories in which only the home mounts something.
+        mounts: directories in which only the home mounts something, without links: once the home is gone,
+            others may put some there.
         cgroup: the control group below which its sandboxes have theirs.
         server: the process that prepared the network for it last.
     """
@@ -49,7 +52,8 @@ class HomeRecord:
         start_time = read_start_time(os.getpid())
         assert start_time is not None
         server = ProcessId(pid=os.getpid(), start_time=start_time)
-        return cls(identity=identity, public=public, mounts=mounts, cgroup=cgroup, server=server)
+        places = tuple(one.resolve() for one in mounts)
+        return cls(identity=identity, public=public, mounts=places, cgroup=cgroup, server=server)
 
     @property
     def directory(self) -> Path:
@@ -65,11 +69,11 @@ class HomeRecord:
             ValueError: nor here: the file is damaged.
         """
         try:
-            content = json.loads(self.identity.read_text())
+            content = json.loads(_read(self.identity))
         except (FileNotFoundError, NotADirectoryError):
             return None
         found = content.get("id") if isinstance(content, dict) else None
-        if not _HOME_ID.fullmatch(str(found)):
+        if not is_home_id(str(found)):
             raise ValueError(f"{self.identity} has no id")
         return str(found)
 
@@ -92,6 +96,16 @@ class HomeRecord:
         return held
 
 
+def _read(identity: Path) -> bytes:
+    """Read it as what it is now that its home may be gone: anybody's, who may have all others wait for it."""
+    # A pipe would be waited for, under the lock without which no home starts.
+    fd = os.open(identity, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError(f"{identity} is no file")
+        return file.read(_MOST_IDENTITY)
+
+
 class HomeRecords:
     """The files. Whoever calls has the lock of the ranges, but for ``read`` and ``read_all``."""
 
@@ -106,7 +120,7 @@ class HomeRecords:
         """Read those of all homes; a damaged one is as none."""
         found = {}
         for file in sorted(self._directory.glob("*.json")):
-            if _HOME_ID.fullmatch(file.stem) and (record := self.read(file.stem)) is not None:
+            if is_home_id(file.stem) and (record := self.read(file.stem)) is not None:
                 found[file.stem] = record
         return found
 

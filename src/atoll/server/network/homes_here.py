@@ -1,6 +1,5 @@
 """Which homes have a claim or a record on this machine, for people to see. Changes nothing; blocks."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -12,8 +11,7 @@ from atoll.server.network.dead_homes import claimed_range
 from atoll.server.network.home_records import HomeRecord, HomeRecords
 from atoll.server.network.kernel_errors import translated
 from atoll.server.network.life import Life, life_of
-
-_HOME_ID = re.compile(r"[0-9a-f]{6}")
+from atoll.server.network.names import is_home_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +57,7 @@ def look(group_of: Callable[[str], str], *, run_dir: Path) -> list[HomeHere]:
         claims, records = ranges.claims(netlink), HomeRecords(run_dir).read_all()
         found = []
         for home_id in sorted(set(records) | set(claims)):
-            if not _HOME_ID.fullmatch(home_id):
+            if not is_home_id(home_id):
                 continue
             record, claimed = records.get(home_id), claimed_range(claims.get(home_id, []))
             group = record.cgroup if record else group_of(home_id)

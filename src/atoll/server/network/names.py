@@ -30,6 +30,11 @@ _GOING_GROUPS = 0x61000000
 _HOME_ID = re.compile(r"[0-9a-f]{6}")
 
 
+def is_home_id(text: str) -> bool:
+    """Say whether this is the id of a home: 6 hexadecimal digits."""
+    return _HOME_ID.fullmatch(text) is not None
+
+
 @dataclass(frozen=True)
 class Names:
     """The names that belong to one home."""
@@ -37,7 +42,7 @@ class Names:
     home_id: str
 
     def __post_init__(self) -> None:
-        if not _HOME_ID.fullmatch(self.home_id):
+        if not is_home_id(self.home_id):
             raise InvalidArgumentError(f"{self.home_id!r} is not a home id: 6 hexadecimal digits")
 
     @property
