@@ -330,6 +330,35 @@ async def test_spare_turns_are_had_only_while_nobody_wants_one() -> None:
     assert order == ["create", "claim", "spare"]
 
 
+async def test_what_waits_for_a_guest_keeps_what_is_spare_away_for_a_moment_only() -> None:
+    door = Admission(
+        at_once=4,
+        most_waiting=10,
+        longest_wait=timedelta(seconds=20),
+        guest_patience=timedelta(seconds=0.05),
+    )
+    spare = False
+
+    async def refill() -> None:
+        nonlocal spare
+        async with door.spare():
+            spare = True
+
+    refilling = None
+    with door.wanted():
+        async with door.turn(A) as turn:
+            refilling = asyncio.create_task(refill())
+            await asyncio.sleep(0.1)
+            # The host works on, however long that takes.
+            assert not spare
+            turn.guest_is_awaited()
+            await asyncio.sleep(0.02)
+            assert not spare
+            async with asyncio.timeout(5):
+                await refilling
+    assert spare
+
+
 async def test_a_spare_turn_that_is_held_keeps_nobody_from_his_own() -> None:
     door = Admission(at_once=3, most_waiting=10, longest_wait=timedelta(seconds=20), spare_at_once=2)
     inside = 0

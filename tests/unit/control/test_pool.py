@@ -35,9 +35,9 @@ OPERATOR = replace(ALICE, kind=KeyKind.HOME)
 POOL = PoolLimits(
     least=2, most=6, memory_bytes=10**9, least_free_bytes=10**9, quiet=timedelta(milliseconds=40)
 )
-WARM = f"warm-{BASE.id}-{int(BASE.built_at.timestamp())}"
+WARM = f"warm-{BASE.id}-{int(BASE.built_at.timestamp())}-r1"
 # More than the script here has; a test makes sure of it.
-MOST_POINTS = 70
+MOST_POINTS = 80
 
 
 @pytest.fixture
@@ -458,6 +458,17 @@ async def test_a_warm_checkpoint_of_a_template_that_is_gone_is_removed(world: Wo
     async with world.server() as control:
         await filled(control)
         assert WARM not in await world.checkpoints.names()
+
+
+async def test_after_an_update_templates_are_warmed_anew(world: World) -> None:
+    async with world.server() as control:
+        await filled(control)
+    world.renew(Faults())
+    world.runtime.programs = "r2"
+
+    async with world.server() as control:
+        await filled(control)
+        assert await world.checkpoints.names() == {WARM.removesuffix("r1") + "r2"}
 
 
 async def test_only_the_home_key_sees_the_pool(control: Control) -> None:

@@ -54,6 +54,11 @@ class Turn:
     """A turn that is held."""
 
     def __init__(self, pass_on: Callable[[], None], patience: timedelta) -> None:
+        """
+        Args:
+            pass_on: ends it; called once.
+            patience: how long it is held while only a guest is waited for.
+        """
         self._pass_on = pass_on
         self._patience = patience
         self._timer: asyncio.TimerHandle | None = None
@@ -93,8 +98,8 @@ class Admission:
             most_waiting: places in the queue; what is urgent has as many of its own.
             longest_wait: in it.
             spare_at_once: spare turns held at once; they are among ``at_once``.
-            guest_patience: how long a turn is held while only a guest is waited for; guests answer in
-                milliseconds.
+            guest_patience: how long a turn is held while only a guest is waited for, and how long what needs
+                no turn keeps what is spare away; guests answer in milliseconds.
             calm: says how long nobody wants anything before a spare turn begins: what was wanted is still
                 being answered then, and the next of a burst may be on its way.
         """
@@ -130,27 +135,41 @@ class Admission:
             ResourceExhaustedError: too many wait, and of this team more than of others; or the wait was too
                 long.
         """
-        with self.wanted():
+        forget = self._want()
+        try:
             if self._free > 0:
                 self._free -= 1
             else:
                 await self._wait(team_id, urgency or Urgency())
-            turn = Turn(self._pass_on, self._guest_patience)
-            try:
-                yield turn
-            finally:
-                turn.end()
+        except BaseException:
+            forget()
+            raise
+
+        def pass_on() -> None:
+            self._pass_on()
+            forget()
+
+        turn = Turn(pass_on, self._guest_patience)
+        try:
+            yield turn
+        finally:
+            turn.end()
 
     @contextmanager
     def wanted(self) -> Iterator[None]:
-        """Do something that needs no turn, and that nothing spare is to slow down."""
-        self._wanted += 1
-        self._stir()
+        """
+        Do something that needs no turn, and that nothing spare is to slow down.
+
+        For as long as a turn is held for a guest (``guest_patience``): who creates sandboxes that keep silent
+        would have nothing spare done any more.
+        """
+        forget = self._want()
+        patience = asyncio.get_running_loop().call_later(self._guest_patience.total_seconds(), forget)
         try:
             yield
         finally:
-            self._wanted -= 1
-            self._look_for_calm()
+            patience.cancel()
+            forget()
 
     @asynccontextmanager
     async def spare(self) -> AsyncIterator[None]:
@@ -166,6 +185,21 @@ class Admission:
         finally:
             self._spare_free += 1
             self._pass_on()
+
+    def _want(self) -> Callable[[], None]:
+        """Have nothing spare begin until what this returns is called, again or not."""
+        self._wanted += 1
+        self._stir()
+        wants = True
+
+        def forget() -> None:
+            nonlocal wants
+            if wants:
+                wants = False
+                self._wanted -= 1
+                self._look_for_calm()
+
+        return forget
 
     def _is_calm(self) -> bool:
         return self._wanted == 0 and self._spare_free > 0

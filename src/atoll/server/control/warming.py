@@ -1,8 +1,9 @@
 """
 Boots a template once, has its start command get ready, and keeps what the machine is then.
 
-A create restores that checkpoint instead of booting again. It is named after the build of the template: what
-is built anew is warmed anew, and what no build has left is removed at the next start.
+A create restores that checkpoint instead of booting again. It is named after the build of the template and
+the programs of machines: what is built anew is warmed anew, after an update everything is, and what nothing
+has left is removed at the next start.
 """
 
 import asyncio
@@ -51,13 +52,16 @@ class Warming:
         self._killing = killing
         self._limits = limits
         self._there: set[str] = set()
+        # The programs of machines that boot now; known from ``take_up`` on.
+        self._release = ""
         # The machine that is being warmed.
         self.underway: frozenset[SandboxId] = frozenset()
         self._turn = asyncio.Lock()
 
     async def take_up(self) -> frozenset[str]:
         """Find those that an earlier server made, of templates that are there still; return their names."""
-        built = {name(template) for template in await self._templates.list()}
+        self._release = await self._runtime.release()
+        built = {self.origin(template) for template in await self._templates.list()}
         self._there = {one for one in await self._checkpoints.names() if one in built}
         for one in self._there:
             self._checkpoints.pin(one)
@@ -65,11 +69,11 @@ class Warming:
 
     def is_warm(self, template: Template) -> bool:
         """Say whether creates from a template can be restores."""
-        return name(template) in self._there
+        return self.origin(template) in self._there
 
     def origin(self, template: Template) -> str:
-        """Name the checkpoint that a warm template is restored from."""
-        return name(template)
+        """Name the checkpoint that a warm template is restored from, whether or not it is there."""
+        return f"{_PREFIX}{template.id}-{int(template.built_at.timestamp())}-{self._release}"
 
     async def ensure(self, template: Template) -> None:
         """
@@ -89,14 +93,14 @@ class Warming:
                 # Its slot, or all of it; what a killed server leaves is a machine without a row.
                 self._killing.remove_later(sandbox_id)
                 self.underway = frozenset()
-            self._there.add(name(template))
+            self._there.add(self.origin(template))
 
     async def forget(self, template: Template) -> None:
         """Remove a template's checkpoint, because it is of no use here; the next ``ensure`` makes another."""
-        self._there.discard(name(template))
-        self._checkpoints.unpin(name(template))
+        self._there.discard(self.origin(template))
+        self._checkpoints.unpin(self.origin(template))
         try:
-            await self._checkpoints.remove(name(template))
+            await self._checkpoints.remove(self.origin(template))
         except AtollError as error:
             log.warning("warm checkpoint not removed", template=template.id, error=str(error))
 
@@ -106,20 +110,15 @@ class Warming:
         await self._configuring.introduce(machine, template, template.limits, GENERATION)
         if template.start is not None:
             await self._configuring.launch(machine, template.start)
-        path = self._checkpoints.path(name(template))
+        path = self._checkpoints.path(self.origin(template))
         # Restored all the time, so never packed; and no row names it.
-        self._checkpoints.pin(name(template))
+        self._checkpoints.pin(self.origin(template))
         # What an attempt has left that was cut off behind its last step.
-        await self._checkpoints.remove(name(template))
+        await self._checkpoints.remove(self.origin(template))
         written = self._runtime.checkpoint(sandbox_id, path, kind=CheckpointKind.MEMORY, leave_running=False)
         checkpoint = await within(self._limits.pause_timeout, "stand still on the disk", written)
         await self._runtime.seal(path)
         log.info("template warmed", template=template.id, size_bytes=checkpoint.size)
-
-
-def name(template: Template) -> str:
-    """Name the warm checkpoint of one build of a template."""
-    return f"{_PREFIX}{template.id}-{int(template.built_at.timestamp())}"
 
 
 def machine_spec(template: Template, sandbox_id: SandboxId, limits: Limits) -> MachineSpec:

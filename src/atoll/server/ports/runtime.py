@@ -29,6 +29,16 @@ class Runtime(Protocol):
         """What rows and users call it: "gvisor"."""
         ...
 
+    async def release(self) -> str:
+        """
+        Name the programs of machines that boot now, in letters and digits: another name after an
+        update.
+
+        Raises:
+            UnavailableError: that cannot be found out.
+        """
+        ...
+
     async def open(self) -> Sequence[Machine]:
         """
         Get ready, and return the machines that run from before.

@@ -88,6 +88,8 @@ class FakeRuntime(Runtime):
         self._ended: dict[SandboxId, MachineEnded] = {}
         # Those that do not answer, because a test said so.
         self.hung: set[SandboxId] = set()
+        # What machines are made of.
+        self.programs = "r1"
         # What each has used so far.
         self.cpu_seconds = 0.5
 
@@ -95,6 +97,10 @@ class FakeRuntime(Runtime):
     @override
     def name(self) -> str:
         return "fake"
+
+    @override
+    async def release(self) -> str:
+        return self.programs
 
     @override
     async def open(self) -> Sequence[Machine]:

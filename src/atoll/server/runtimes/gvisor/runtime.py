@@ -7,6 +7,7 @@ memory) and record.py (what the next server finds).
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,7 @@ from atoll.server.runtimes.events import EventQueue
 from atoll.server.runtimes.gvisor.ending import EndWatch
 from atoll.server.runtimes.gvisor.flags import FLAGS
 from atoll.server.runtimes.gvisor.guestds import Guestds
-from atoll.server.runtimes.gvisor.launch import Launcher
+from atoll.server.runtimes.gvisor.launch import Launcher, translated
 from atoll.server.runtimes.gvisor.memory import MemoryWatch
 from atoll.server.runtimes.gvisor.options import GVisorOptions
 from atoll.server.runtimes.gvisor.origin import Origins
@@ -90,8 +91,10 @@ class GVisorRuntime(Runtime):
             guestds=Guestds(places.guestds, places.guestd),
             timeout_s=self._options.start_timeout_s,
         )
-        origins = Origins(runsc=self._runsc, programs=self.programs, timeout_s=self._options.start_timeout_s)
-        self._saver = Saver(runsc=self._runsc, slots=slots, origins=origins, options=self._options)
+        self._origins = Origins(
+            runsc=self._runsc, programs=self.programs, timeout_s=self._options.start_timeout_s
+        )
+        self._saver = Saver(runsc=self._runsc, slots=slots, origins=self._origins, options=self._options)
         self._mounts = VolumeMounts(places.volume_mounts)
         self._launcher = Launcher(
             places=places,
@@ -100,7 +103,7 @@ class GVisorRuntime(Runtime):
             slots=slots,
             volumes=volumes,
             mounts=self._mounts,
-            origins=origins,
+            origins=self._origins,
             gone=self._gone,
             options=self._options,
         )
@@ -129,6 +132,12 @@ class GVisorRuntime(Runtime):
     @override
     def name(self) -> str:
         return "gvisor"
+
+    @override
+    async def release(self) -> str:
+        with translated(self._options):
+            facts = await self._origins.facts()
+        return hashlib.sha256(f"{facts.runtime_version} {facts.guestd}".encode()).hexdigest()[:12]
 
     @override
     async def open(self) -> Sequence[Machine]:
