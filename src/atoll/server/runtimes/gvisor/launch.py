@@ -239,7 +239,8 @@ class Launcher:
                 await self._slots.hush(spec.sandbox_id, False)
                 if address is not None:
                     came()
-                    await serves(address)
+                    cgroup = self._places.cgroup(spec.sandbox_id)
+                    await serves(address, is_there=lambda: bool(cgroup.some_pids()))
 
     async def attach(self, running: Running, mounts: Sequence[VolumeMount]) -> Running:
         """Give a machine that runs volumes that it did not have; for errors see ``Runtime.attach``."""

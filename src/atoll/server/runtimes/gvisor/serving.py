@@ -7,6 +7,9 @@ What answers is the guest, and hostile: one short line is read, and believed in 
 
 import asyncio
 import contextlib
+from collections.abc import Callable
+
+from atoll.server.domain.errors import UnavailableError
 
 _PORT = 49983
 _QUESTION = b"GET /health HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n"
@@ -18,14 +21,25 @@ _AGAIN_MOST_S = 0.05
 _PATIENCE_S = 0.5
 
 
-async def serves(address: str) -> None:
-    """Return when guestd answers; the caller bounds the time."""
+async def serves(address: str, *, is_there: Callable[[], bool]) -> None:
+    """
+    Return when guestd answers; the caller bounds the time.
+
+    Args:
+        address: the machine's.
+        is_there: whether any process of it is; asked between two tries.
+
+    Raises:
+        UnavailableError: it ended meanwhile.
+    """
     pause = _AGAIN_S
     while True:
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_PATIENCE_S):
                 if await _asked(address):
                     return
+        if not is_there():
+            raise UnavailableError("The machine ended while it came back")
         await asyncio.sleep(pause)
         pause = min(2 * pause, _AGAIN_MOST_S)
 
