@@ -39,8 +39,13 @@ def argv_of_an_edge(directory: Path) -> list[str]:
 def test_an_edge_is_known_by_its_range(
     tmp_path: Path, program: str, claimed: IPv4Network, found: bool
 ) -> None:
-    words = [program, "-c", "import sys; sys.stdin.read()", *argv_of_an_edge(tmp_path)[1:]]
-    with subprocess.Popen(words, executable=sys.executable, stdin=subprocess.PIPE) as process:
+    words = [program, "-c", "import sys; print(flush=True); sys.stdin.read()", *argv_of_an_edge(tmp_path)[1:]]
+    with subprocess.Popen(
+        words, executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        # Before it runs, its arguments may not be there yet.
+        process.stdout.readline()
         held = hold_edges(claimed)
         for one in held:
             one.close()
