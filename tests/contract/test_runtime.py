@@ -69,6 +69,16 @@ async def test_a_fresh_home_has_no_machines(host: RuntimeHost) -> None:
     await runtime.close()
 
 
+async def test_the_programs_of_machines_have_one_name_for_every_server_of_a_home(host: RuntimeHost) -> None:
+    names = []
+    for _ in range(2):
+        async with opened(host) as runtime:
+            names += [await runtime.release(), await runtime.release()]
+
+    assert names[0].isalnum()
+    assert len(set(names)) == 1
+
+
 async def test_a_started_machine_is_there_and_can_be_reached_somewhere(host: RuntimeHost) -> None:
     async with opened(host) as runtime:
         wanted = spec(host)

@@ -77,6 +77,20 @@ async def test_a_checkpoint_that_is_gone_is_told_by_name_and_not_as_if_the_sandb
     assert (await control.get(ALICE, sandbox.id)).status is Status.PAUSED
 
 
+async def test_so_is_one_that_goes_while_it_is_unpacked(
+    world: World, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await asleep(world, control)
+
+    async def gone(name: str) -> None:
+        raise NotFoundError("There is no such checkpoint", details=name)
+
+    monkeypatch.setattr(world.checkpoints, "_unpack", gone)
+
+    with pytest.raises(FailedPreconditionError, match=f"Checkpoint '{sandbox.id}-1' cannot be restored"):
+        await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+
+
 async def test_why_traffic_wakes_nobody_is_said(world: World, control: Control) -> None:
     sandbox = await asleep(world, control, timeout=MINUTE, on_deadline=OnDeadline.PAUSE, auto_resume=True)
     world.faults.fail("restore:1", FailedPreconditionError("Checkpoint 'x' is damaged"))

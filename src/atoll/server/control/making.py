@@ -20,12 +20,7 @@ from atoll.server.control.starting import Starting
 from atoll.server.control.tasks import Job
 from atoll.server.control.warming import GENERATION, Warming
 from atoll.server.domain.checkpoint import CheckpointKind
-from atoll.server.domain.errors import (
-    AtollError,
-    FailedPreconditionError,
-    NotFoundError,
-    UnavailableError,
-)
+from atoll.server.domain.errors import AtollError, FailedPreconditionError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import Machine
 from atoll.server.domain.sandbox import Sandbox
@@ -153,7 +148,7 @@ class Making:
             return await self._make_once(creation, row, template)
         try:
             return await self._make_once(creation, row, template)
-        except (FailedPreconditionError, NotFoundError) as error:
+        except FailedPreconditionError as error:
             if creation.step != "restore":
                 raise
             # Damaged, gone, or of another runsc: nobody asked for it, so nobody fails for it.

@@ -63,14 +63,14 @@ class Starting:
     ) -> Machine:
         if checkpoint is None:
             return await within(self._limits.start_timeout, "start", self._runtime.start(spec))
-        async with self._checkpoints.raw(checkpoint) as path:
-            restored = self._runtime.restore(spec, path, listens=listens, came=came)
-            try:
+        try:
+            async with self._checkpoints.raw(checkpoint) as path:
+                restored = self._runtime.restore(spec, path, listens=listens, came=came)
                 return await within(self._limits.resume_timeout, "come back", restored)
-            except NotFoundError as error:
-                # What came back from it is there: "not found" would be read as if it was not.
-                raise FailedPreconditionError(
-                    f"Checkpoint '{checkpoint}' cannot be restored",
-                    details=f"{error.message}: {error.details}",
-                    resolution="restore an older one",
-                ) from error
+        except NotFoundError as error:
+            # What comes back from it is there: "not found" would be read as if it was not.
+            raise FailedPreconditionError(
+                f"Checkpoint '{checkpoint}' cannot be restored",
+                details=f"{error.message}: {error.details}",
+                resolution="restore an older one",
+            ) from error
