@@ -11,11 +11,12 @@ from typing import Any
 import psutil
 import pytest
 from e2b import CommandExitException, RateLimitException, Sandbox
-from support.home import LiveHome, free_address
+from support.home import NO_POOL, LiveHome, free_address
 
 DISK_BYTES = 700 << 20
-# As if every start found just enough room: the disk is to be full in earnest.
-SETTINGS = "[gvisor]\nleast_free_disk_bytes = 0\n"
+# As if every start found just enough room: the disk is to be full in earnest. And a machine that waits in
+# the pool needs no more of it: whether one came before the disk was full would decide how a create ends.
+SETTINGS = f"[gvisor]\nleast_free_disk_bytes = 0\n{NO_POOL}"
 
 
 @pytest.fixture(scope="module")
