@@ -4,6 +4,7 @@
 Every pair is sampled in turns (ours, raw, ours, raw ...), so that a noisy machine troubles both alike.
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -73,5 +74,15 @@ def main(names: list[str]) -> int:
     return 0
 
 
+def asked(arguments: list[str]) -> list[str]:
+    """Return the benchmarks that were named; an unknown name ends the program before anything is started."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; none: all")
+    names: list[str] = parser.parse_args(arguments).names
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    return names
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(asked(sys.argv[1:])))
