@@ -61,7 +61,7 @@ def pause_and_resume(home: Home, tool: Path) -> list[stats.Figure]:
             raw.close()
             sandbox.kill()
     return [
-        compared("pause with 512 MB dirty", pauses, raw_pauses, 1.3, "raw checkpoint --direct"),
+        compared("pause with 512 MB dirty", pauses, raw_pauses, 1.3, "raw checkpoint, synced"),
         compared("resume with 512 MB dirty", resumes, raw_resumes, 1.3, "raw restore"),
         replace(
             compared("the same, right after its pause", at_once, raw_resumes, 1.3, "raw restore"),

@@ -168,8 +168,9 @@ class Runsc:
         """
         Write memory and files of a sandbox into a directory; then it goes on, or stands still as before.
 
-        It always goes on, since runsc's other way ends a sandbox also when it could not be written. The
-        pages go past the cache onto the disk; the other files do not.
+        It always goes on, since runsc's other way ends a sandbox also when it could not be written. Nothing
+        of it is on the disk yet when this returns, only in the host's cache of files: past it (``--direct``)
+        programs stand still for three times as long, and it is on the disk later (benchmarks/README.md).
 
         Raises:
             RunscError: it could not be written; the sandbox is as it was.
@@ -184,7 +185,7 @@ class Runsc:
     async def _save(
         self, verb: str, container_id: str, image: Path, more: Sequence[str], timeout_s: float
     ) -> None:
-        argv = [*self._argv(), verb, f"--image-path={image}", "--direct", "--leave-running", *more]
+        argv = [*self._argv(), verb, f"--image-path={image}", "--leave-running", *more]
         await self._communicate([*argv, container_id], timeout_s)
 
     async def cpu_features(self, *, timeout_s: float) -> tuple[str, ...]:
