@@ -11,7 +11,7 @@ from contract.test_store import TEAM, make
 from fakes.events import events_in, sandboxes_in, snapshots_in
 from fakes.teams import add_teams
 
-from atoll.server.control.events import EventLimits
+from atoll.server.control.watching.events import EventLimits
 from atoll.server.domain.errors import AbortedError
 from atoll.server.domain.events import EventType
 from atoll.server.domain.ids import SandboxId, TeamId

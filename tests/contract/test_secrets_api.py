@@ -11,7 +11,7 @@ from fakes.live_api import KEY, OTHER_KEY, LiveApi, live_api
 
 import atoll
 from atoll import AsyncSecret, Network, Sandbox, Secret
-from atoll.server.control.secrets import MOST_LISTED
+from atoll.server.control.owned.secrets import MOST_LISTED
 
 VALUE = "sk-live-t0ps3cret"
 

@@ -14,7 +14,7 @@ from support.home import ATOLL
 
 import atoll
 from atoll import Sandbox, Snapshot
-from atoll.server.control.snapshots import MOST_LISTED
+from atoll.server.control.lifecycle.snapshots import MOST_LISTED
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from atoll.server.control import checking
-from atoll.server.control.limits import ControlLimits
-from atoll.server.control.pausing import Pausing
-from atoll.server.control.pool import Pool, check_sees
-from atoll.server.control.reading import ROUTED
-from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
-from atoll.server.control.room import ALIVE
-from atoll.server.control.routing import Routing
+from atoll.server.control.common import checking
+from atoll.server.control.common.limits import ControlLimits
+from atoll.server.control.common.reading import ROUTED
+from atoll.server.control.common.requests import Actor, CreateSandbox, Route, SandboxPage
+from atoll.server.control.common.room import ALIVE
+from atoll.server.control.lifecycle.pausing import Pausing
+from atoll.server.control.lifecycle.snapshots import Snapshots
+from atoll.server.control.owned.volumes import Volumes
+from atoll.server.control.reach.routing import Routing
 from atoll.server.control.service import Control
-from atoll.server.control.snapshots import Snapshots
-from atoll.server.control.volumes import Volumes
+from atoll.server.control.warm.pool import Pool, check_sees
 from atoll.server.domain import ingress
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import EgressPolicy

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from atoll.server.control.volumes import VolumeLimits, Volumes
+from atoll.server.control.owned.volumes import VolumeLimits, Volumes
 from atoll.server.domain.errors import AlreadyExistsError, NotFoundError
 from atoll.server.domain.ids import TeamId, VolumeId
 from atoll.server.domain.volume import Volume

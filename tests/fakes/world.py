@@ -12,20 +12,20 @@ from typing import Any
 
 from sqlalchemy import create_engine
 
-from atoll.server.control.keys import Keys
-from atoll.server.control.limits import ControlLimits
-from atoll.server.control.logbook import Logbook, LogLimits
-from atoll.server.control.observing import MetricsLimits, Observing
+from atoll.server.control.common.limits import ControlLimits
+from atoll.server.control.common.requests import Actor, CreateSandbox
+from atoll.server.control.owned.keys import Keys
+from atoll.server.control.owned.signing_in import SigningIn
+from atoll.server.control.owned.volumes import VolumeLimits, Volumes
 from atoll.server.control.parts import Ports
-from atoll.server.control.pool import PoolLimits
-from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.service import Control
-from atoll.server.control.signing_in import SigningIn
-from atoll.server.control.storage_limits import StorageLimits
-from atoll.server.control.storing import Storing
-from atoll.server.control.teams import Belongings, Teams
+from atoll.server.control.upkeep.storage_limits import StorageLimits
+from atoll.server.control.upkeep.storing import Storing
+from atoll.server.control.upkeep.teams import Belongings, Teams
 from atoll.server.control.verbs import Verbs
-from atoll.server.control.volumes import VolumeLimits, Volumes
+from atoll.server.control.warm.pool import PoolLimits
+from atoll.server.control.watching.logbook import Logbook, LogLimits
+from atoll.server.control.watching.observing import MetricsLimits, Observing
 from atoll.server.domain.errors import AtollError
 from atoll.server.domain.events import EventType
 from atoll.server.domain.ids import SandboxId

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from atoll.cli.park import park
-from atoll.server.control.parking import Parked
+from atoll.server.control.upkeep.parking import Parked
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.ids import SandboxId
 from atoll.server.main import stopping

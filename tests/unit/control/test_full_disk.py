@@ -18,8 +18,8 @@ import pytest
 from fakes.disks import Disk, Written
 from fakes.world import ALICE, World, outcome, wish
 
-from atoll.server.control.pool import PoolLimits
 from atoll.server.control.service import Control
+from atoll.server.control.warm.pool import PoolLimits
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AtollError,

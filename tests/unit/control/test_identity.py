@@ -10,7 +10,7 @@ import pytest
 from fakes.secrets import ISSUER, identity_in
 from fakes.world import ALICE, World, wish
 
-from atoll.server.control.identity import Identity
+from atoll.server.control.owned.identity import Identity
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import EgressPolicy

@@ -9,9 +9,9 @@ import pytest
 from fakes.events import sandboxes_in, team_metrics_in
 from fakes.world import ALICE, World, small, turns, wish
 
-from atoll.server.control.killing import End
-from atoll.server.control.reviving import Reviving
+from atoll.server.control.machines.killing import End
 from atoll.server.control.service import Control
+from atoll.server.control.upkeep.reviving import Reviving
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     DeadlineExceededError,

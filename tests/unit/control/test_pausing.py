@@ -6,7 +6,7 @@ import pytest
 from fakes.sleepers import BOB, FILES, MEMORY, MINUTE, asleep, started, until
 from fakes.world import ALICE, World, outcome
 
-from atoll.server.control.configuring import spec_of
+from atoll.server.control.machines.configuring import spec_of
 from atoll.server.control.service import Control
 from atoll.server.domain.errors import (
     FailedPreconditionError,

@@ -11,7 +11,7 @@ import pytest
 from fakes.disks import Written, full
 from fakes.world import ALICE, World, outcome, turns, wish
 
-from atoll.server.control.killing import End
+from atoll.server.control.machines.killing import End
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import AtollError, NotFoundError, ResourceExhaustedError, UnavailableError

@@ -10,7 +10,7 @@ from fakes.teams import add_teams
 from fakes.world import ALICE, World
 
 from atoll.server.control.service import Control
-from atoll.server.control.team_metrics import ASKED_AT_ONCE
+from atoll.server.control.watching.team_metrics import ASKED_AT_ONCE
 from atoll.server.domain.errors import UnavailableError
 from atoll.server.domain.ids import TeamId
 from atoll.server.domain.keys import KeyKind

@@ -14,11 +14,11 @@ from fakes.events import webhooks_in
 from fakes.secrets import secrets_in
 from fakes.world import LIMITS, World, outcome, wish
 
-from atoll.server.control import access
-from atoll.server.control.requests import Actor, CreateSandbox, LimitsOverride
+from atoll.server.control.common import access
+from atoll.server.control.common.requests import Actor, CreateSandbox, LimitsOverride
 from atoll.server.control.service import Control
-from atoll.server.control.teams import RETRY_DELAY, Teams
-from atoll.server.control.webhooks import NewWebhook
+from atoll.server.control.upkeep.teams import RETRY_DELAY, Teams
+from atoll.server.control.watching.webhooks import NewWebhook
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     FailedPreconditionError,

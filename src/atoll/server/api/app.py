@@ -14,9 +14,9 @@ from atoll.server.api.gate import Gate
 from atoll.server.api.internal import routes as internal
 from atoll.server.api.limits import ApiLimits
 from atoll.server.api.rest import dialect as rest
-from atoll.server.control.identity import Identity
-from atoll.server.control.naming import Naming
-from atoll.server.control.secrets import Secrets
+from atoll.server.control.owned.identity import Identity
+from atoll.server.control.owned.secrets import Secrets
+from atoll.server.control.reach.naming import Naming
 from atoll.server.control.service import Control
 from atoll.server.control.verbs import Verbs
 

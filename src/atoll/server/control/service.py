@@ -14,17 +14,17 @@ from typing import Self
 
 import structlog
 
-from atoll.server.control import access
-from atoll.server.control.creating import killed_while_created
-from atoll.server.control.killing import End
-from atoll.server.control.limits import ControlLimits
-from atoll.server.control.parking import Parked
+from atoll.server.control.common import access
+from atoll.server.control.common.limits import ControlLimits
+from atoll.server.control.common.reading import PRESENT, not_there
+from atoll.server.control.common.requests import Actor, CreateSandbox, Route, SandboxPage
+from atoll.server.control.common.room import ALIVE
+from atoll.server.control.lifecycle.creating import killed_while_created
+from atoll.server.control.machines.killing import End
+from atoll.server.control.owned.volumes import Volumes
 from atoll.server.control.parts import Ports, assemble
-from atoll.server.control.pool import PoolLimits
-from atoll.server.control.reading import PRESENT, not_there
-from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
-from atoll.server.control.room import ALIVE
-from atoll.server.control.volumes import Volumes
+from atoll.server.control.upkeep.parking import Parked
+from atoll.server.control.warm.pool import PoolLimits
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import (
     NotFoundError,

@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 
-from atoll.server.control.events import Events
-from atoll.server.control.identity import Identity
-from atoll.server.control.keys import Keys
-from atoll.server.control.logbook import Logbook
-from atoll.server.control.observing import Observing
-from atoll.server.control.secrets import Secrets
+from atoll.server.control.owned.identity import Identity
+from atoll.server.control.owned.keys import Keys
+from atoll.server.control.owned.secrets import Secrets
+from atoll.server.control.owned.signing_in import SigningIn
 from atoll.server.control.service import Control
-from atoll.server.control.signing_in import SigningIn
-from atoll.server.control.storing import Storing
-from atoll.server.control.team_metrics import TeamMetrics
-from atoll.server.control.teams import Teams
-from atoll.server.control.webhooks import Webhooks
+from atoll.server.control.upkeep.storing import Storing
+from atoll.server.control.upkeep.teams import Teams
+from atoll.server.control.watching.events import Events
+from atoll.server.control.watching.logbook import Logbook
+from atoll.server.control.watching.observing import Observing
+from atoll.server.control.watching.team_metrics import TeamMetrics
+from atoll.server.control.watching.webhooks import Webhooks
 
 
 @dataclass(frozen=True, kw_only=True)

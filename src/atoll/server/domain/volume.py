@@ -1,7 +1,7 @@
 """
 A volume, as data: files that outlive sandboxes, and where a sandbox sees them.
 
-Verbs live in control/volumes.py.
+Verbs live in control/owned/volumes.py.
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 
 from urllib.parse import urlsplit
 
-from atoll.server.control.identity import Issuer
+from atoll.server.control.owned.identity import Issuer
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.hostnames import parse_domain
 from atoll.server.domain.identity import check_trust_domain

@@ -15,9 +15,9 @@ from pathlib import Path
 import structlog
 from typing_extensions import override
 
-from atoll.server.control.parking import Parked
-from atoll.server.control.pool import PoolLimits
 from atoll.server.control.service import Control
+from atoll.server.control.upkeep.parking import Parked
+from atoll.server.control.warm.pool import PoolLimits
 from atoll.server.domain.errors import InternalError, ResourceExhaustedError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.host.pidfd import Pidfd

@@ -10,14 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 
 from atoll.server.api.limits import ApiLimits
-from atoll.server.control.events import EventLimits
-from atoll.server.control.limits import ControlLimits
-from atoll.server.control.logbook import LogLimits
-from atoll.server.control.observing import MetricsLimits
-from atoll.server.control.pool import PoolLimits
-from atoll.server.control.storage_limits import StorageLimits
-from atoll.server.control.volumes import VolumeLimits
-from atoll.server.control.webhooks import WebhookLimits
+from atoll.server.control.common.limits import ControlLimits
+from atoll.server.control.owned.volumes import VolumeLimits
+from atoll.server.control.upkeep.storage_limits import StorageLimits
+from atoll.server.control.warm.pool import PoolLimits
+from atoll.server.control.watching.events import EventLimits
+from atoll.server.control.watching.logbook import LogLimits
+from atoll.server.control.watching.observing import MetricsLimits
+from atoll.server.control.watching.webhooks import WebhookLimits
 from atoll.server.domain.identity import IdentityLimits
 from atoll.server.edge.process import EdgeLimits
 from atoll.server.guests.client import GuestLimits

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b.form import render
 from atoll.server.api.e2b.queries import split_list
-from atoll.server.control.events import MOST_LISTED, Events
+from atoll.server.control.watching.events import MOST_LISTED, Events
 from atoll.server.domain.events import plain
 
 # A database counts no further.

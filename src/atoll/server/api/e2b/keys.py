@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b.form import render
 from atoll.server.api.gate import presented_key
-from atoll.server.control.keys import Keys
+from atoll.server.control.owned.keys import Keys
 from atoll.server.domain import keys as domain
 from atoll.server.domain.keys import DEFAULT_TEAM, KeyKind
 

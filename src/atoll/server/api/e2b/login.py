@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from atoll.server.api.dialect import route_class
 from atoll.server.api.e2b import login_page
 from atoll.server.api.e2b.form import render
-from atoll.server.control.signing_in import SigningIn
+from atoll.server.control.owned.signing_in import SigningIn
 from atoll.server.domain.errors import InvalidArgumentError, ResourceExhaustedError, UnauthenticatedError
 
 PAGE = "/docs/api/cli"

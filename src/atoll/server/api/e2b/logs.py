@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b import models
 from atoll.server.api.e2b.form import render
-from atoll.server.control.logbook import Logbook
+from atoll.server.control.watching.logbook import Logbook
 from atoll.server.domain.logs import Level, Line, LogQuery
 
 # E2B's default, and its most.

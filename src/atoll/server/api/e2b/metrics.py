@@ -10,8 +10,8 @@ from atoll.server.api.e2b import models
 from atoll.server.api.e2b.form import render
 from atoll.server.api.e2b.queries import split_list
 from atoll.server.api.e2b.translate import from_point, from_team_point, unix_seconds
-from atoll.server.control.observing import Observing
-from atoll.server.control.team_metrics import TeamMetrics
+from atoll.server.control.watching.observing import Observing
+from atoll.server.control.watching.team_metrics import TeamMetrics
 
 # The year 9999: later seconds are no time in Python.
 _LATEST = 253_402_300_799

@@ -10,7 +10,7 @@ from atoll.server.api.cursor import decode_name_cursor, encode_name_cursor, last
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b.form import render
 from atoll.server.api.fields import Texts
-from atoll.server.control.secrets import MOST_LISTED, Secrets
+from atoll.server.control.owned.secrets import MOST_LISTED, Secrets
 from atoll.server.domain import secret as domain
 from atoll.server.domain.errors import NotFoundError
 

@@ -14,8 +14,8 @@ from atoll.server.api.e2b.form import body_of, render
 from atoll.server.api.e2b.translate import Reach, from_sandbox
 from atoll.server.api.errors import answer_to
 from atoll.server.api.fields import Flag, Reference, Seconds
+from atoll.server.control.lifecycle.snapshots import MOST_LISTED
 from atoll.server.control.service import Control
-from atoll.server.control.snapshots import MOST_LISTED
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import AtollError
 from atoll.server.domain.ids import parse_sandbox_id

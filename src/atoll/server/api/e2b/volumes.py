@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b.form import render
 from atoll.server.api.fields import Name
-from atoll.server.control.volumes import Volumes
+from atoll.server.control.owned.volumes import Volumes
 from atoll.server.domain.volume import Volume
 
 

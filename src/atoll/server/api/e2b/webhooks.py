@@ -12,7 +12,7 @@ from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.e2b.form import render
 from atoll.server.api.e2b.queries import split_list
 from atoll.server.api.fields import Flag, Text
-from atoll.server.control.webhooks import MOST_LISTED, NewWebhook, Webhooks
+from atoll.server.control.watching.webhooks import MOST_LISTED, NewWebhook, Webhooks
 from atoll.server.domain import webhooks as domain
 from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
 from atoll.server.domain.events import EventType

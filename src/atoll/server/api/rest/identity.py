@@ -5,7 +5,7 @@ from pydantic import BaseModel
 
 from atoll.server.api.dialect import route_class
 from atoll.server.api.rest.form import render
-from atoll.server.control.identity import Identity
+from atoll.server.control.owned.identity import Identity
 
 DISCOVERY = "/.well-known/openid-configuration"
 KEYS = "/.well-known/jwks.json"

@@ -9,8 +9,8 @@ from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.fields import MOST_NAME_CHARACTERS
 from atoll.server.api.rest import models
 from atoll.server.api.rest.form import problems, render
-from atoll.server.control.keys import Keys
-from atoll.server.control.teams import Teams
+from atoll.server.control.owned.keys import Keys
+from atoll.server.control.upkeep.teams import Teams
 from atoll.server.domain import keys as domain
 from atoll.server.domain.keys import KeyKind
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.rest import models
 from atoll.server.api.rest.form import problems, render
-from atoll.server.control.logbook import Logbook
+from atoll.server.control.watching.logbook import Logbook
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.logs import Level, LogQuery
 

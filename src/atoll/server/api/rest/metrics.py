@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.rest import models
 from atoll.server.api.rest.form import problems, render
-from atoll.server.control.observing import Observing
+from atoll.server.control.watching.observing import Observing
 from atoll.server.domain.errors import InvalidArgumentError
 
 

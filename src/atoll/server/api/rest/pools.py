@@ -6,7 +6,7 @@ from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.rest import models
 from atoll.server.api.rest.form import problems, render
 from atoll.server.api.rest.translate import from_limits
-from atoll.server.control.pool import Pool
+from atoll.server.control.warm.pool import Pool
 from atoll.server.domain.pool import PoolStatus
 
 

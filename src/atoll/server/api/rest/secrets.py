@@ -11,7 +11,7 @@ from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.fields import Texts
 from atoll.server.api.rest.form import problems, render
 from atoll.server.api.rest.models import Closed
-from atoll.server.control.secrets import MOST_LISTED, Secrets
+from atoll.server.control.owned.secrets import MOST_LISTED, Secrets
 from atoll.server.domain import secret as domain
 from atoll.server.domain.errors import NotFoundError
 

@@ -11,8 +11,8 @@ from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.rest import models
 from atoll.server.api.rest.form import problems, render
 from atoll.server.api.rest.translate import from_limits, from_sandbox
+from atoll.server.control.lifecycle.snapshots import MOST_LISTED
 from atoll.server.control.service import Control
-from atoll.server.control.snapshots import MOST_LISTED
 from atoll.server.domain import snapshot as domain
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import AtollError, NotFoundError

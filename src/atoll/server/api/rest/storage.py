@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.rest import models
 from atoll.server.api.rest.form import problems, render
-from atoll.server.control.storing import Storing
+from atoll.server.control.upkeep.storing import Storing
 
 
 def router(storing: Storing) -> APIRouter:

@@ -11,7 +11,7 @@ from atoll.server.api.dialect import Caller, route_class
 from atoll.server.api.fields import Name
 from atoll.server.api.rest.form import problems, render
 from atoll.server.api.rest.models import Closed
-from atoll.server.control.volumes import Volumes
+from atoll.server.control.owned.volumes import Volumes
 from atoll.server.domain import volume as domain
 from atoll.server.domain.volume import MOST_LISTED
 

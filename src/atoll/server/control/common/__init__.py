@@ -1,0 +1,1 @@
+"""What the verbs share: requests, limits, rows read and changed, tasks, locks and the queue."""

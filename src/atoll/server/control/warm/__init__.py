@@ -1,0 +1,1 @@
+"""Templates that were booted once, and machines that wait to be claimed."""
