@@ -182,6 +182,27 @@ async def test_many_creates_at_once_each_find_an_address(tmp_path: Path) -> None
         assert {one.id for one in made} == world.runtime.running()
 
 
+async def test_who_gives_its_address_up_is_not_waited_for_with_a_turn(tmp_path: Path) -> None:
+    world = few(tmp_path, 2)
+    async with world.server() as control:
+        for one in [await created(control) for _ in range(2)]:
+            await control.pausing.pause(ALICE, one.id, MEMORY)
+            world.clock.advance(HOUR)
+        world.clock.advance(LONG)
+        before = world.faults.passed["forget"]
+        world.faults.hang("forget")
+        first = asyncio.create_task(created(control))
+        await world.faults.reached("forget", times=before + 1)
+
+        # The next one's goes to the second.
+        async with asyncio.timeout(10):
+            await created(control)
+
+        world.faults.let_go("forget")
+        await first
+        await control.settled()
+
+
 async def test_who_is_resumed_while_it_is_asked_for_its_address_keeps_it(tmp_path: Path) -> None:
     world = few(tmp_path, 2)
     async with world.server() as control:

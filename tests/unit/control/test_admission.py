@@ -13,11 +13,13 @@ from atoll.server.control.common.locks import Locks
 from atoll.server.domain.errors import Reason, ResourceExhaustedError
 from atoll.server.domain.ids import SandboxId, TeamId
 
-A, B = TeamId("a"), TeamId("b")
+A, B, C = TeamId("a"), TeamId("b"), TeamId("c")
 
 
-def admission(at_once: int = 1, most_waiting: int = 10) -> Admission:
-    return Admission(at_once=at_once, most_waiting=most_waiting, longest_wait=timedelta(seconds=20))
+def admission(at_once: int = 1, most_waiting: int = 10, reserved: int = 0) -> Admission:
+    return Admission(
+        at_once=at_once, most_waiting=most_waiting, longest_wait=timedelta(seconds=20), reserved=reserved
+    )
 
 
 async def test_a_burst_of_one_team_does_not_starve_another() -> None:
@@ -457,3 +459,102 @@ async def test_a_turn_is_kept_while_the_guest_is_within_its_time() -> None:
         assert door.waiting == 1
     async with asyncio.timeout(1):
         await other
+
+
+async def test_who_has_many_woken_keeps_no_other_team_from_its_own_wakes() -> None:
+    door = admission()
+    order: list[str] = []
+
+    async def work(team: TeamId, name: str) -> None:
+        async with door.turn(team, Urgency(True)):
+            order.append(name)
+
+    async with asyncio.TaskGroup() as group, door.turn(C):
+        for number in range(4):
+            group.create_task(work(A, f"a{number}"))
+        await turns(1)
+        group.create_task(work(B, "b"))
+        await turns(1)
+
+    assert order == ["a0", "b", "a1", "a2", "a3"]
+
+
+async def test_wakes_of_one_team_that_fill_their_places_make_room_for_another_team() -> None:
+    door = admission(most_waiting=3)
+
+    async with asyncio.TaskGroup() as group, door.turn(C):
+        wakes = [
+            group.create_task(outcome(_pass(door.turn(A, Urgency(True)))), name=f"a{number}")
+            for number in range(3)
+        ]
+        await turns(1)
+        other = group.create_task(outcome(_pass(door.turn(B, Urgency(True)))))
+        await turns(1)
+        assert door.waiting == 3
+
+    assert [one.result() is None for one in wakes] == [True, True, False]
+    assert wakes[2].result().reason is Reason.NO_ROOM
+    assert other.result() is None
+
+
+async def test_a_team_that_holds_all_turns_leaves_one_to_each_other_in_turn() -> None:
+    door = admission(at_once=2, reserved=1)
+    order: list[str] = []
+
+    async def work(team: TeamId, name: str, urgency: Urgency | None = None) -> None:
+        async with door.turn(team, urgency):
+            order.append(name)
+            await turns(3)
+
+    async with asyncio.TaskGroup() as group, door.turn(A), door.turn(A):
+        # It has what it may have, however urgent the rest is.
+        group.create_task(work(A, "a0", Urgency(True)))
+        await turns(1)
+        for name in ("b0", "b1", "b2"):
+            group.create_task(work(B, name))
+        group.create_task(work(C, "c0"))
+        await turns(40)
+        assert order == ["b0", "b1", "c0", "b2"]
+        assert door.waiting == 1
+
+    assert order == ["b0", "b1", "c0", "b2", "a0"]
+    async with asyncio.timeout(5), door.turn(A), door.turn(A):
+        assert door.waiting == 0
+
+
+@pytest.mark.parametrize("moment", range(8))
+async def test_a_reserved_turn_is_not_lost_where_one_leaves(moment: int) -> None:
+    door = admission(reserved=1)
+
+    async with asyncio.TaskGroup() as group, door.turn(A):
+        first = group.create_task(_pass(door.turn(B)))
+        group.create_task(_pass(door.turn(C)))
+        leaves = group.create_task(_pass(door.turn(B)))
+        await turns(moment)
+        leaves.cancel()
+        await asyncio.wait([first])
+        async with asyncio.timeout(5), door.turn(B):
+            pass
+    async with asyncio.timeout(5), door.turn(A), door.turn(B):
+        assert door.waiting == 0
+
+
+async def test_what_is_spare_takes_no_reserved_turn() -> None:
+    door = admission(reserved=1)
+    order: list[str] = []
+
+    async def spare() -> None:
+        async with door.spare():
+            order.append("spare")
+            await turns(5)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(spare())
+        await turns(1)
+        # What is spare holds the only turn, and is no team.
+        async with asyncio.timeout(5), door.turn(A):
+            order.append("a")
+            group.create_task(spare())
+            await turns(10)
+
+    assert order == ["spare", "a", "spare"]

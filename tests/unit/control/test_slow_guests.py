@@ -5,10 +5,12 @@ from datetime import timedelta
 
 import pytest
 from fakes.sleepers import MEMORY, MINUTE, asleep, started
-from fakes.world import ALICE, World, outcome, small, wish
+from fakes.world import ALICE, World, outcome, small, turns, wish
 
 from atoll.server.control.service import Control
-from atoll.server.domain.sandbox import Sandbox, Status
+from atoll.server.domain.sandbox import EndReason, Sandbox, Status
+from atoll.server.domain.snapshot import Snapshot
+from atoll.server.domain.upkeep import Restart, Upkeep
 
 
 @pytest.fixture
@@ -56,6 +58,45 @@ async def test_a_resume_whose_daemon_was_stopped_holds_nobody_up(
     await others_get_their_turn(control)
 
     world.faults.let_go(place)
+    assert (await resume)[0].status is Status.RUNNING
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_a_snapshot_behind_a_question_to_its_guest_holds_nobody_up(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("probe")
+    control.routing.silent(sandbox.id)
+    await world.faults.reached("probe")
+    snapshot = asyncio.create_task(control.snapshots.take(ALICE, sandbox.id, None, MEMORY))
+    while not await world.snapshots.all_snapshots():
+        await asyncio.sleep(0)
+    await turns()
+
+    await others_get_their_turn(control)
+
+    world.faults.let_go("probe")
+    assert isinstance(await snapshot, Snapshot)
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_a_resume_behind_a_machine_that_will_not_go_holds_nobody_up(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control, upkeep=Upkeep(restart=Restart.FROM_SNAPSHOT))
+    await control.snapshots.take(ALICE, sandbox.id, None, MEMORY)
+    world.faults.hang("destroy:1")
+    world.runtime.end(sandbox.id, EndReason.RUNTIME_ENDED)
+    await world.faults.reached("destroy:1")
+    resume = asyncio.create_task(control.pausing.connect(ALICE, sandbox.id, MINUTE))
+    await turns()
+
+    await others_get_their_turn(control)
+
+    world.faults.let_go("destroy:1")
     assert (await resume)[0].status is Status.RUNNING
     await control.settled()
     await world.assert_agreement()

@@ -292,6 +292,31 @@ async def test_a_snapshot_that_a_pause_overtakes_is_told_so(world: World, contro
     await world.assert_agreement()
 
 
+async def test_a_pause_behind_more_snapshots_than_there_are_turns_gets_its_own(world: World) -> None:
+    world.limits = small(concurrent_starts=1)
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        world.faults.hang("checkpoint:1")
+        calls = [control.snapshots.take(ALICE, sandbox.id, None, MEMORY) for _ in range(3)]
+        snapshots = [asyncio.create_task(outcome(call)) for call in calls]
+        await world.faults.reached("checkpoint:1")
+        while len(await world.snapshots.all_snapshots()) < len(calls):
+            await asyncio.sleep(0)
+        pausing = asyncio.create_task(control.pausing.pause(ALICE, sandbox.id, MEMORY))
+        while (await control.get(ALICE, sandbox.id)).status is Status.RUNNING:
+            await asyncio.sleep(0)
+        await turns()
+
+        world.faults.let_go("checkpoint:1")
+
+        async with asyncio.timeout(10):
+            assert (await pausing).status is Status.PAUSED
+        taken = await asyncio.gather(*snapshots)
+        assert [type(one) for one in taken] == [Snapshot, FailedPreconditionError, FailedPreconditionError]
+        await control.settled()
+        await world.assert_agreement()
+
+
 async def script(world: World, control: Control, told: dict[str, Snapshot]) -> None:
     """Create, take, take under the same name, create from it, fork, delete."""
     sandbox = await started(world, control)

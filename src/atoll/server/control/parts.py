@@ -153,6 +153,7 @@ def assemble(
         at_once=limits.concurrent_starts,
         most_waiting=limits.queued_starts,
         longest_wait=limits.start_queue_timeout,
+        reserved=limits.reserved_starts,
         spare_at_once=max(pool.refills_at_once, 1),
         guest_patience=limits.guest_patience,
         calm=shelves.rest,

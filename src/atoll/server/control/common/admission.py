@@ -5,17 +5,20 @@ Fair: teams take turns, so a burst of one makes another wait for one step, not f
 the queue, it makes room there. Before all of them comes what traffic waits for, also where that came later
 than the step itself. What nobody waits for gets a turn only when nobody else wants one.
 
+Steps of one team may last for minutes: machines with much memory that are written down. Some turns more are
+reserved for teams that hold none, so that no team waits until another one's steps are done.
+
 A turn is for the host's work. What is left when only the guest is waited for, may take as long as the guest
 likes, and programs that stop their own daemon would keep everybody waiting: so the turn goes on to the next.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 
+from atoll.server.control.common.lines import Line, Place
 from atoll.server.domain.errors import Reason, ResourceExhaustedError
 from atoll.server.domain.ids import TeamId
 
@@ -32,22 +35,6 @@ class Urgency:
         """Say that a request is held up; may be said again, and when the work has had its turn."""
         self.urgent = True
         self.risen()
-
-
-@dataclass(eq=False, kw_only=True)
-class _Place:
-    """
-    A place in the queue.
-
-    Attributes:
-        team_id: whose.
-        urgent: in which part of the queue it is.
-        turn: done when it has come, or never will.
-    """
-
-    team_id: TeamId
-    urgent: bool
-    turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Turn:
@@ -88,26 +75,32 @@ class Admission:
         at_once: int,
         most_waiting: int,
         longest_wait: timedelta,
+        reserved: int = 0,
         spare_at_once: int = 1,
         guest_patience: timedelta = timedelta(seconds=2),
         calm: Callable[[], timedelta] = timedelta,
     ) -> None:
         """
         Args:
-            at_once: turns held at once.
+            at_once: turns held at once, without those that are reserved.
             most_waiting: places in the queue; what is urgent has as many of its own.
             longest_wait: in it.
+            reserved: turns beyond ``at_once`` for teams that hold none.
             spare_at_once: spare turns held at once; they are among ``at_once``.
             guest_patience: how long a turn is held while only a guest is waited for, and how long what needs
                 no turn keeps what is spare away; guests answer in milliseconds.
             calm: says how long nobody wants anything before a spare turn begins: what was wanted is still
                 being answered then, and the next of a burst may be on its way.
         """
+        # Turns that anybody may have; negative while reserved ones are held as well.
         self._free = at_once
+        self._reserved = reserved
+        # Turns that each team holds; what is spare is no team's.
+        self._held: Counter[TeamId] = Counter()
         self._most_waiting = most_waiting
         self._longest_wait = longest_wait
-        self._urgent: deque[_Place] = deque()
-        self._waiting: dict[TeamId, deque[_Place]] = {}
+        self._urgent = Line()
+        self._waiting = Line()
         # Work that somebody waits for, with a turn or without.
         self._wanted = 0
         self._spare_free = spare_at_once
@@ -120,7 +113,7 @@ class Admission:
     @property
     def waiting(self) -> int:
         """How many wait for their turn."""
-        return len(self._urgent) + sum(len(queue) for queue in self._waiting.values())
+        return len(self._urgent) + len(self._waiting)
 
     @asynccontextmanager
     async def turn(self, team_id: TeamId, urgency: Urgency | None = None) -> AsyncIterator[Turn]:
@@ -137,8 +130,8 @@ class Admission:
         """
         forget = self._want()
         try:
-            if self._free > 0:
-                self._free -= 1
+            if self._may(team_id):
+                self._take(team_id)
             else:
                 await self._wait(team_id, urgency or Urgency())
         except BaseException:
@@ -146,7 +139,7 @@ class Admission:
             raise
 
         def pass_on() -> None:
-            self._pass_on()
+            self._give_back(team_id)
             forget()
 
         turn = Turn(pass_on, self._guest_patience)
@@ -184,6 +177,7 @@ class Admission:
             yield
         finally:
             self._spare_free += 1
+            self._free += 1
             self._pass_on()
 
     def _want(self) -> Callable[[], None]:
@@ -211,7 +205,7 @@ class Admission:
             self._calming = None
 
     def _look_for_calm(self) -> None:
-        if not self._is_calm() or self._free == 0 or self._calm.is_set() or self._calming is not None:
+        if not self._is_calm() or self._free <= 0 or self._calm.is_set() or self._calming is not None:
             return
         rest_s = self._rest().total_seconds()
         if rest_s == 0:
@@ -225,9 +219,10 @@ class Admission:
             self._calm.set()
 
     async def _wait(self, team_id: TeamId, urgency: Urgency) -> None:
-        self._find_room(team_id, urgency.urgent)
-        place = _Place(team_id=team_id, urgent=urgency.urgent)
-        self._queue(place).append(place)
+        line = self._urgent if urgency.urgent else self._waiting
+        self._find_room(line, team_id)
+        place = Place(team_id=team_id, urgent=urgency.urgent)
+        line.append(place)
         urgency.risen = lambda: self._move_forward(place)
         try:
             async with asyncio.timeout(self._longest_wait.total_seconds()):
@@ -243,20 +238,17 @@ class Admission:
                 ) from None
             raise
 
-    def _move_forward(self, place: _Place) -> None:
+    def _move_forward(self, place: Place) -> None:
         """Have one that waits go before all that is not urgent; where those places are taken, it stays."""
         if place.turn.done() or place.urgent or len(self._urgent) >= self._most_waiting:
             return
-        self._take_out(place)
+        self._waiting.remove(place)
         place.urgent = True
-        self._queue(place).append(place)
+        self._urgent.append(place)
 
-    def _queue(self, place: _Place) -> deque[_Place]:
-        return self._urgent if place.urgent else self._waiting.setdefault(place.team_id, deque())
-
-    def _find_room(self, team_id: TeamId, urgent: bool) -> None:
+    def _find_room(self, line: Line, team_id: TeamId) -> None:
         """Refuse what would be one too many: this one, or the newest of a team that has more places."""
-        waiting = len(self._urgent) if urgent else self.waiting - len(self._urgent)
+        waiting = len(line)
         if waiting < self._most_waiting:
             return
         refused = ResourceExhaustedError(
@@ -264,47 +256,38 @@ class Admission:
             resolution="Try again in a moment.",
             reason=Reason.NO_ROOM,
         )
-        ours = len(self._waiting.get(team_id, ()))
-        most = max(self._waiting.values(), key=len, default=deque[_Place]())
-        # With one more, this team would have as many as that one is left with.
-        if urgent or len(most) <= ours + 1:
+        newest = line.make_room(team_id)
+        if newest is None:
             raise refused
-        newest = most.pop()
         if not newest.turn.done():
             newest.turn.set_exception(refused)
 
-    def _leave(self, place: _Place) -> None:
+    def _leave(self, place: Place) -> None:
         if place.turn.done() and not place.turn.cancelled():
             if place.turn.exception() is None:
                 # The turn came at the moment of leaving.
-                self._pass_on()
+                self._give_back(place.team_id)
             return
-        self._take_out(place)
+        (self._urgent if place.urgent else self._waiting).remove(place)
 
-    def _take_out(self, place: _Place) -> None:
-        queue = self._queue(place)
-        if place in queue:
-            queue.remove(place)
-        if not self._waiting.get(place.team_id, True):
-            del self._waiting[place.team_id]
+    def _may(self, team_id: TeamId) -> bool:
+        return self._free > 0 or (self._free > -self._reserved and self._held[team_id] == 0)
+
+    def _take(self, team_id: TeamId) -> None:
+        self._free -= 1
+        self._held[team_id] += 1
+
+    def _give_back(self, team_id: TeamId) -> None:
+        self._free += 1
+        self._held[team_id] -= 1
+        if self._held[team_id] == 0:
+            del self._held[team_id]
+        self._pass_on()
 
     def _pass_on(self) -> None:
-        while (place := self._next()) is not None:
+        """Give turns to those who may have one now."""
+        while (place := self._urgent.next(self._may) or self._waiting.next(self._may)) is not None:
             if not place.turn.done():
+                self._take(place.team_id)
                 place.turn.set_result(None)
-                return
-        self._free += 1
         self._look_for_calm()
-
-    def _next(self) -> _Place | None:
-        if self._urgent:
-            return self._urgent.popleft()
-        if not self._waiting:
-            return None
-        team_id, queue = next(iter(self._waiting.items()))
-        place = queue.popleft()
-        # The team goes to the end of the line.
-        del self._waiting[team_id]
-        if queue:
-            self._waiting[team_id] = queue
-        return place

@@ -22,7 +22,11 @@ class ControlLimits:
             host's memory, so 500 of them are some 15 GB.
         max_timeout: the longest time between now and a deadline. A day, as E2B's largest plan has.
         concurrent_starts: starts under way at once. A start is bound by the processor, so more than two
-            per core only makes each of them slower; default: two per core.
+            per core only makes each of them slower; default: two per core. Pauses, snapshots and resumes
+            count, too.
+        reserved_starts: starts and such beyond ``concurrent_starts``, for teams that have none under way.
+            Pauses of large sandboxes take up to ``pause_timeout``: without these, all others would wait for
+            those of one team. One team alone never gets them.
         queued_starts: creates that wait for their start. At 14 starts a second, 256 wait 20 s: less than
             the 60 s after which clients give up. A team that has most of them there makes room for one that
             has less.
@@ -109,6 +113,7 @@ class ControlLimits:
     concurrent_starts: int = field(
         default_factory=lambda: 2 * _cores(), metadata={"shown_default": "2 x cores"}
     )
+    reserved_starts: int = 1
     queued_starts: int = 256
     start_queue_timeout: timedelta = timedelta(seconds=50)
     guest_patience: timedelta = timedelta(seconds=2)

@@ -1,4 +1,9 @@
-"""One lock for each sandbox: a runtime's calls for one sandbox take turns."""
+"""
+One lock for each sandbox: a runtime's calls for one sandbox take turns.
+
+Who holds a turn of ``admission`` waits for no lock of a sandbox that others know: first the lock, then the
+turn. Else those who wait for one sandbox would hold all turns, of which its holder needs one.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,6 +32,10 @@ class Locks:
                 del self._locks[sandbox_id]
             else:
                 self._locks[sandbox_id] = (lock, users - 1)
+
+    def held(self, sandbox_id: SandboxId) -> bool:
+        """Tell whether somebody holds the sandbox's lock, or waits for it."""
+        return sandbox_id in self._locks
 
     def __len__(self) -> int:
         """Count the locks that somebody holds or waits for."""

@@ -82,10 +82,11 @@ class Addresses:
         holders = set(await self._runtime.remains())
         longest = await self._store.paused_before(self._clock.now() - self._limits.paused_keeps_address)
         for sandbox_id in longest:
-            if sandbox_id not in holders:
+            # Who asks holds a turn, which whatever is under way with that one may be waiting for.
+            if sandbox_id not in holders or self._locks.held(sandbox_id):
                 continue
             async with self._locks.hold(sandbox_id):
-                # It may have been resumed, or asked by somebody else, while this waited.
+                # It may have been resumed, or asked by somebody else, since it was listed.
                 if not self._can_spare(await self._store.get_sandbox(sandbox_id)):
                     continue
                 if sandbox_id not in await self._runtime.remains():

@@ -178,7 +178,7 @@ class Restoring:
         self, row: Sandbox, lifetime: timedelta, urgency: Urgency, *, memory: bool
     ) -> Sandbox:
         try:
-            async with self._admission.turn(row.team_id, urgency) as turn, self._locks.hold(row.id):
+            async with self._locks.hold(row.id), self._admission.turn(row.team_id, urgency) as turn:
                 if row.pause is not None:
                     self._sealing.stop(row.pause.checkpoint)
                 if not memory and row.pause is not None and row.pause.kind is CheckpointKind.MEMORY:

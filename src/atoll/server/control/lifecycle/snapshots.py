@@ -23,7 +23,7 @@ from atoll.server.control.common.tasks import Job, Tasks
 from atoll.server.control.lifecycle.creating import Creating
 from atoll.server.control.lifecycle.sealing import Sealing
 from atoll.server.control.machines.configuring import within
-from atoll.server.domain.checkpoint import CheckpointKind
+from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
 from atoll.server.domain.errors import (
     AlreadyExistsError,
     AtollError,
@@ -285,11 +285,11 @@ class Snapshots:
 
     async def _write(self, row: Sandbox, making: Snapshot, name: str | None) -> Snapshot:
         try:
-            async with self._admission.turn(row.team_id), self._locks.hold(row.id):
+            async with self._locks.hold(row.id):
+                # Many may wait here behind a pause: they need no turn to be told of it.
                 await self._check_runs(row)
-                path = self._checkpoints.path(making.id)
-                written = self._runtime.checkpoint(row.id, path, kind=making.kind, leave_running=True)
-                checkpoint = await within(self._limits.pause_timeout, "stand still on the disk", written)
+                async with self._admission.turn(row.team_id):
+                    checkpoint = await self._written(row, making)
             ready = await self._snapshots.finish_snapshot(making.id, name, checkpoint.size)
         except BaseException as error:
             log.warning("snapshot not taken", sandbox_id=row.id, error=str(error) or type(error).__name__)
@@ -302,6 +302,12 @@ class Snapshots:
             raise
         log.info("snapshot taken", snapshot_id=ready.id, sandbox_id=row.id, size_bytes=ready.size_bytes)
         return ready
+
+    async def _written(self, row: Sandbox, making: Snapshot) -> Checkpoint:
+        await self._check_runs(row)
+        path = self._checkpoints.path(making.id)
+        written = self._runtime.checkpoint(row.id, path, kind=making.kind, leave_running=True)
+        return await within(self._limits.pause_timeout, "stand still on the disk", written)
 
     async def _check_runs(self, row: Sandbox) -> None:
         """Check that a sandbox neither was paused nor ended while this waited for its turn."""
