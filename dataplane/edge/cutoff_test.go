@@ -13,8 +13,8 @@ type stalling struct {
 	most  int64
 	calls atomic.Int64
 	came  chan struct{}
-	// ends: the server knows no such sandbox from then on.
-	ends bool
+	// then is what the server says of the sandbox from then on; "" what it said before, and "gone" that there is none.
+	then string
 }
 
 func (p *stalling) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -55,8 +55,12 @@ func (s *sandbox) cutOff(t *testing.T, program *stalling, method, body string) (
 	}()
 	for range program.most {
 		within(t, "the call", program.came)
-		if program.ends {
+		switch program.then {
+		case "":
+		case "gone":
 			s.home.control.remove(s.id)
+		default:
+			s.home.control.set(s.id, "", program.then)
 		}
 		s.home.askAgain(s.id)
 		s.home.forget(s.id)
@@ -110,11 +114,13 @@ func TestAReadIsSentAgainOnce(t *testing.T) {
 }
 
 func TestAReadOfWhatDoesNotComeBackHearsThatItWasCutOff(t *testing.T) {
-	s := newHome(t).newSandbox()
+	for _, then := range []string{"gone", "pausing"} {
+		s := newHome(t).newSandbox()
 
-	status, text, _ := s.cutOff(t, &stalling{most: 1, ends: true}, http.MethodGet, "")
+		status, text, _ := s.cutOff(t, &stalling{most: 1, then: then}, http.MethodGet, "")
 
-	if status != http.StatusBadGateway || !strings.Contains(text, "it was paused or ended") {
-		t.Errorf("%d %s", status, text)
+		if status != http.StatusBadGateway || !strings.Contains(text, "it was paused or ended") {
+			t.Errorf("%s: %d %s", then, status, text)
+		}
 	}
 }

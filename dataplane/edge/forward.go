@@ -103,7 +103,7 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, to target) {
 	case errors.Is(failure, errForgotten) && !body.wasInterrupted():
 		failure = f.try(w, r, to, body)
 	case errors.Is(failure, errCutOff) && isRead(r):
-		if failure = f.try(w, r, to, body); errors.Is(failure, errNotFound) || errors.Is(failure, errForgotten) {
+		if failure = f.try(w, r, to, body); isAsleep(failure) {
 			failure = errCutOff
 		}
 	}
@@ -172,6 +172,11 @@ func (f *forwarder) try(w http.ResponseWriter, r *http.Request, to target, body 
 	}
 	f.proxy.ServeHTTP(w, forwarded)
 	return f.judge(r.Context(), under)
+}
+
+// isAsleep: there is nobody to send a request to, and nothing more to say about that.
+func isAsleep(failure error) bool {
+	return errors.Is(failure, errNotFound) || errors.Is(failure, errForgotten) || errors.Is(failure, errInTransition)
 }
 
 // isRead: it asks for nothing to be done, so that it may be sent twice.

@@ -142,6 +142,40 @@ async def test_who_asks_for_the_pause_that_is_under_way_is_answered_when_it_is_p
     await world.assert_agreement()
 
 
+async def test_who_pauses_what_is_being_resumed_waits_for_that(world: World, control: Control) -> None:
+    sandbox = await asleep(world, control)
+    world.faults.hang("restore:1")
+    resuming = asyncio.ensure_future(control.pausing.connect(ALICE, sandbox.id, MINUTE))
+    await world.faults.reached("restore:1")
+
+    pauses = [asyncio.ensure_future(control.pausing.pause(ALICE, sandbox.id, MEMORY)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert not any(one.done() for one in pauses)
+    world.faults.let_go("restore:1")
+
+    assert (await resuming)[0].status is Status.RUNNING
+    assert {row.status for row in await asyncio.gather(*pauses)} == {Status.PAUSED}
+    assert (await control.get(ALICE, sandbox.id)).generation == 2
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_who_pauses_what_does_not_come_back_hears_that_it_is_paused(
+    world: World, control: Control
+) -> None:
+    sandbox = await asleep(world, control)
+    world.faults.fail("restore:1", ResourceExhaustedError("The host's disk is full"))
+    resuming = asyncio.ensure_future(outcome(control.pausing.connect(ALICE, sandbox.id, MINUTE)))
+    await until(world, sandbox.id, Status.RESUMING)
+
+    with pytest.raises(FailedPreconditionError, match="paused, not running"):
+        await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+    assert isinstance(await resuming, ResourceExhaustedError)
+    await control.settled()
+    await world.assert_agreement()
+
+
 async def test_who_shares_a_pause_that_fails_hears_why(world: World, control: Control) -> None:
     sandbox = await started(world, control)
     world.faults.fail("checkpoint:1", ResourceExhaustedError("The host's disk is full"))

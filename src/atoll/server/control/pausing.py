@@ -5,6 +5,7 @@ A pause: row (pausing, with the checkpoint's name), then ``checkpointing``. A re
 Where the machine, or the server, ends first: ``settling``.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -84,7 +85,7 @@ class Pausing:
         Write a running sandbox down and end its machine; return when all of it is on the disk.
 
         It goes on if the caller goes away. Who asks for the same while that is under way shares it, and its
-        outcome: a client that heard no answer asks again.
+        outcome: a client that heard no answer asks again. One that is being resumed is paused once it runs.
 
         Args:
             actor: who asks.
@@ -101,6 +102,10 @@ class Pausing:
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
         row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)
+        # E2B's clients take a refusal for "it was paused before": it would run on, and nobody would know.
+        while row.status is Status.RESUMING and (resume := self._underway.get(sandbox_id)) is not None:
+            await asyncio.wait([resume.outcome])
+            row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)
         if (job := self._underway.wished(sandbox_id, _Wish(kind=kind, healthy=healthy))) is not None:
             return await job.wait()
         if row.status is not Status.RUNNING:
