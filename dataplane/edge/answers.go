@@ -30,6 +30,15 @@ func notFound(id string) *problem {
 	return &problem{SandboxID: id, Message: "The sandbox was not found", Code: http.StatusBadGateway, definite: true}
 }
 
+// cutOff begins as notFound does: by that, clients know a sandbox that does not run. Which of the two it was, the server
+// knows, and would wake the sandbox to tell.
+func cutOff(id string) *problem {
+	return &problem{
+		SandboxID: id, Message: "The sandbox was not found any more: it was paused or ended while it had this request",
+		Code: http.StatusBadGateway, definite: true,
+	}
+}
+
 func inTransition(id string) *problem {
 	return &problem{
 		SandboxID: id, Message: "The sandbox is still transitioning. Please try again later.", Code: http.StatusConflict,

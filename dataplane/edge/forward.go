@@ -95,11 +95,17 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, to target) {
 	defer body.leave()
 	refuseUpgrades(r, to)
 
-	// Once more if the route turned out to be old before anything was sent; at most once, so that a sandbox that
-	// comes and goes keeps nobody for long.
+	// Once more if the route turned out to be old before anything was sent, or if a read was cut off: it wakes a paused
+	// sandbox as one does that comes a moment later. At most once, so that a sandbox that comes and goes keeps nobody
+	// for long.
 	failure := f.try(w, r, to, body)
-	if errors.Is(failure, errForgotten) && !body.wasInterrupted() {
+	switch {
+	case errors.Is(failure, errForgotten) && !body.wasInterrupted():
 		failure = f.try(w, r, to, body)
+	case errors.Is(failure, errCutOff) && isRead(r):
+		if failure = f.try(w, r, to, body); isAsleep(failure) {
+			failure = errCutOff
+		}
 	}
 	switch {
 	case failure == nil:
@@ -168,12 +174,27 @@ func (f *forwarder) try(w http.ResponseWriter, r *http.Request, to target, body 
 	return f.judge(r.Context(), under)
 }
 
+// isAsleep: there is nobody to send a request to, and nothing more to say about that.
+func isAsleep(failure error) bool {
+	return errors.Is(failure, errNotFound) || errors.Is(failure, errForgotten) || errors.Is(failure, errInTransition)
+}
+
+// isRead: it asks for nothing to be done, so that it may be sent twice.
+func isRead(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return !hasBody(r)
+	default:
+		return false
+	}
+}
+
 // isSmallCall: guestd answers a call when it has read all of it. Other programs may answer sooner.
 func isSmallCall(r *http.Request, to target, limits *Limits) bool {
 	return to.port == daemonPort && r.ContentLength > 0 && r.ContentLength <= limits.SmallCall && r.Header.Get("Expect") == ""
 }
 
-// judge says what a failure means: errForgotten only if nothing was sent.
+// judge says what a failure means: errForgotten only if nothing was sent, errCutOff where something may have been.
 // A sandbox that cannot be connected to may have moved or ended.
 func (f *forwarder) judge(ctx context.Context, under *exchange) error {
 	err := under.err
@@ -181,7 +202,7 @@ func (f *forwarder) judge(ctx context.Context, under *exchange) error {
 	case err == nil:
 		return nil
 	case under.lease.ended() && under.conn != nil:
-		return errNotFound
+		return errCutOff
 	case under.lease.ended():
 		return errForgotten
 	case ctx.Err() != nil:
@@ -207,6 +228,8 @@ func (f *forwarder) explain(err error, to target) *problem {
 	switch {
 	case errors.Is(err, errNotFound), errors.Is(err, errForgotten), errors.Is(err, errOutOfRange):
 		return notFound(to.id)
+	case errors.Is(err, errCutOff):
+		return cutOff(to.id)
 	case errors.Is(err, errInTransition):
 		return inTransition(to.id)
 	case errors.As(err, &refused):

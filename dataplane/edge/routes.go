@@ -20,6 +20,8 @@ const mostLookups = 5
 var (
 	// errForgotten: the server took the route back; who still wants it must ask again.
 	errForgotten = errors.New("the route was forgotten")
+	// errCutOff: the route was taken back while the sandbox had the request.
+	errCutOff = errors.New("the sandbox was paused or ended")
 	// errInTransition: there is such a sandbox, but it is not running.
 	errInTransition = errors.New("the sandbox is not running")
 	// errOutOfRange: the server named an address that is no sandbox's.

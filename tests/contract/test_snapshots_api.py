@@ -141,6 +141,21 @@ def test_e2bs_forks_say_why_there_is_none_in_its_words(api: LiveApi, sandbox: Sa
             assert httpx.delete(path, headers={"X-API-Key": KEY}).status_code == 204
 
 
+@pytest.mark.parametrize("count", [True, "1", 1.5, [1]])
+def test_a_number_of_forks_is_a_number(api: LiveApi, sandbox: Sandbox, count: object) -> None:
+    for path, body in (
+        ("/sandboxes", {"count": count}),
+        ("/v1/sandboxes", {"count": count, "timeout_seconds": 60}),
+    ):
+        answer = httpx.post(
+            f"{api.url}{path}/{sandbox.id}/fork",
+            json=body,
+            headers={"Authorization": f"Bearer {KEY}", "X-API-Key": KEY},
+        )
+        assert answer.status_code == 400, answer.text
+        assert "count" in answer.text
+
+
 def test_what_cannot_be_is_said(sandbox: Sandbox) -> None:
     with pytest.raises(atoll.InvalidArgumentError, match="1 to 64"):
         sandbox.snapshot("NO")

@@ -13,6 +13,8 @@ from atoll.sdk.errors import InvalidArgumentError, UnauthenticatedError
 
 # Seconds for one call that moves no bulk. A create on a full machine queues for up to 50 s.
 REQUEST_TIMEOUT = 60.0
+# Beyond this, some clocks' arithmetic overflows; the server's own bound of seconds.
+_MOST_SECONDS = 10**9
 _HOW = 'Run `eval "$(sudo atoll env)"`, or give api_url= and api_key=.'
 
 
@@ -49,7 +51,8 @@ def resolve(
     Find out how to reach Atoll.
 
     Raises:
-        InvalidArgumentError: no address, or not one of HTTP; a timeout that is not positive.
+        InvalidArgumentError: no address, or not one of HTTP; a timeout that is not positive, or
+            longer than clocks can tell.
         UnauthenticatedError: no key.
     """
     url = (api_url or os.environ.get("ATOLL_API_URL") or "").rstrip("/")
@@ -68,6 +71,8 @@ def resolve(
     if not key.isascii() or not key.isprintable():
         raise UnauthenticatedError("The API key has characters that no key has.", resolution=_HOW)
     timeout = REQUEST_TIMEOUT if request_timeout is None else request_timeout
-    if not timeout > 0:
-        raise InvalidArgumentError(f"request_timeout must be positive, not {timeout!r}.")
+    if not 0 < timeout <= _MOST_SECONDS:
+        raise InvalidArgumentError(
+            f"request_timeout must be positive, and {_MOST_SECONDS} at most, not {timeout!r}."
+        )
     return Connection(api_url=url, api_key=key, request_timeout=timeout)

@@ -115,6 +115,96 @@ async def test_what_cannot_be_is_refused(world: World, control: Control) -> None
     await world.assert_agreement()
 
 
+async def test_who_asks_for_the_pause_that_is_under_way_is_answered_when_it_is_paused(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("checkpoint:1")
+    first = asyncio.ensure_future(control.pausing.pause(ALICE, sandbox.id, MEMORY))
+    await world.faults.reached("checkpoint:1")
+
+    again = [asyncio.ensure_future(control.pausing.pause(ALICE, sandbox.id, MEMORY)) for _ in range(3)]
+    again[0].cancel()
+    with pytest.raises(FailedPreconditionError, match="pausing, not running"):
+        await control.pausing.pause(ALICE, sandbox.id, FILES)
+    with pytest.raises(FailedPreconditionError, match="pausing, not running"):
+        await control.pausing.pause(ALICE, sandbox.id, MEMORY, healthy=True)
+    with pytest.raises(NotFoundError):
+        await control.pausing.pause(BOB, sandbox.id, MEMORY)
+    assert not any(one.done() for one in (first, *again[1:]))
+    world.faults.let_go("checkpoint:1")
+
+    rows = await asyncio.gather(first, *again[1:])
+    assert [row.status for row in rows] == [Status.PAUSED] * 3
+    assert world.faults.passed["checkpoint:1"] == 1
+    with pytest.raises(FailedPreconditionError, match="paused, not running"):
+        await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+    await world.assert_agreement()
+
+
+async def test_who_pauses_what_is_being_resumed_waits_for_that(world: World, control: Control) -> None:
+    sandbox = await asleep(world, control)
+    world.faults.hang("restore:1")
+    resuming = asyncio.ensure_future(control.pausing.connect(ALICE, sandbox.id, MINUTE))
+    await world.faults.reached("restore:1")
+
+    pauses = [asyncio.ensure_future(control.pausing.pause(ALICE, sandbox.id, MEMORY)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert not any(one.done() for one in pauses)
+    world.faults.let_go("restore:1")
+
+    assert (await resuming)[0].status is Status.RUNNING
+    assert {row.status for row in await asyncio.gather(*pauses)} == {Status.PAUSED}
+    assert (await control.get(ALICE, sandbox.id)).generation == 2
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_who_pauses_what_does_not_come_back_hears_that_it_is_paused(
+    world: World, control: Control
+) -> None:
+    sandbox = await asleep(world, control)
+    world.faults.fail("restore:1", ResourceExhaustedError("The host's disk is full"))
+    resuming = asyncio.ensure_future(outcome(control.pausing.connect(ALICE, sandbox.id, MINUTE)))
+    await until(world, sandbox.id, Status.RESUMING)
+
+    with pytest.raises(FailedPreconditionError, match="paused, not running"):
+        await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+
+    assert isinstance(await resuming, ResourceExhaustedError)
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_who_shares_a_pause_that_fails_hears_why(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    world.faults.fail("checkpoint:1", ResourceExhaustedError("The host's disk is full"))
+
+    answers = await asyncio.gather(
+        *(outcome(control.pausing.pause(ALICE, sandbox.id, MEMORY)) for _ in range(3))
+    )
+
+    assert [str(answer) for answer in answers] == ["The host's disk is full"] * 3
+    assert (await control.get(ALICE, sandbox.id)).status is Status.RUNNING
+    await world.assert_agreement()
+
+
+async def test_who_shares_a_pause_of_what_is_killed_hears_that_it_is_gone(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+    world.faults.hang("checkpoint:1")
+    pauses = [
+        asyncio.ensure_future(outcome(control.pausing.pause(ALICE, sandbox.id, MEMORY))) for _ in range(2)
+    ]
+    await world.faults.reached("checkpoint:1")
+
+    await control.kill(ALICE, sandbox.id)
+
+    assert all(isinstance(answer, NotFoundError) for answer in await asyncio.gather(*pauses))
+    await world.assert_agreement()
+
+
 async def test_a_paused_sandbox_is_killed_with_all_that_is_left_of_it(world: World, control: Control) -> None:
     sandbox = await asleep(world, control)
 
@@ -173,10 +263,9 @@ async def test_a_pause_at_the_deadline_that_fails_is_tried_again_later(
 
 async def test_calls_at_the_same_time_share_the_work(world: World, control: Control) -> None:
     sandbox = await started(world, control)
-    pauses = await asyncio.gather(
-        *(outcome(control.pausing.pause(ALICE, sandbox.id, MEMORY)) for _ in range(3))
-    )
-    assert sorted(isinstance(one, FailedPreconditionError) for one in pauses) == [False, True, True]
+    pauses = await asyncio.gather(*(control.pausing.pause(ALICE, sandbox.id, MEMORY) for _ in range(20)))
+    assert [one.status for one in pauses] == [Status.PAUSED] * 20
+    assert world.faults.passed["checkpoint:1"] == 1
 
     back = await asyncio.gather(
         *(control.pausing.connect(ALICE, sandbox.id, MINUTE * n) for n in range(1, 4))

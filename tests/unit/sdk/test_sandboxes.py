@@ -292,3 +292,23 @@ async def test_repr_says_what_it_is_and_shows_no_secret(cloud: LiveCloud, sandbo
 
 async def test_templates_are_listed(sdk: Any, cloud: LiveCloud) -> None:
     assert "base" in [template.name for template in await sdk.templates(**cloud.options)]
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf"), b"5"])
+async def test_what_json_cannot_say_is_an_invalid_argument(sdk: Any, cloud: LiveCloud, wrong: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="cannot be sent"):
+        await sdk.create(timeout=wrong, **cloud.options)
+    with pytest.raises(InvalidArgumentError, match="cannot be sent"):
+        await sdk.create(metadata={"a": "\ud800"}, **cloud.options)
+    async with await sdk.create(**cloud.options) as sandbox:
+        for call in (sandbox.set_timeout, sandbox.resume, sandbox.fork, sandbox.snapshot):
+            with pytest.raises(InvalidArgumentError, match="cannot be sent"):
+                await call(wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf"), 10**10])
+async def test_a_call_takes_a_positive_time_that_clocks_can_tell(
+    sdk: Any, cloud: LiveCloud, wrong: Any
+) -> None:
+    with pytest.raises(InvalidArgumentError, match="request_timeout"):
+        await sdk.list(**{**cloud.options, "request_timeout": wrong})

@@ -12,7 +12,7 @@ import httpx
 from atoll.sdk import stored, wire
 from atoll.sdk._synchronization import async_http_client, async_sleep, async_undo
 from atoll.sdk.connection import Connection, resolve
-from atoll.sdk.errors import AtollError, InternalError
+from atoll.sdk.errors import AtollError, InternalError, InvalidArgumentError
 from atoll.sdk.models import (
     Collection,
     KeyInfo,
@@ -248,8 +248,15 @@ class AsyncApi:
         return _content(await self._send(method, path, **options))
 
     async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            request = self._http.build_request(method, path, **options)
+        except (TypeError, ValueError) as error:
+            # NaN, bytes or half a character, say, which JSON has no form for.
+            raise InvalidArgumentError(
+                "An argument of the call cannot be sent.", details=str(error)
+            ) from error
         with map_http_errors(self.connection.api_url):
-            return await self._http.request(method, path, **options)
+            return await self._http.send(request)
 
 
 @asynccontextmanager
@@ -260,7 +267,8 @@ async def open_api(
     Open it for a call or two, and close its connections.
 
     Raises:
-        InvalidArgumentError: no address, or not one of HTTP; a timeout that is not positive.
+        InvalidArgumentError: no address, or not one of HTTP; a timeout that is not positive, or
+            longer than clocks can tell.
         UnauthenticatedError: no key.
     """
     api = AsyncApi(resolve(api_url, api_key, request_timeout))

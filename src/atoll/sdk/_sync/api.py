@@ -13,7 +13,7 @@ import httpx
 from atoll.sdk import stored, wire
 from atoll.sdk._synchronization import http_client, sleep, undo
 from atoll.sdk.connection import Connection, resolve
-from atoll.sdk.errors import AtollError, InternalError
+from atoll.sdk.errors import AtollError, InternalError, InvalidArgumentError
 from atoll.sdk.models import (
     Collection,
     KeyInfo,
@@ -247,8 +247,15 @@ class Api:
         return _content(self._send(method, path, **options))
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            request = self._http.build_request(method, path, **options)
+        except (TypeError, ValueError) as error:
+            # NaN, bytes or half a character, say, which JSON has no form for.
+            raise InvalidArgumentError(
+                "An argument of the call cannot be sent.", details=str(error)
+            ) from error
         with map_http_errors(self.connection.api_url):
-            return self._http.request(method, path, **options)
+            return self._http.send(request)
 
 
 @contextmanager
@@ -257,7 +264,8 @@ def open_api(api_url: str | None, api_key: str | None, request_timeout: float | 
     Open it for a call or two, and close its connections.
 
     Raises:
-        InvalidArgumentError: no address, or not one of HTTP; a timeout that is not positive.
+        InvalidArgumentError: no address, or not one of HTTP; a timeout that is not positive, or
+            longer than clocks can tell.
         UnauthenticatedError: no key.
     """
     api = Api(resolve(api_url, api_key, request_timeout))

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, StrictInt
 
 from atoll.server.api.cursor import decode_snapshot_cursor, encode_snapshot_cursor, last_before_more
 from atoll.server.api.dialect import Caller, route_class
@@ -45,7 +45,7 @@ class Fork(BaseModel):
     """Sandboxes to be made of one."""
 
     timeout: Seconds | None = None
-    count: int | None = None
+    count: StrictInt | None = None
 
 
 class ForkError(BaseModel):

@@ -467,7 +467,7 @@ class Fork(BaseModel):
 class CollectionWish(Closed):
     """What to do about what nobody needs."""
 
-    dry_run: bool = Field(default=False, description="Only find it.")
+    dry_run: Flag = Field(default=False, description="Only find it.")
 
 
 class Leftover(BaseModel):

@@ -5,7 +5,7 @@ Knows nothing of what the work is; who finds a job here may wait for it, or stop
 the end stays here until it is, so that no row is half done for longer than something is in the way.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from atoll.server.ports.clock import Clock
 class _Work:
     job: Job[Sandbox]
     urgency: Urgency
+    wish: Hashable | None
 
 
 class Underway:
@@ -44,11 +45,18 @@ class Underway:
         work = self._works.get(sandbox_id)
         return None if work is None else work.job
 
+    def wished(self, sandbox_id: SandboxId, wish: Hashable) -> Job[Sandbox] | None:
+        """Return what is under way with a sandbox, if it was begun for the same wish."""
+        work = self._works.get(sandbox_id)
+        return None if work is None or work.wish != wish else work.job
+
     def begin(
         self,
         row: Sandbox,
         work: Callable[[], Coroutine[Any, Any, Sandbox]],
         urgency: Urgency | None = None,
+        *,
+        wish: Hashable | None = None,
     ) -> Job[Sandbox]:
         """
         Begin what the row's status says, in place of what was under way before.
@@ -57,12 +65,13 @@ class Underway:
             row: whose.
             work: does it.
             urgency: what the work takes its turn with; None: it takes none.
+            wish: what ``wished`` finds it by; None: nothing.
 
         Raises:
             UnavailableError: the server stops.
         """
         job = self._tasks.job(f"{row.status} {row.id}", work)
-        self._works[row.id] = begun = _Work(job=job, urgency=urgency or Urgency())
+        self._works[row.id] = begun = _Work(job=job, urgency=urgency or Urgency(), wish=wish)
 
         def over(_: object) -> None:
             if self._works.get(row.id) is begun:

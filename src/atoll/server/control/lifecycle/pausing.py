@@ -5,8 +5,9 @@ A pause: row (pausing, with the checkpoint's name), then ``checkpointing``. A re
 Where the machine, or the server, ends first: ``settling``.
 """
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
@@ -45,6 +46,14 @@ log = structlog.get_logger(__name__)
 _LIVING = SLEEPING | {Status.RUNNING}
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Wish:
+    """What a pause is for; ``pause`` says what the fields mean."""
+
+    kind: CheckpointKind
+    healthy: bool
+
+
 class Pausing:
     """The verbs pause, resume and connect, and what is done without a caller."""
 
@@ -75,7 +84,8 @@ class Pausing:
         """
         Write a running sandbox down and end its machine; return when all of it is on the disk.
 
-        It goes on if the caller goes away.
+        It goes on if the caller goes away. Who asks for the same while that is under way shares it, and its
+        outcome: a client that heard no answer asks again. One that is being resumed is paused once it runs.
 
         Args:
             actor: who asks.
@@ -92,6 +102,12 @@ class Pausing:
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
         row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)
+        # E2B's clients take a refusal for "it was paused before": it would run on, and nobody would know.
+        while row.status is Status.RESUMING and (resume := self._underway.get(sandbox_id)) is not None:
+            await asyncio.wait([resume.outcome])
+            row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)
+        if (job := self._underway.wished(sandbox_id, _Wish(kind=kind, healthy=healthy))) is not None:
+            return await job.wait()
         if row.status is not Status.RUNNING:
             raise FailedPreconditionError(f"Sandbox {sandbox_id} is {row.status}, not running")
         return await (await self._begin_pause(sandbox_id, kind, healthy=healthy)).wait()
@@ -195,7 +211,11 @@ class Pausing:
         ask = fall is None
         urgency = Urgency()
         return self._underway.begin(
-            row, lambda: self._checkpointing.run(row, urgency, ask=ask, healthy=healthy), urgency
+            row,
+            lambda: self._checkpointing.run(row, urgency, ask=ask, healthy=healthy),
+            urgency,
+            # What is to come back at the next start is nobody's pause.
+            wish=_Wish(kind=kind, healthy=healthy) if fall is None else None,
         )
 
     def _is_due(self, row: Sandbox) -> bool:
