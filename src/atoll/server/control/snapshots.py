@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import structlog
 
@@ -23,7 +24,7 @@ from atoll.server.control.requests import Actor, CreateSandbox, MountWish
 from atoll.server.control.retrying import tried
 from atoll.server.control.sealing import Sealing
 from atoll.server.control.tasks import Job, Tasks
-from atoll.server.domain.checkpoint import CheckpointKind
+from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
 from atoll.server.domain.errors import (
     AlreadyExistsError,
     AtollError,
@@ -288,8 +289,7 @@ class Snapshots:
             async with self._admission.turn(row.team_id), self._locks.hold(row.id):
                 await self._check_runs(row)
                 path = self._checkpoints.path(making.id)
-                written = self._runtime.checkpoint(row.id, path, kind=making.kind, leave_running=True)
-                checkpoint = await within(self._limits.pause_timeout, "stand still on the disk", written)
+                checkpoint = await self._checkpoint(row.id, path, making.kind)
             ready = await self._snapshots.finish_snapshot(making.id, name, checkpoint.size)
         except BaseException as error:
             log.warning("snapshot not taken", sandbox_id=row.id, error=str(error) or type(error).__name__)
@@ -302,6 +302,17 @@ class Snapshots:
             raise
         log.info("snapshot taken", snapshot_id=ready.id, sandbox_id=row.id, size_bytes=ready.size_bytes)
         return ready
+
+    async def _checkpoint(self, sandbox_id: SandboxId, into: Path, kind: CheckpointKind) -> Checkpoint:
+        written = self._runtime.checkpoint(sandbox_id, into, kind=kind, leave_running=True)
+        try:
+            return await within(self._limits.pause_timeout, "stand still on the disk", written)
+        except NotFoundError as error:
+            # The sandbox is there: it has failed in a moment, or comes back.
+            raise UnavailableError(
+                f"Sandbox {sandbox_id} could not be written down: its machine has just ended",
+                details=error.message,
+            ) from error
 
     async def _check_runs(self, row: Sandbox) -> None:
         """Check that a sandbox neither was paused nor ended while this waited for its turn."""
