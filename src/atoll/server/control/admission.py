@@ -107,6 +107,8 @@ class Admission:
         self._most_waiting = most_waiting
         self._longest_wait = longest_wait
         self._urgent: deque[_Place] = deque()
+        # Those in the other part that became urgent while there was no place before it.
+        self._risen: deque[_Place] = deque()
         self._waiting: dict[TeamId, deque[_Place]] = {}
         # Work that somebody waits for, with a turn or without.
         self._wanted = 0
@@ -244,12 +246,19 @@ class Admission:
             raise
 
     def _move_forward(self, place: _Place) -> None:
-        """Have one that waits go before all that is not urgent; where those places are taken, it stays."""
-        if place.turn.done() or place.urgent or len(self._urgent) >= self._most_waiting:
-            return
-        self._take_out(place)
-        place.urgent = True
-        self._queue(place).append(place)
+        """Have one that waits go before all that is not urgent, as soon as a place is free there."""
+        if not place.turn.done() and not place.urgent and place not in self._risen:
+            self._risen.append(place)
+            self._let_in()
+
+    def _let_in(self) -> None:
+        while self._risen and len(self._urgent) < self._most_waiting:
+            place = self._risen.popleft()
+            # Some had their turn, or left.
+            if place in self._waiting.get(place.team_id, ()):
+                self._take_out(place)
+                place.urgent = True
+                self._urgent.append(place)
 
     def _queue(self, place: _Place) -> deque[_Place]:
         return self._urgent if place.urgent else self._waiting.setdefault(place.team_id, deque())
@@ -287,6 +296,8 @@ class Admission:
             queue.remove(place)
         if not self._waiting.get(place.team_id, True):
             del self._waiting[place.team_id]
+        if place.urgent:
+            self._let_in()
 
     def _pass_on(self) -> None:
         while (place := self._next()) is not None:
@@ -298,7 +309,9 @@ class Admission:
 
     def _next(self) -> _Place | None:
         if self._urgent:
-            return self._urgent.popleft()
+            place = self._urgent.popleft()
+            self._let_in()
+            return place
         if not self._waiting:
             return None
         team_id, queue = next(iter(self._waiting.items()))
