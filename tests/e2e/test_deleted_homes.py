@@ -80,6 +80,8 @@ def test_what_runs_of_a_deleted_home_is_named_and_ends_when_told_twice(doomed: L
     assert f"atoll down --home-id {home_id} --force" in refused.stderr
     assert all(still[what] for what in ("processes", "namespaces", "cgroups", "tables", "ranges"))
     assert done.returncode == again.returncode == 0, done.stderr
+    # No line of a log, of which a person makes nothing.
+    assert done.stderr == f"· ending what is left of home {home_id}\nHome {home_id} is down.\n"
     assert left_of_id(home_id, doomed.path) == {what: [] for what in still}
 
 

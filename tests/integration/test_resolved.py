@@ -24,7 +24,7 @@ ADDRESS = "127.83.1.2"
 _INSIDE = f"""
 import json, socket, struct, subprocess, sys
 from pathlib import Path
-from atoll.server.main import resolving
+from atoll.server.main import left_names, resolving
 from atoll.server.settings.home import open_home
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 home, file = open_home(Path(sys.argv[1])), Path(sys.argv[2])
@@ -35,13 +35,19 @@ for _ in range(2):
 with (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
       socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker):
     server.bind(("{ADDRESS}", 53)); server.settimeout(5)
-    index = socket.if_nametoindex(resolving.link_name(home))
+    index = socket.if_nametoindex(resolving.link_name(home.id))
     asker.setsockopt(socket.IPPROTO_IP, 50, struct.pack("!I", index))
     asker.connect(("{ADDRESS}", 53)); asker.send(b"question")
     arrived = server.recv(100).decode()
-undone = resolving.remove(home, path=file)
+record, undone = home.path / "dns.json", resolving.remove(home, path=file)
+removed = record.exists()
+# The home is deleted, and its record with it.
+resolving.install(home, address="{ADDRESS}", domain="sbx.test", path=file)
+record.unlink()
+files = dict(resolver=file, hosts=Path("/nowhere"))
+left, taken = left_names.find(**files).get(home.id), left_names.take_out(home.id, **files)
 print(json.dumps(dict(said=said, arrived=arrived, undone=undone, unchanged=file.read_bytes() == before,
-    links=[name for _, name in socket.if_nameindex()], record=(home.path / "dns.json").exists())))
+    left=left, taken=taken, links=[name for _, name in socket.if_nameindex()], record=removed)))
 """
 
 
@@ -81,7 +87,7 @@ def test_resolved_is_told_the_domain_by_a_link_that_carries_the_address(place: P
     assert done.returncode == 0, done.stderr
     link = f"atdns{home.id}"
     words = [f"dns {link} {ADDRESS}", f"domain {link} ~sbx.test", f"default-route {link} no"]
-    assert (place / "words").read_text().splitlines() == words * 2
+    assert (place / "words").read_text().splitlines() == words * 3
     result = json.loads(done.stdout.splitlines()[-1])
     assert result.pop("links") == ["lo"]
     assert result == {
@@ -89,6 +95,8 @@ def test_resolved_is_told_the_domain_by_a_link_that_carries_the_address(place: P
         "arrived": "question",
         "undone": "systemd-resolved is as it was.",
         "unchanged": True,
+        "left": [link],
+        "taken": [link],
         "record": False,
     }
 

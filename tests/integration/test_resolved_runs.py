@@ -102,7 +102,7 @@ def test_names_of_the_domain_go_to_us_and_all_others_elsewhere(world: World) -> 
             assert done.returncode == 0, done.stderr
             assert "systemd-resolved asks" in done.stderr
 
-        link = link_name(world.home)
+        link = link_name(world.home.id)
         assert world.resolver.resolve("3000-i0123456789abcdefghij.sbx.test") == ["127.0.0.1"]
         assert f"-- link: {link}" in world.query("api.sbx.test")
         assert world.resolver.resolve("www.example.org") == [ADDRESS]

@@ -1,18 +1,15 @@
 """``atoll doctor``: looks at all that a server needs of this machine, and says what to do about it."""
 
 import asyncio
-import contextlib
-import logging
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
 
 from atoll.cli import certificate, dns, exports, machine, options, output
 from atoll.cli.machine import Check, fail, ok, warn
-from atoll.cli.server_here import need_server
+from atoll.cli.server_here import need_server, quieten
 from atoll.cli.up import missing_packages
 from atoll.sdk.errors import AtollError
 
@@ -32,7 +29,7 @@ def doctor(home: Path, as_json: bool) -> int:
 
     Exit codes: 0 nothing fails; 1 something does.
     """
-    _quieten()
+    quieten()
     checks = [check for look in _looks(home) for check in _guarded(look)]
     if as_json:
         output.show_json(checks)
@@ -43,17 +40,6 @@ def doctor(home: Path, as_json: bool) -> int:
             if check.resolution:
                 click.echo(f"  {'':12} → {output.safe(check.resolution)}")
     return 1 if any(check.status == "fail" for check in checks) else 0
-
-
-def _quieten() -> None:
-    """Have what the server's parts log stay out of the results, which programs read: findings say it all."""
-    with contextlib.suppress(ModuleNotFoundError):
-        import structlog
-
-        structlog.configure(
-            wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        )
 
 
 def _looks(home: Path) -> list[Callable[[], Iterator[Check]]]:
@@ -177,8 +163,22 @@ def _homes() -> Iterator[Check]:
                 f"home {home.id} of an older version has {home.claimed}, and its directory is not known",
                 f"If it was deleted: {end}. Else its next start says where it is.",
             )
+    for home_id, places in _names_left({home.id for home in found if not home.is_gone}).items():
+        odd += 1
+        yield warn(
+            "homes",
+            f"home {home_id} is deleted or not up, and `atoll dns install` was called for it: its lines "
+            f"are in {', '.join(places)}",
+            f"If it was deleted: sudo atoll down --home-id {home_id} takes them out.",
+        )
     if not odd:
         yield ok("homes", f"{len(found)} with an address range, and none of them was deleted while it ran")
+
+
+def _names_left(here: Container[str]) -> Mapping[str, Sequence[str]]:
+    from atoll.server.main import left_names
+
+    return {home_id: places for home_id, places in left_names.find().items() if home_id not in here}
 
 
 def _settings() -> Iterator[Check]:

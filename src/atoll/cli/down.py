@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from atoll.cli import options, output
-from atoll.cli.server_here import end_starting, need_root, need_server
+from atoll.cli.server_here import end_starting, need_root, need_server, quieten
 
 
 @click.command()
@@ -75,6 +75,8 @@ def _down(home: Path, *, force: bool) -> None:
 def _end_deleted(home_id: str, *, force: bool) -> None:
     from atoll.server.main import deleted_homes
 
+    # It has no log any more.
+    quieten()
     with output.steps() as show:
         show(f"ending what is left of home {home_id}", None)
         ended = asyncio.run(deleted_homes.end(home_id, force=force))
@@ -84,6 +86,7 @@ def _end_deleted(home_id: str, *, force: bool) -> None:
 def _end_deleted_at(directory: Path, *, force: bool) -> None:
     from atoll.server.main import deleted_homes
 
+    quieten()
     if ended := asyncio.run(deleted_homes.end_at(directory, force=force)):
         output.note(f"The home at {directory} was deleted; what was left of it is down ({', '.join(ended)}).")
     else:

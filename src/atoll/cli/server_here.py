@@ -2,9 +2,11 @@
 
 import contextlib
 import importlib.util
+import logging
 import os
 import select
 import signal
+import sys
 from pathlib import Path
 
 from atoll.sdk.errors import FailedPreconditionError, PermissionDeniedError
@@ -24,6 +26,17 @@ def need_root(verb: str) -> None:
         raise PermissionDeniedError(
             f"`atoll {verb}` needs root: it makes network namespaces, control groups and firewall rules.",
             resolution=f"sudo atoll {verb}",
+        )
+
+
+def quieten() -> None:
+    """Have what the server's parts log stay out of what people and programs read: that says it all."""
+    with contextlib.suppress(ModuleNotFoundError):
+        import structlog
+
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         )
 
 

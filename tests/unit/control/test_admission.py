@@ -249,6 +249,37 @@ async def test_what_finds_no_place_before_the_others_keeps_its_own_until_there_i
     assert order == ["wake 0", "wake 1", "late", "create"]
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_what_found_no_place_before_the_others_gets_the_next_that_is_free(leaves: bool) -> None:
+    door = admission(most_waiting=3)
+    order: list[str] = []
+    first, second = Urgency(), Urgency()
+
+    async def work(name: str, urgency: Urgency) -> None:
+        async with door.turn(A, urgency):
+            order.append(name)
+
+    async with asyncio.TaskGroup() as group, door.turn(A):
+        wakes = [group.create_task(work(f"wake {number}", Urgency(True))) for number in range(3)]
+        for name, urgency in (("create", Urgency()), ("second", second), ("first", first)):
+            group.create_task(work(name, urgency))
+        await turns(1)
+        # No place is free, and nobody says so again.
+        for urgency in (first, second, first):
+            urgency.rise()
+        if leaves:
+            wakes[1].cancel()
+        await turns()
+        assert door.waiting == (5 if leaves else 6)
+
+    expected = ["wake 0", "wake 1", "wake 2", "first", "second", "create"]
+    if leaves:
+        expected.remove("wake 1")
+    assert order == expected
+    async with asyncio.timeout(5), door.turn(B):
+        assert door.waiting == 0
+
+
 async def test_what_is_urgent_before_it_waits_goes_first_and_afterwards_nothing_happens() -> None:
     door = admission()
     order: list[str] = []

@@ -259,7 +259,20 @@ async def test_a_refusal_is_an_error_with_its_words() -> None:
             await guest.configure(MACHINE, CONFIGURATION)
 
     assert "not newer" in str(caught.value.details)
+    # Its caller sees the message only, and it did answer.
+    assert caught.value.message.startswith("the sandbox refused Configure: HTTP 400: ")
+    assert "generation 3 is not newer" in caught.value.message
     assert "secret" not in str(caught.value)
+
+
+async def test_of_a_refusal_not_more_is_told_than_a_line_can_hold() -> None:
+    async with guest_that(answering(b"\x1b[2J\n" + b"x" * 500, "400 Bad Request")) as guest:
+        with pytest.raises(UnavailableError) as caught:
+            await guest.configure(MACHINE, CONFIGURATION)
+
+    assert "x" * 100 in caught.value.message
+    assert len(caught.value.message) < 300
+    assert caught.value.message.isprintable()
 
 
 async def test_an_answer_without_end_is_given_up_early() -> None:

@@ -247,7 +247,6 @@ def assemble(
         store=ports.store,
         clock=ports.clock,
         limits=limits,
-        deadlines=deadlines,
         reading=reading,
         underway=underway,
         checkpointing=checkpointing,

@@ -3,9 +3,9 @@ Calls guestd's private service (proto/atoll/guest/v1) in a sandbox.
 
 The other end is hostile: whoever is root in there can answer in guestd's place.
 So an answer is read up to a limit of size and of time, redirects and proxies are not followed, and its text
-goes into details only, cut short. A connection is for one call: only to a machine that waits in the pool,
-where nobody is yet, it is kept for the next one, since that one is in somebody's way; and it is that
-machine's, since its address is another one's tomorrow.
+goes into details only, and into what its owner is told of a refusal, cut short. A connection is for one call:
+only to a machine that waits in the pool, where nobody is yet, it is kept for the next one, since that one is
+in somebody's way; and it is that machine's, since its address is another one's tomorrow.
 What counts is every byte that arrives, not the body's only: headers, informational answers and the edges of
 chunks cost some thousand times their worth in time, which all sandboxes share.
 
@@ -246,7 +246,8 @@ class HttpGuest(Guest):
     ) -> _Answer:
         status, body = await self._exchange(machine, method, request, timeout_s, pool or self._pool, headers)
         if status != HTTPStatus.OK:
-            raise _unavailable(machine, method, f"HTTP {status}: {clean(body.decode(errors='replace'))}")
+            said = f"HTTP {status}: {clean(body.decode(errors='replace'))}"
+            raise _unavailable(machine, method, said, f"refused {method}: {said}")
         try:
             # Anything can be in there: the parser's own errors are many.
             return answer_type.from_binary(body)
@@ -357,8 +358,10 @@ class _CallStream(BoundedStream):
             await super().write(held, timeout)
 
 
-def _unavailable(machine: Machine, method: str, details: str) -> UnavailableError:
+def _unavailable(
+    machine: Machine, method: str, details: str, what: str = "does not answer"
+) -> UnavailableError:
     return UnavailableError(
-        "the sandbox does not answer",
+        f"the sandbox {what}",
         details=f"{method} of {machine.sandbox_id} at {machine.address}: {details}",
     )

@@ -24,6 +24,7 @@ _MOST_BYTES = 16 << 20
 _NOT_BY_RENAMING = frozenset({errno.EBUSY, errno.EXDEV, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC})
 # The start of one of our lines, without its end.
 _CUT_OFF = re.compile(rb"[0-9a-f.:]*( [a-z0-9.-]*)?|# ?A?t?o?l?l?( .*)?")
+_BEGINS = re.compile(rb"^# (.+) begins(?: \([^)]*\))?: names of \S+; `atoll dns remove`", re.MULTILINE)
 # Behind this the block has a newline before it that is ours.
 _OUR_NEWLINE = " (behind a newline of ours)"
 
@@ -57,6 +58,11 @@ def with_block(content: bytes, mark: str, domain: str, lines: Sequence[str]) -> 
     first = f"# {mark} begins{ours}: names of {domain}; `atoll dns remove` takes it out".encode()
     block = b"\n".join([first, *body, f"# {mark} ends {_digest(body)}".encode(), b""])
     return content + (b"\n" if ours else b"") + block
+
+
+def marks(content: bytes) -> list[str]:
+    """List the marks of the blocks that a content has, whoever put them there."""
+    return [found.decode(errors="replace") for found in _BEGINS.findall(content)]
 
 
 def without_block(content: bytes, mark: str) -> TakenOut:

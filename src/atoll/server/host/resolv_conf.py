@@ -17,6 +17,7 @@ PATH = Path("/etc/resolv.conf")
 # More is not what a resolver reads (glibc takes three servers and six domains).
 _MOST_BYTES = 64 << 10
 _SERVER = re.compile(rb"^[ \t]*nameserver[ \t]+(\S+)", re.MULTILINE)
+_COMMENTED = re.compile(rb"^nameserver (\S+)\n# (.+)\n", re.MULTILINE)
 _ROTATE = re.compile(rb"^[ \t]*options\b.*\brotate\b", re.MULTILINE)
 
 
@@ -51,6 +52,12 @@ def with_first(content: bytes, address: str, comment: str) -> bytes:
 def without(content: bytes, address: str, comment: str) -> bytes:
     """Take a server out that ``with_first`` put in, and nothing else."""
     return content.replace(_lines(address, comment), b"", 1)
+
+
+def with_comments(content: bytes) -> list[tuple[str, str]]:
+    """List servers and comments as ``with_first`` puts them in, whoever did."""
+    found = _COMMENTED.findall(content)
+    return [(server.decode(errors="replace"), comment.decode(errors="replace")) for server, comment in found]
 
 
 def _lines(address: str, comment: str) -> bytes:

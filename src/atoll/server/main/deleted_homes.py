@@ -15,6 +15,7 @@ from atoll.server.domain.errors import FailedPreconditionError, UnavailableError
 from atoll.server.host import cgroup
 from atoll.server.host.cgroup_base import CgroupError
 from atoll.server.host.pidfd import Pidfd
+from atoll.server.main import left_names
 from atoll.server.network import dead_homes, homes_here
 from atoll.server.network.home_network import RUN_DIR
 from atoll.server.network.homes_here import HomeHere
@@ -58,13 +59,15 @@ async def end(home_id: str, *, force: bool) -> bool:
 
     Raises:
         InvalidArgumentError: that is no id.
-        FailedPreconditionError: the home is there; or without force: sandboxes of it run.
+        FailedPreconditionError: the home is there; or without force: sandboxes of it run; or what
+            ``atoll dns install`` changed cannot be put back.
         UnavailableError: something would not go; calling again may help.
     """
     Names(home_id)
     found = next((one for one in await asyncio.to_thread(look) if one.id == home_id), None)
     if found is None:
-        return False
+        # The start of another home has cleaned up, or the machine was restarted.
+        return bool(await asyncio.to_thread(left_names.take_out, home_id))
     if found.record is not None and not found.is_gone:
         raise FailedPreconditionError(
             f"The directory of home {home_id} is there: {found.directory}",
@@ -97,6 +100,8 @@ async def _end(home: HomeHere, *, force: bool) -> None:
         raise UnavailableError(f"Sandboxes of home {home.id} would not end", details=str(error)) from error
     for change in await asyncio.to_thread(dead_homes.give_up, home.id, run_dir=RUN_DIR):
         log.info("host setting changed", change=str(change))
+    # Last: a file that cannot be put back must keep nothing alive.
+    await asyncio.to_thread(left_names.take_out, home.id)
 
 
 async def _terminate(processes: list[Pidfd]) -> None:

@@ -84,10 +84,10 @@ class HostsNames(NamesFile):
             # Asked again: nobody else undoes the wish from here on.
             if not self._wanted():
                 return content
-            taken = hosts_file.without_block(content, _mark(self._home))
+            taken = hosts_file.without_block(content, mark(self._home.id))
             if taken.changed:
                 log.warning("somebody else has changed our block", path=str(self._path))
-            return hosts_file.with_block(taken.content, _mark(self._home), domain, lines)
+            return hosts_file.with_block(taken.content, mark(self._home.id), domain, lines)
 
         _change(edit, self._path)
 
@@ -107,7 +107,7 @@ class NamedSandboxes(SqliteSandboxes):
         await self._changed(old, new)
 
 
-def take_out(home: Home, done: Callable[[], None], path: Path = hosts_file.PATH) -> str:
+def take_out(home_id: str, done: Callable[[], None], path: Path = hosts_file.PATH) -> str:
     """
     Take the names out, and say what was there; *done* ends the wish for them.
 
@@ -118,7 +118,7 @@ def take_out(home: Home, done: Callable[[], None], path: Path = hosts_file.PATH)
 
     def edit(content: bytes) -> bytes:
         nonlocal said
-        taken = hosts_file.without_block(content, _mark(home))
+        taken = hosts_file.without_block(content, mark(home_id))
         said = f"{path} has no names of ours any more; all else in it is as it was."
         if taken.changed:
             said = f"Somebody else has changed our block in {path}: our lines are out, theirs are left."
@@ -137,8 +137,9 @@ def take_out(home: Home, done: Callable[[], None], path: Path = hosts_file.PATH)
     return f"Somebody else has replaced {path} since: left as it is."
 
 
-def _mark(home: Home) -> str:
-    return f"Atoll {home.id}"
+def mark(home_id: str) -> str:
+    """Mark the block of a home."""
+    return f"Atoll {home_id}"
 
 
 def _change(edit: Callable[[bytes], bytes], path: Path) -> None:

@@ -23,6 +23,8 @@ from atoll.server.settings.home import Home
 _MTU = 1500
 # Not those that slots use; a link's group has 32 bits, and a home's id 24.
 _GROUPS = 0x41000000
+# Before the home's id; an interface's name has 15 characters.
+LINK = "atdns"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +125,10 @@ def remove(home: Home, *, path: Path = resolv_conf.PATH) -> str | None:
     if done is None:
         return None
     if done.way == "hosts":
-        return hosts_names.take_out(home, lambda: _record(home).unlink(missing_ok=True))
+        return hosts_names.take_out(home.id, lambda: _record(home).unlink(missing_ok=True))
     if done.way == "resolved":
         with Netlink() as netlink:
-            netlink.delete_links([link_name(home)], group=_group(home))
+            netlink.delete_links([link_name(home.id)], group=group(home.id))
         _record(home).unlink()
         return "systemd-resolved is as it was."
     was, left = base64.b64decode(done.before), base64.b64decode(done.after)
@@ -136,7 +138,7 @@ def remove(home: Home, *, path: Path = resolv_conf.PATH) -> str | None:
         nonlocal said
         if content in (left, was):
             return was
-        shorter = resolv_conf.without(content, done.address, _comment(home, done.domain))
+        shorter = resolv_conf.without(content, done.address, comment(home.id, done.domain))
         if shorter != content:
             said = f"Somebody else has changed {path} since: our lines are out, the rest is as they left it."
         else:
@@ -153,18 +155,18 @@ def remove(home: Home, *, path: Path = resolv_conf.PATH) -> str | None:
     return said
 
 
-def link_name(home: Home) -> str:
+def link_name(home_id: str) -> str:
     """Name the link that carries our address for systemd-resolved."""
-    return f"atdns{home.id}"
+    return f"{LINK}{home_id}"
 
 
 def _install_file(home: Home, address: str, domain: str, path: Path) -> str:
-    comment = _comment(home, domain)
+    words = comment(home.id, domain)
 
     def edit(content: bytes) -> bytes:
         if address in resolv_conf.servers(content):
             return content
-        after = resolv_conf.with_first(content, address, comment)
+        after = resolv_conf.with_first(content, address, words)
         record = Installed(
             way="resolv.conf",
             address=address,
@@ -182,11 +184,11 @@ def _install_file(home: Home, address: str, domain: str, path: Path) -> str:
 
 
 def _install_resolved(home: Home, address: str, domain: str) -> str:
-    link = link_name(home)
+    link = link_name(home.id)
     _write(home, Installed(way="resolved", address=address, domain=domain))
     with Netlink() as netlink:
         # What an earlier try left is of no use: resolved forgets it when it restarts.
-        netlink.delete_links([link], group=_group(home))
+        netlink.delete_links([link], group=group(home.id))
         with Path("/proc/self/ns/net").open() as here:
             mac, peer_mac = (f"02:61:{home.id[:2]}:{home.id[2:4]}:{home.id[4:]}:0{n}" for n in (1, 2))
             index = netlink.add_veth(
@@ -209,9 +211,9 @@ def _install_resolved(home: Home, address: str, domain: str) -> str:
     return f"systemd-resolved asks {address} for names of {domain}."
 
 
-def _group(home: Home) -> int:
-    # A number of the home's own; slots go by other numbers.
-    return _GROUPS + int(home.id, 16)
+def group(home_id: str) -> int:
+    """Number the link's group: the home's own; slots go by other numbers."""
+    return _GROUPS + int(home_id, 16)
 
 
 def _servers(path: Path) -> list[str]:
@@ -221,8 +223,9 @@ def _servers(path: Path) -> list[str]:
         return []
 
 
-def _comment(home: Home, domain: str) -> str:
-    return f"Atoll {home.id}, names of {domain}: `atoll dns remove` takes this out"
+def comment(home_id: str, domain: str) -> str:
+    """Say in the file whose line it is."""
+    return f"Atoll {home_id}, names of {domain}: `atoll dns remove` takes this out"
 
 
 def _record(home: Home) -> Path:

@@ -13,7 +13,7 @@ likes, and programs that stop their own daemon would keep everybody waiting: so 
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -100,6 +100,8 @@ class Admission:
         self._most_waiting = most_waiting
         self._longest_wait = longest_wait
         self._urgent = Line()
+        # Those in the other line that became urgent while there was no place in this one.
+        self._risen: deque[Place] = deque()
         self._waiting = Line()
         # Work that somebody waits for, with a turn or without.
         self._wanted = 0
@@ -239,12 +241,19 @@ class Admission:
             raise
 
     def _move_forward(self, place: Place) -> None:
-        """Have one that waits go before all that is not urgent; where those places are taken, it stays."""
-        if place.turn.done() or place.urgent or len(self._urgent) >= self._most_waiting:
-            return
-        self._waiting.remove(place)
-        place.urgent = True
-        self._urgent.append(place)
+        """Have one that waits go before all that is not urgent, as soon as a place is free there."""
+        if not place.turn.done() and not place.urgent and place not in self._risen:
+            self._risen.append(place)
+            self._let_in()
+
+    def _let_in(self) -> None:
+        while self._risen and len(self._urgent) < self._most_waiting:
+            place = self._risen.popleft()
+            # Some had their turn, or left.
+            if place in self._waiting:
+                self._waiting.remove(place)
+                place.urgent = True
+                self._urgent.append(place)
 
     def _find_room(self, line: Line, team_id: TeamId) -> None:
         """Refuse what would be one too many: this one, or the newest of a team that has more places."""
@@ -269,6 +278,7 @@ class Admission:
                 self._give_back(place.team_id)
             return
         (self._urgent if place.urgent else self._waiting).remove(place)
+        self._let_in()
 
     def _may(self, team_id: TeamId) -> bool:
         return self._free > 0 or (self._free > -self._reserved and self._held[team_id] == 0)
@@ -287,6 +297,7 @@ class Admission:
     def _pass_on(self) -> None:
         """Give turns to those who may have one now."""
         while (place := self._urgent.next(self._may) or self._waiting.next(self._may)) is not None:
+            self._let_in()
             if not place.turn.done():
                 self._take(place.team_id)
                 place.turn.set_result(None)

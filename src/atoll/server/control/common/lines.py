@@ -39,6 +39,10 @@ class Line:
         """Count the places."""
         return sum(len(places) for places in self._teams.values())
 
+    def __contains__(self, place: Place) -> bool:
+        """Tell whether a place is in it."""
+        return place in self._teams.get(place.team_id, ())
+
     def append(self, place: Place) -> None:
         """Add the last place of its team."""
         self._teams.setdefault(place.team_id, deque()).append(place)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from atoll.server.control.common import checking
 from atoll.server.control.common.limits import ControlLimits
 from atoll.server.control.common.requests import Actor, Route, SandboxPage
-from atoll.server.domain.errors import NotFoundError
+from atoll.server.domain.errors import AbortedError, AtollError, NotFoundError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import SLEEPING, Sandbox, Status
 from atoll.server.domain.template import without_tag
@@ -101,3 +101,10 @@ class Reading:
 def not_there(sandbox_id: SandboxId) -> NotFoundError:
     """Make the one answer for what does not exist and for what is somebody else's."""
     return NotFoundError(f"Sandbox \"{sandbox_id}\" doesn't exist or you don't have access to it")
+
+
+def moved_on(row: Sandbox) -> AtollError:
+    """Say what became of a sandbox while somebody waited for his turn with it."""
+    if row.status in PRESENT:
+        return AbortedError(f"Sandbox {row.id} is {row.status} now", resolution="Try again.")
+    return not_there(row.id)

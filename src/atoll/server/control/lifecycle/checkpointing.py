@@ -16,7 +16,7 @@ from atoll.server.control.common.admission import Admission, Urgency
 from atoll.server.control.common.changing import change
 from atoll.server.control.common.limits import ControlLimits
 from atoll.server.control.common.locks import Locks
-from atoll.server.control.common.reading import not_there
+from atoll.server.control.common.reading import PRESENT, moved_on, not_there
 from atoll.server.control.common.underway import Underway
 from atoll.server.control.lifecycle.deadlines import Deadlines
 from atoll.server.control.lifecycle.sealing import Sealing
@@ -132,7 +132,7 @@ class Checkpointing:
 
         def silent(now: Sandbox) -> Sandbox:
             if now.status is not Status.PAUSING:
-                raise not_there(row.id)
+                raise moved_on(now)
             return replace(now, pause=replace(pause, silent=True))
 
         return await change(self._store, row.id, silent)
@@ -183,9 +183,12 @@ class Checkpointing:
             return replace(row, status=Status.PAUSED, address=None) if row.status is Status.PAUSING else row
 
         found = await change(self._store, row.id, paused)
-        if found.status is not Status.PAUSED:
+        if found.status not in PRESENT:
             # Somebody ended it at this very moment: nobody may be told that it is kept.
             raise not_there(row.id)
+        if found.status is not Status.PAUSED:
+            # The write had failed for us, and had arrived: somebody resumes it already.
+            return found
         log.info("sandbox paused", sandbox_id=row.id, kind=pause.kind)
         self._sealing.begin(pause.checkpoint)
         return found
@@ -210,10 +213,14 @@ class Checkpointing:
         return await self.settle(row, is_there=is_there, ended=ended.get(row.id))
 
     async def _look_again(self, row: Sandbox) -> Sandbox:
-        """Do so once more, unless somebody has ended it meanwhile."""
+        """Do so once more, unless somebody has settled or ended it meanwhile."""
         async with self._locks.hold(row.id):
-            await check_unchanged(self._store, row)
-            return await self._look(row)
+            now = await self._store.get_sandbox(row.id)
+            if now.status is Status.PAUSING:
+                return await self._look(row)
+            if now.status in PRESENT:
+                return now
+            raise not_there(row.id)
 
     async def _forget_route(self, sandbox_id: SandboxId) -> None:
         try:
@@ -243,10 +250,12 @@ async def abandon(runtime: Runtime, sandbox_id: SandboxId) -> None:
 
 async def check_unchanged(store: Store, row: Sandbox) -> None:
     """
-    Check that nobody ended a sandbox while this waited for its turn.
+    Check that nobody ended or changed a sandbox while this waited for its turn.
 
     Raises:
-        NotFoundError: somebody did.
+        NotFoundError: it was ended.
+        AbortedError: it is something else now.
     """
-    if (await store.get_sandbox(row.id)).status is not row.status:
-        raise not_there(row.id)
+    now = await store.get_sandbox(row.id)
+    if now.status is not row.status:
+        raise moved_on(now)

@@ -21,7 +21,6 @@ from atoll.server.control.common.requests import Actor
 from atoll.server.control.common.tasks import Job
 from atoll.server.control.common.underway import Underway
 from atoll.server.control.lifecycle.checkpointing import Checkpointing
-from atoll.server.control.lifecycle.deadlines import Deadlines
 from atoll.server.control.lifecycle.restoring import Restoring
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
@@ -63,7 +62,6 @@ class Pausing:
         store: Store,
         clock: Clock,
         limits: ControlLimits,
-        deadlines: Deadlines,
         reading: Reading,
         underway: Underway,
         checkpointing: Checkpointing,
@@ -72,7 +70,6 @@ class Pausing:
         self._store = store
         self._clock = clock
         self._limits = limits
-        self._deadlines = deadlines
         self._reading = reading
         self._underway = underway
         self._checkpointing = checkpointing
@@ -148,16 +145,13 @@ class Pausing:
             NotFoundError: no such sandbox.
             FailedPreconditionError: its checkpoint is damaged, or belongs to something that is not here.
             ResourceExhaustedError, UnavailableError, DeadlineExceededError: it stays paused, and why.
+            AbortedError: others changed it all the time.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
         checking.check_timeout(from_now, self._limits)
         row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)
-        if row.status is Status.RUNNING:
-            check = self._reading.check(actor, frozenset({Status.RUNNING}))
-            refreshed = await self._deadlines.refresh(sandbox_id, from_now, check, auto_pause=auto_pause)
-            return refreshed, False
-        resumed = await self._restoring.run(sandbox_id, from_now, memory=memory, auto_pause=auto_pause)
-        return resumed, True
+        found = await self._restoring.run(sandbox_id, from_now, memory=memory, auto_pause=auto_pause)
+        return found, row.status is not Status.RUNNING or found.generation != row.generation
 
     async def wake(self, sandbox_id: SandboxId) -> None:
         """

@@ -15,10 +15,10 @@ from functools import partial
 import structlog
 
 from atoll.server.control.common.admission import Admission, Turn, Urgency
-from atoll.server.control.common.changing import change
+from atoll.server.control.common.changing import MOST_TRIES, change
 from atoll.server.control.common.limits import ControlLimits
 from atoll.server.control.common.locks import Locks
-from atoll.server.control.common.reading import not_there
+from atoll.server.control.common.reading import moved_on
 from atoll.server.control.common.room import check_room
 from atoll.server.control.common.tasks import Tasks
 from atoll.server.control.common.underway import Underway
@@ -39,7 +39,15 @@ from atoll.server.domain.errors import (
 )
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import Machine, MachineSpec
-from atoll.server.domain.sandbox import Pause, Sandbox, Status, Target, pausing_at_deadline, set_going
+from atoll.server.domain.sandbox import (
+    SLEEPING,
+    Pause,
+    Sandbox,
+    Status,
+    Target,
+    pausing_at_deadline,
+    set_going,
+)
 from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock
@@ -48,6 +56,9 @@ from atoll.server.ports.store import Store
 from atoll.server.ports.templates import Templates
 
 log = structlog.get_logger(__name__)
+
+# Also one whose resume was given up before anything was under way.
+_RESUMED = frozenset({Status.PAUSED, Status.RESUMING})
 
 
 class Restoring:
@@ -101,7 +112,7 @@ class Restoring:
     ) -> Sandbox:
         """
         Resume, once nothing else is under way; those who want it at the same time share the work, which is as
-        urgent then as any of them makes it.
+        urgent then as any of them makes it. One that runs already lives at least so long from now.
 
         Args:
             sandbox_id: whose.
@@ -115,38 +126,51 @@ class Restoring:
             FailedPreconditionError: its checkpoint is damaged, or belongs to something that is not here, or
                 its guest is silent (``GUEST_SILENT``).
             ResourceExhaustedError, UnavailableError, DeadlineExceededError: it stays paused, and why.
+            AbortedError: others changed it all the time.
         """
+        for _ in range(MOST_TRIES):
+            row = await self._once_idle(sandbox_id, urgent=urgent)
+            if row.status is Status.RUNNING:
+                row = await self._deadlines.refresh(
+                    sandbox_id, lifetime, lambda _: None, auto_pause=auto_pause
+                )
+                if row.status is Status.RUNNING:
+                    return row
+            elif row.status in _RESUMED:
+                row = await self._begun(row, urgent=urgent, auto_pause=auto_pause)
+                if row.status is Status.RESUMING and self._underway.get(sandbox_id) is None:
+                    urgency = Urgency(urgent)
+                    job = self._underway.begin(
+                        row, partial(self._bring_back, row, lifetime, urgency, memory=memory), urgency
+                    )
+                    return await job.wait()
+            elif row.status not in SLEEPING:
+                break
+            # Something else has begun with it just now.
+        raise moved_on(row)
+
+    async def _once_idle(self, sandbox_id: SandboxId, *, urgent: bool) -> Sandbox:
+        """Return the row when nothing is under way, which is hurried where a request is held up by it."""
         while (job := self._underway.get(sandbox_id)) is not None:
             if urgent and not _is_silent(await self._store.get_sandbox(sandbox_id)):
                 self._underway.hurry(sandbox_id)
             await asyncio.wait([job.outcome])
-            row = await self._store.get_sandbox(sandbox_id)
-            if row.status is Status.RUNNING:
-                return await self._deadlines.refresh(
-                    sandbox_id, lifetime, lambda _: None, auto_pause=auto_pause
-                )
-        found = await self._store.get_sandbox(sandbox_id)
-        if urgent and _is_silent(found):
-            raise _silent(sandbox_id)
-        team = await self._api_keys.get_team(found.team_id)
+        return await self._store.get_sandbox(sandbox_id)
+
+    async def _begun(self, row: Sandbox, *, urgent: bool, auto_pause: bool) -> Sandbox:
+        """Have a row say that it resumes; returns it, as it is where somebody else was faster."""
+        if urgent and _is_silent(row):
+            raise _silent(row.id)
+        team = await self._api_keys.get_team(row.team_id)
         await check_room(self._store, self._limits, team.id, team.limits)
 
-        def resuming(row: Sandbox) -> Sandbox:
-            if row.status not in (Status.PAUSED, Status.RESUMING):
-                raise not_there(sandbox_id)
-            generation = row.generation + 1
-            row = pausing_at_deadline(row) if auto_pause else row
-            return replace(row, target=Target.RUNNING, status=Status.RESUMING, generation=generation)
+        def resuming(now: Sandbox) -> Sandbox:
+            if now.status not in _RESUMED:
+                return now
+            now = pausing_at_deadline(now) if auto_pause else now
+            return replace(now, target=Target.RUNNING, status=Status.RESUMING, generation=now.generation + 1)
 
-        row = await change(self._store, sandbox_id, resuming)
-        if (job := self._underway.get(sandbox_id)) is None:
-            urgency = Urgency()
-            job = self._underway.begin(
-                row, lambda: self._bring_back(row, lifetime, urgency, memory=memory), urgency
-            )
-        if urgent:
-            self._underway.hurry(sandbox_id)
-        return await job.wait()
+        return await change(self._store, row.id, resuming)
 
     async def idle(self, sandbox_id: SandboxId) -> None:
         """Return when nothing is under way with a sandbox."""
@@ -222,7 +246,7 @@ class Restoring:
 
         def without(now: Sandbox) -> Sandbox:
             if now.status is not Status.RESUMING:
-                raise not_there(row.id)
+                raise moved_on(now)
             return replace(now, pause=files)
 
         try:
@@ -252,7 +276,7 @@ class Restoring:
 
         def running(now: Sandbox) -> Sandbox:
             if now.status is not Status.RESUMING:
-                raise not_there(row.id)
+                raise moved_on(now)
             fall = replace(now.fall, back_at=at, problem=None) if now.fall and now.is_falling else now.fall
             up = replace(now, status=Status.RUNNING, address=machine.address, pause=None, fall=fall)
             return set_going(up, at, lifetime)

@@ -307,7 +307,14 @@ class Snapshots:
         await self._check_runs(row)
         path = self._checkpoints.path(making.id)
         written = self._runtime.checkpoint(row.id, path, kind=making.kind, leave_running=True)
-        return await within(self._limits.pause_timeout, "stand still on the disk", written)
+        try:
+            return await within(self._limits.pause_timeout, "stand still on the disk", written)
+        except NotFoundError as error:
+            # The sandbox is there: it has failed in a moment, or comes back.
+            raise UnavailableError(
+                f"Sandbox {row.id} could not be written down: its machine has just ended",
+                details=error.message,
+            ) from error
 
     async def _check_runs(self, row: Sandbox) -> None:
         """Check that a sandbox neither was paused nor ended while this waited for its turn."""
