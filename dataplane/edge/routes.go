@@ -206,25 +206,16 @@ func (t *routes) drop(old *lease) {
 
 // forget takes a route back. When it returns, nothing that began before uses the sandbox's address any more.
 func (t *routes) forget(id string) {
-	t.mu.Lock()
-	ending, pending := t.parted[id], t.lookups[id]
-	if found := t.leases[id]; found != nil {
-		ending = append(ending, found)
-	}
-	delete(t.leases, id)
-	delete(t.lookups, id)
-	delete(t.parted, id)
-	t.mu.Unlock()
-	if pending != nil {
-		pending.cancel()
-	}
-	for _, one := range ending {
-		one.end()
-	}
+	t.takeBack(id, func(*lease) bool { return true })
 }
 
 // askAgain has requests from now on ask the server where the sandbox is; those under way go on with what they have.
 func (t *routes) askAgain(id string) {
+	t.takeBack(id, (*lease).closeUnused)
+}
+
+// takeBack has nobody find what is known of a sandbox any more, and ends those of its leases that the function says.
+func (t *routes) takeBack(id string, ends func(*lease) bool) {
 	t.mu.Lock()
 	leases, pending := t.parted[id], t.lookups[id]
 	if found := t.leases[id]; found != nil {
@@ -233,10 +224,10 @@ func (t *routes) askAgain(id string) {
 	delete(t.leases, id)
 	delete(t.lookups, id)
 	delete(t.parted, id)
-	var unused []*lease
+	var ending []*lease
 	for _, one := range leases {
-		if one.closeUnused() {
-			unused = append(unused, one)
+		if ends(one) {
+			ending = append(ending, one)
 		} else {
 			t.parted[id] = append(t.parted[id], one)
 		}
@@ -245,7 +236,7 @@ func (t *routes) askAgain(id string) {
 	if pending != nil {
 		pending.cancel()
 	}
-	for _, one := range unused {
+	for _, one := range ending {
 		one.end()
 	}
 }
