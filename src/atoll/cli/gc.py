@@ -10,7 +10,7 @@ from atoll.cli import options, output
 @click.option("--dry-run", is_flag=True, help="Only show what would go.")
 @options.as_json
 def gc(dry_run: bool, as_json: bool) -> None:
-    """Remove what nobody needs: unnamed and half-written checkpoints, old programs and builds."""
+    """Remove what nobody needs: checkpoints and runs that nothing names, old programs and builds."""
     found = Server.collect(dry_run=dry_run)
     if as_json:
         output.show_json(found)

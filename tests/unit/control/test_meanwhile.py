@@ -73,6 +73,23 @@ async def test_who_resumes_what_is_being_paused_again_waits_for_that(
     await world.assert_agreement()
 
 
+async def test_who_begins_a_resume_that_somebody_else_has_done_by_then_has_it(
+    world: World, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await asleep(world, control)
+
+    async def resumed() -> None:
+        await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+
+    # Between the write of the row and the begin of the work.
+    monkeypatch.setattr(world.store, "replace_sandbox", after_one(world.store.replace_sandbox, resumed))
+    back, _ = await control.pausing.connect(ALICE, sandbox.id, 3 * MINUTE)
+
+    assert (back.status, back.deadline) == (Status.RUNNING, world.clock.now() + 3 * MINUTE)
+    await control.settled()
+    await world.assert_agreement()
+
+
 async def test_who_connects_to_what_is_paused_at_that_moment_resumes_it(
     world: World, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:

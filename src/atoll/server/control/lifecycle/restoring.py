@@ -20,7 +20,7 @@ from atoll.server.control.common.limits import ControlLimits
 from atoll.server.control.common.locks import Locks
 from atoll.server.control.common.reading import moved_on
 from atoll.server.control.common.room import check_room
-from atoll.server.control.common.tasks import Tasks
+from atoll.server.control.common.tasks import Job, Tasks
 from atoll.server.control.common.underway import Underway
 from atoll.server.control.lifecycle.addresses import Addresses
 from atoll.server.control.lifecycle.checkpointing import abandon, check_unchanged
@@ -31,6 +31,7 @@ from atoll.server.control.machines.configuring import Configuring, spec_of, with
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import (
+    AbortedError,
     AtollError,
     DeadlineExceededError,
     FailedPreconditionError,
@@ -138,12 +139,15 @@ class Restoring:
                     return row
             elif row.status in _RESUMED:
                 row = await self._begun(row, urgent=urgent, auto_pause=auto_pause)
-                if row.status is Status.RESUMING and self._underway.get(sandbox_id) is None:
-                    urgency = Urgency(urgent)
-                    job = self._underway.begin(
-                        row, partial(self._bring_back, row, lifetime, urgency, memory=memory), urgency
-                    )
-                    return await job.wait()
+                if row.status is Status.RESUMING:
+                    job = self._underway.get(sandbox_id) or self._begin(row, lifetime, memory=memory)
+                    if urgent:
+                        self._underway.hurry(sandbox_id)
+                    # Where somebody else was done by then, it is looked at again.
+                    with contextlib.suppress(AbortedError):
+                        row = await job.wait()
+                        if row.status is Status.RUNNING:
+                            return row
             elif row.status not in SLEEPING:
                 break
             # Something else has begun with it just now.
@@ -171,6 +175,12 @@ class Restoring:
             return replace(now, target=Target.RUNNING, status=Status.RESUMING, generation=now.generation + 1)
 
         return await change(self._store, row.id, resuming)
+
+    def _begin(self, row: Sandbox, lifetime: timedelta, *, memory: bool) -> Job[Sandbox]:
+        urgency = Urgency()
+        return self._underway.begin(
+            row, lambda: self._bring_back(row, lifetime, urgency, memory=memory), urgency
+        )
 
     async def idle(self, sandbox_id: SandboxId) -> None:
         """Return when nothing is under way with a sandbox."""
