@@ -141,6 +141,18 @@ def test_e2bs_forks_say_why_there_is_none_in_its_words(api: LiveApi, sandbox: Sa
             assert httpx.delete(path, headers={"X-API-Key": KEY}).status_code == 204
 
 
+def test_each_name_that_a_snapshot_may_have_deletes_it(api: LiveApi, sandbox: Sandbox) -> None:
+    options = {"api_url": api.url, "api_key": KEY}
+    for name in ("with_line", "with-dash", "0"):
+        sandbox.snapshot(name)
+        Snapshot.delete(name, **options)
+
+    assert Snapshot.list(**options) == []
+    for name in ("", "..", "../x", "é", "\ud800", "a" * 300):
+        with pytest.raises((atoll.InvalidArgumentError, atoll.NotFoundError)):
+            Snapshot.delete(name, **options)
+
+
 @pytest.mark.parametrize("count", [True, "1", 1.5, [1]])
 def test_a_number_of_forks_is_a_number(api: LiveApi, sandbox: Sandbox, count: object) -> None:
     for path, body in (

@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from atoll.server.domain.errors import (
 )
 from atoll.server.host.blobs import BlobsError, BlobsProgram, BlobStore
 from atoll.server.runtimes import images
+from atoll.server.runtimes import packed as packed_files
 
 PAGES = noise(1, 300)
 # Larger than what is summed at once: sealed before it is packed.
@@ -229,6 +231,43 @@ async def test_who_is_removed_meanwhile_is_not_there(kept: Kept) -> None:
     assert kept.files.entries() == []
     await kept.packer.sweep()
     assert kept.runs() == []
+
+
+async def test_who_is_removed_while_its_raw_copy_goes_harms_nobody(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.write("one", pages=PAGES)
+    assert await kept.packer.pack_next()
+    drop = packed_files.drop
+
+    def late(directory: Path) -> bool:
+        shutil.rmtree(directory)
+        return drop(directory)
+
+    monkeypatch.setattr(packed_files, "drop", late)
+    await kept.packer.drop_raw()
+
+    assert kept.files.entries() == []
+
+
+async def test_who_is_removed_while_it_is_read_is_not_there(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.write("one", pages=PAGES)
+    assert await kept.packer.pack_next()
+    lacking = packed_files.lacking
+
+    def late(directory: Path) -> tuple[str, ...]:
+        found = lacking(directory)
+        shutil.rmtree(directory)
+        # As it was when that was asked.
+        monkeypatch.setattr(packed_files, "is_packed", lambda _: True)
+        return found
+
+    monkeypatch.setattr(packed_files, "lacking", late)
+    async with kept.files.raw("one") as path:
+        with pytest.raises(NotFoundError):
+            images.read(path)
 
 
 async def test_a_killed_pack_leaves_all_of_it_raw_and_a_killed_unpack_all_of_it_packed(kept: Kept) -> None:

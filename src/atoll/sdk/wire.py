@@ -421,7 +421,7 @@ def path_word(sandbox_id: str) -> str:
         InvalidArgumentError: it has characters that no id has.
     """
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", sandbox_id):
-        raise InvalidArgumentError(f"{sandbox_id[:64]!r} is not a sandbox's id.")
+        raise InvalidArgumentError(f"{sandbox_id[:64]!r} is no id.")
     return sandbox_id
 
 

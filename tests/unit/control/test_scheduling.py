@@ -110,6 +110,27 @@ async def test_who_is_paused_is_left_alone_and_has_its_time_anew_afterwards(
     await world.assert_agreement()
 
 
+async def test_pauses_put_no_snapshot_off_for_longer_than_they_last(world: World, control: Control) -> None:
+    sandbox = await control.create(ALICE, scheduled())
+    due = []
+    for _ in range(3):
+        world.clock.advance(0.4 * MINUTE)
+        await control.pausing.pause(ALICE, sandbox.id, CheckpointKind.MEMORY)
+        world.clock.advance(10 * MINUTE)
+        back, _ = await control.pausing.connect(ALICE, sandbox.id, MINUTE)
+        assert back.snapshot_due is not None
+        due.append(back.snapshot_due - world.clock.now())
+        await control.settled()
+
+    # The third time it had come while it ran, or was being paused.
+    assert due[:2] == [0.6 * MINUTE, 0.2 * MINUTE]
+    async with asyncio.timeout(10):
+        while not await taken(world, sandbox.id):
+            await asyncio.sleep(0)
+    await control.settled()
+    await world.assert_agreement()
+
+
 @pytest.mark.parametrize(
     "upkeep",
     [

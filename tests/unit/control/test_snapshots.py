@@ -99,6 +99,38 @@ async def test_a_snapshot_outlives_its_sandbox_until_it_is_deleted(world: World,
     await world.assert_agreement()
 
 
+async def test_a_snapshot_that_is_deleted_while_it_is_restored_is_not_found(
+    world: World, control: Control
+) -> None:
+    sandbox = await started(world, control)
+    snapshot = await control.snapshots.take(ALICE, sandbox.id, "mine", MEMORY)
+    world.faults.hang("restore:1")
+    creating = asyncio.ensure_future(outcome(control.create(ALICE, wish(template="mine"))))
+    await world.faults.reached("restore:1")
+
+    assert await control.snapshots.delete(ALICE, snapshot.id)
+    world.faults.fail("restore:2", FailedPreconditionError("Checkpoint 'x' is damaged"))
+    world.faults.let_go("restore:1")
+
+    error = await creating
+    assert isinstance(error, NotFoundError)
+    assert str(error).startswith("template 'mine' not found")
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_a_snapshot_that_is_there_and_damaged_is_called_that(world: World, control: Control) -> None:
+    sandbox = await started(world, control)
+    snapshot = await control.snapshots.take(ALICE, sandbox.id, None, MEMORY)
+    world.faults.fail("restore:1", FailedPreconditionError("Checkpoint 'x' is damaged"))
+
+    with pytest.raises(FailedPreconditionError, match="is damaged"):
+        await control.create(ALICE, wish(template=snapshot.id))
+
+    await control.settled()
+    await world.assert_agreement()
+
+
 async def test_without_its_memory_what_is_created_boots(world: World, control: Control) -> None:
     sandbox = await started(world, control)
     snapshot = await control.snapshots.take(ALICE, sandbox.id, None, FILES)

@@ -137,7 +137,7 @@ class AsyncApi:
 
     async def delete_snapshot(self, reference: str) -> None:
         """Delete a snapshot."""
-        await self._call("DELETE", f"/v1/snapshots/{wire.path_word(reference)}")
+        await self._call("DELETE", _named("snapshots", reference))
 
     async def collect(self, dry_run: bool) -> Collection:
         """Remove what nobody needs."""

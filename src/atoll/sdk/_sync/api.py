@@ -138,7 +138,7 @@ class Api:
 
     def delete_snapshot(self, reference: str) -> None:
         """Delete a snapshot."""
-        self._call("DELETE", f"/v1/snapshots/{wire.path_word(reference)}")
+        self._call("DELETE", _named("snapshots", reference))
 
     def collect(self, dry_run: bool) -> Collection:
         """Remove what nobody needs."""

@@ -27,6 +27,7 @@ from atoll.server.control.upkeep.parking import Parked
 from atoll.server.control.warm.pool import PoolLimits
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import (
+    FailedPreconditionError,
     NotFoundError,
     UnavailableError,
 )
@@ -200,7 +201,13 @@ class Control:
         wish = replace(wish, template=without_tag(wish.template))
         origin = await self.snapshots.find(actor, wish.template)
         template = await self.template(actor, origin.template_id if origin else wish.template)
-        return await self._parts.creating.create(actor, wish, template, origin)
+        try:
+            return await self._parts.creating.create(actor, wish, template, origin)
+        except FailedPreconditionError as error:
+            if origin is None or await self.snapshots.find(actor, origin.id) is not None:
+                raise
+            # What was deleted while it was read looks damaged.
+            raise NotFoundError(f"template {wish.template!r} not found", details=str(error)) from error
 
     async def get(self, actor: Actor, untrusted_id: str, *, ended: bool = False) -> Sandbox:
         """

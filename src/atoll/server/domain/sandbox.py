@@ -218,8 +218,18 @@ class Sandbox:
 
 
 def set_going(row: Sandbox, now: datetime, lifetime: timedelta) -> Sandbox:
-    """Return the row of a sandbox that begins to run, for so long, with the times that follow from that."""
+    """
+    Return the row of a sandbox that begins to run, for so long, with the times that follow from that.
+
+    Args:
+        row: with the pause that it comes back from.
+        now: when.
+        lifetime: for how long.
+    """
     every, idle = row.upkeep.snapshot_every, row.upkeep.idle_timeout
+    if every is not None and row.pause is not None and row.snapshot_due is not None:
+        # What it ran before counts: one that sleeps often would never have a snapshot.
+        every = max(row.snapshot_due - row.pause.at, timedelta(0))
     return replace(
         row,
         deadline=NEVER if row.upkeep.persistent else now + lifetime,

@@ -106,10 +106,9 @@ class CheckpointFiles(Checkpoints):
     async def drop_raw(self, name: str) -> bool:
         """Remove the raw copies of a packed one, unless somebody uses it or it is pinned: then False."""
         async with self._turn(name):
-            if self._held[name] or name in self._pinned or not packed.is_packed(self.path(name)):
+            if self._held[name] or name in self._pinned:
                 return False
-            await finish_in_thread(packed.drop, self.path(name))
-            return True
+            return await finish_in_thread(packed.drop, self.path(name))
 
     def entries(self) -> list[Path]:
         """List all there is, complete or not."""

@@ -9,6 +9,7 @@ What begins with a dot was left by somebody who was killed. Everything here bloc
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from atoll.server.domain.checkpoint import ImageFile
@@ -59,24 +60,27 @@ def used_at(directory: Path) -> float:
 
 
 def mark_used(directory: Path) -> None:
-    """Write down that a packed checkpoint is used now."""
-    if is_packed(directory):
+    """Write down that a packed checkpoint is used now; a no-op for others."""
+    # It may go at any moment: asking first would be no help.
+    with suppress(FileNotFoundError):
         os.utime(directory / INDEX)
 
 
-def drop(directory: Path) -> None:
+def drop(directory: Path) -> bool:
     """
-    Remove the raw copies of a packed checkpoint.
+    Remove the raw copies of a packed checkpoint. False: it is not packed, or is not there any more.
 
     Raises:
         UnavailableError: one would not go.
     """
-    assert is_packed(directory)
+    if not is_packed(directory):
+        return False
     try:
         for file in _files(directory):
             (directory / file.name).unlink(missing_ok=True)
     except OSError as error:
         raise UnavailableError("A raw copy cannot be removed", details=str(error)) from error
+    return True
 
 
 def leftovers(directory: Path) -> list[Path]:

@@ -288,8 +288,8 @@ class Restoring:
             if now.status is not Status.RESUMING:
                 raise moved_on(now)
             fall = replace(now.fall, back_at=at, problem=None) if now.fall and now.is_falling else now.fall
-            up = replace(now, status=Status.RUNNING, address=machine.address, pause=None, fall=fall)
-            return set_going(up, at, lifetime)
+            going = set_going(now, at, lifetime)
+            return replace(going, status=Status.RUNNING, address=machine.address, pause=None, fall=fall)
 
         found = await change(self._store, row.id, running)
         self._deadlines.began(found)
