@@ -147,3 +147,21 @@ async def test_paused_sandboxes_take_no_place_of_running_ones(world: World) -> N
 
         await control.kill(ALICE, second.id)
         assert (await control.pausing.connect(ALICE, first.id, MINUTE))[1]
+
+
+async def test_those_who_want_it_at_once_share_a_resume_that_fails(world: World, control: Control) -> None:
+    sandbox = await asleep(world, control)
+    world.faults.fail("restore:1", UnavailableError("not now"))
+
+    calls = [control.pausing.connect(ALICE, sandbox.id, MINUTE) for _ in range(4)]
+    calls += [control.pausing.connect(ALICE, sandbox.id, MINUTE, memory=False)]
+    *told, booted = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert [str(one) for one in told] == ["not now"] * 4
+    # Who wants something else has his own.
+    assert isinstance(booted, tuple), booted
+    assert booted[0].status is Status.RUNNING
+    # His takes two: the memory comes back, to be written down without it.
+    assert world.faults.passed["restore:1"] == 1 + 2
+    await control.settled()
+    await world.assert_agreement()

@@ -8,7 +8,7 @@ What fails on the way leaves it paused, with its checkpoint.
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -62,6 +62,13 @@ log = structlog.get_logger(__name__)
 _RESUMED = frozenset({Status.PAUSED, Status.RESUMING})
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Wish:
+    """What a resume is to bring back; who wants the same shares it."""
+
+    memory: bool
+
+
 class Restoring:
     """From a row that is paused to one that runs."""
 
@@ -112,8 +119,8 @@ class Restoring:
         auto_pause: bool = False,
     ) -> Sandbox:
         """
-        Resume, once nothing else is under way; those who want it at the same time share the work, which is as
-        urgent then as any of them makes it. One that runs already lives at least so long from now.
+        Resume, once nothing else is under way; those who want the same meanwhile share the work and its
+        outcome, and it is as urgent then as any of them makes it. One that runs lives at least so long.
 
         Args:
             sandbox_id: whose.
@@ -129,8 +136,9 @@ class Restoring:
             ResourceExhaustedError, UnavailableError, DeadlineExceededError: it stays paused, and why.
             AbortedError: others changed it all the time.
         """
+        wish = _Wish(memory=memory)
         for _ in range(MOST_TRIES):
-            row = await self._once_idle(sandbox_id, urgent=urgent)
+            row = await self._once_idle(sandbox_id, wish, urgent=urgent)
             if row.status is Status.RUNNING:
                 row = await self._deadlines.refresh(
                     sandbox_id, lifetime, lambda _: None, auto_pause=auto_pause
@@ -140,7 +148,7 @@ class Restoring:
             elif row.status in _RESUMED:
                 row = await self._begun(row, urgent=urgent, auto_pause=auto_pause)
                 if row.status is Status.RESUMING:
-                    job = self._underway.get(sandbox_id) or self._begin(row, lifetime, memory=memory)
+                    job = self._underway.get(sandbox_id) or self._begin(row, lifetime, wish)
                     if urgent:
                         self._underway.hurry(sandbox_id)
                     # Where somebody else was done by then, it is looked at again.
@@ -153,12 +161,25 @@ class Restoring:
             # Something else has begun with it just now.
         raise moved_on(row)
 
-    async def _once_idle(self, sandbox_id: SandboxId, *, urgent: bool) -> Sandbox:
-        """Return the row when nothing is under way, which is hurried where a request is held up by it."""
+    async def _once_idle(self, sandbox_id: SandboxId, wish: _Wish, *, urgent: bool) -> Sandbox:
+        """
+        Return the row when nothing is under way, which is hurried where a request is held up by it.
+
+        Raises:
+            AtollError: the same was under way, and failed: it would again for each who waited for it.
+        """
         while (job := self._underway.get(sandbox_id)) is not None:
-            if urgent and not _is_silent(await self._store.get_sandbox(sandbox_id)):
+            shared = self._underway.wished(sandbox_id, wish)
+            if urgent and _is_silent(await self._store.get_sandbox(sandbox_id)):
+                # A request is told that, whatever a resume for somebody else comes to.
+                shared = None
+            elif urgent:
                 self._underway.hurry(sandbox_id)
             await asyncio.wait([job.outcome])
+            if shared is not None:
+                # Where somebody else was done by then, it is looked at again.
+                with contextlib.suppress(AbortedError):
+                    await shared.wait()
         return await self._store.get_sandbox(sandbox_id)
 
     async def _begun(self, row: Sandbox, *, urgent: bool, auto_pause: bool) -> Sandbox:
@@ -176,10 +197,10 @@ class Restoring:
 
         return await change(self._store, row.id, resuming)
 
-    def _begin(self, row: Sandbox, lifetime: timedelta, *, memory: bool) -> Job[Sandbox]:
+    def _begin(self, row: Sandbox, lifetime: timedelta, wish: _Wish) -> Job[Sandbox]:
         urgency = Urgency()
         return self._underway.begin(
-            row, lambda: self._bring_back(row, lifetime, urgency, memory=memory), urgency
+            row, lambda: self._bring_back(row, lifetime, urgency, memory=wish.memory), urgency, wish=wish
         )
 
     async def idle(self, sandbox_id: SandboxId) -> None:
