@@ -72,6 +72,28 @@ async def test_one_after_the_other_is_packed_and_raw_copies_are_dropped_between(
     assert steps.asked == ["pack", "drop", "pack", "drop", "pack", "drop", "sweep"]
 
 
+async def test_who_collects_waits_for_one_pack_and_not_for_all(world: World, control: Control) -> None:
+    collected: list[asyncio.Task[object]] = []
+
+    class Many(Steps):
+        async def pack_next(self) -> bool:
+            if not collected:
+                collected.append(asyncio.create_task(storing.collect(HOME, dry=True)))
+                await asyncio.sleep(0)
+            elif len(self.asked) == 2:
+                # It came between the first and the second.
+                self.asked.append("collected" if collected[0].done() else "not collected")
+            return await super().pack_next()
+
+    steps = Many(waiting=3)
+    storing = world.storing(steps)
+
+    await storing.work()
+    await collected[0]
+
+    assert steps.asked[:4] == ["pack", "drop", "collected", "pack"]
+
+
 async def test_a_pack_that_fails_keeps_nobody_from_dropping_and_sweeping(world: World) -> None:
     for error in (ResourceExhaustedError("full"), FailedPreconditionError("damaged")):
         steps = Steps(error=error)

@@ -63,8 +63,7 @@ class Storing:
     async def work(self) -> None:
         """Do once what there is to do now."""
         if self._packing is not None:
-            async with self._turn:
-                await self._pack(self._packing)
+            await self._pack(self._packing)
         every = self._limits.collect_every
         if every and self._clock.now() >= self._collected_at + every:
             await self._collect(dry=False)
@@ -89,15 +88,24 @@ class Storing:
 
     async def _pack(self, packing: Packing) -> None:
         try:
-            while await packing.pack_next():
-                await packing.drop_raw()
+            while await self._pack_one(packing):
+                pass
         except AtollError as error:
             log.warning("checkpoint not packed", error=str(error), details=error.details)
         try:
-            await packing.drop_raw()
-            await self._sweep(packing)
+            async with self._turn:
+                await packing.drop_raw()
+                await self._sweep(packing)
         except AtollError as error:
             log.warning("storage not tidied", error=str(error), details=error.details)
+
+    async def _pack_one(self, packing: Packing) -> bool:
+        # Who collects meanwhile comes next: there may be many to pack.
+        async with self._turn:
+            packed = await packing.pack_next()
+            if packed:
+                await packing.drop_raw()
+            return packed
 
     async def _sweep(self, packing: Packing) -> None:
         now = self._clock.now()
