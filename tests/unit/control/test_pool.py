@@ -369,10 +369,12 @@ async def test_memory_that_runs_short_is_given_back_and_nothing_is_made(
 
 async def test_a_template_that_cannot_be_warmed_is_booted_and_tried_again(tmp_path: Path) -> None:
     world = World(tmp_path, pool=POOL)
-    world.faults.fail("checkpoint:1", ResourceExhaustedError("The host's disk is full"), times=2)
+    world.faults.fail("checkpoint:1", ResourceExhaustedError("The host's disk is full"))
     async with world.server() as control:
-        await world.faults.reached("checkpoint:1", times=2)
+        await world.faults.reached("checkpoint:1")
         await turns(50)
+        # One try, however many refills there are.
+        assert world.faults.passed["checkpoint:1"] == 1
         assert status(control).problem == "The host's disk is full"
         sandbox = await control.create(ALICE, wish())
         assert sandbox.status is Status.RUNNING
@@ -386,12 +388,33 @@ async def test_a_template_that_cannot_be_warmed_is_booted_and_tried_again(tmp_pa
         assert await world.checkpoints.names() == {WARM}
 
 
+async def test_a_template_that_does_not_get_ready_keeps_no_other_from_its_machines(tmp_path: Path) -> None:
+    start = StartCommand(command="serve", ready="false", timeout_s=50)
+    web = replace(BASE, name="web", id=type(BASE.id)("web-000000000000"), start=start)
+    world = World(tmp_path, pool=replace(POOL, templates="base,web"))
+    world.templates = FakeTemplates(BASE, web)
+    world.faults.hang("launch")
+    async with world.server() as control:
+        await world.faults.reached("launch")
+
+        async with asyncio.timeout(5):
+            while [one.ready for one in control.pool.statuses(OPERATOR) if one.template == "base"] != [2]:
+                await asyncio.sleep(0)
+        assert [one.ready for one in control.pool.statuses(OPERATOR) if one.template == "web"] == [0]
+
+        world.faults.let_go("launch")
+        await filled(control)
+        assert world.faults.passed["launch"] == 1
+
+
 async def test_what_cannot_be_made_does_not_have_the_others_made_sooner(tmp_path: Path) -> None:
     world = World(tmp_path, pool=POOL)
-    world.faults.fail("checkpoint:1", ResourceExhaustedError("The host's disk is full"), times=2)
+    world.faults.fail("checkpoint:1", ResourceExhaustedError("The host's disk is full"))
     async with world.server() as control:
-        await world.faults.reached("checkpoint:1", times=2)
+        await world.faults.reached("checkpoint:1")
         await turns(50)
+        # One try, however many refills there are.
+        assert world.faults.passed["checkpoint:1"] == 1
         assert status(control).problem is not None
 
         assert control.pool.rest() == POOL.quiet

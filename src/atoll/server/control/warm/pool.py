@@ -190,6 +190,10 @@ class Pool:
             self._changed.clear()
             await self._changed.wait()
 
+    def look_again(self) -> None:
+        """Have who waits until a machine is wanted look whether one is."""
+        self._changed.set()
+
     def neediest(self) -> Shelf | None:
         """Choose what the next machine is to be made for; None: none is to be made now."""
         now = self._clock.now()
@@ -201,6 +205,8 @@ class Pool:
             for shelf in self._shelves.values()
             if len(shelf.waiting) + shelf.making < max(wanted[shelf.key], self._unwarmed(shelf))
             and _is_tried(shelf, now)
+            # Who makes one would wait there, and make none of the others.
+            and not self._warming.must_wait(shelf.template)
         ]
         if not needy or self._is_short():
             return None

@@ -97,6 +97,8 @@ class Refilling:
                     shelf.again_at = self._clock.now() + self._pool_limits.again
                 finally:
                     shelf.making -= 1
+                    # Whoever was not to wait for this template, or found enough under way, looks again.
+                    self._pool.look_again()
 
     async def _make(self, shelf: Shelf) -> None:
         template, limits = shelf.template, shelf.key.limits

@@ -71,6 +71,10 @@ class Warming:
         """Say whether creates from a template can be restores."""
         return self.origin(template) in self._there
 
+    def must_wait(self, template: Template) -> bool:
+        """Say whether ``ensure`` would wait until another call of it is done."""
+        return bool(self.underway) and not self.is_warm(template)
+
     def origin(self, template: Template) -> str:
         """Name the checkpoint that a warm template is restored from, whether or not it is there."""
         return f"{_PREFIX}{template.id}-{int(template.built_at.timestamp())}-{self._release}"
@@ -82,6 +86,9 @@ class Warming:
         Raises:
             AtollError: it does not start, get ready or get written; nothing is left of it.
         """
+        if self.is_warm(template):
+            # Not behind another one, whose start command may take long.
+            return
         async with self._turn:
             if self.is_warm(template):
                 return
