@@ -31,7 +31,8 @@ func notFound(id string) *problem {
 }
 
 // cutOff begins as notFound does: by that, clients know a sandbox that does not run. Which of the two it was, the server
-// knows, and would wake the sandbox to tell.
+// knows, and would wake the sandbox to tell. A route is also taken back where the sandbox got another address, or its owner
+// changed who may reach it; whoever asks again finds out.
 func cutOff(id string) *problem {
 	return &problem{
 		SandboxID: id, Message: "The sandbox was not found any more: it was paused or ended while it had this request",

@@ -72,11 +72,19 @@ func (s *sandbox) cutOff(t *testing.T, program *stalling, method, body string) (
 func TestAReadThatAPauseCutsOffIsSentToWhoComesBack(t *testing.T) {
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodOptions} {
 		s := newHome(t).newSandbox()
+		program := &stalling{most: 1}
 
-		status, _, _ := s.cutOff(t, &stalling{most: 1}, method, "")
+		status, text, _ := s.cutOff(t, program, method, "")
 
-		if status != http.StatusOK {
-			t.Errorf("%s: %d", method, status)
+		want := "hello"
+		if method == http.MethodHead {
+			want = ""
+		}
+		if status != http.StatusOK || text != want {
+			t.Errorf("%s: %d %s", method, status, text)
+		}
+		if calls := program.calls.Load(); calls != 2 {
+			t.Errorf("%s: the program was called %d times", method, calls)
 		}
 	}
 }

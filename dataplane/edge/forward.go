@@ -102,7 +102,7 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, to target) {
 	switch {
 	case errors.Is(failure, errForgotten) && !body.wasInterrupted():
 		failure = f.try(w, r, to, body)
-	case errors.Is(failure, errCutOff) && isRead(r):
+	case errors.Is(failure, errCutOff) && isRead(r) && r.Context().Err() == nil:
 		if failure = f.try(w, r, to, body); isAsleep(failure) {
 			failure = errCutOff
 		}

@@ -51,7 +51,7 @@ def _looks(home: Path) -> list[Callable[[], Iterator[Check]]]:
         _packages,
         _control_groups,
         _network,
-        _homes,
+        lambda: _homes(home),
         _settings,
         lambda: _runsc(home),
         lambda: machine.disk(home),
@@ -138,9 +138,10 @@ def _network() -> Iterator[Check]:
         yield ok("network", "nftables works, and nothing stands in the way")
 
 
-def _homes() -> Iterator[Check]:
+def _homes(own: Path) -> Iterator[Check]:
     """Look for homes that were deleted without `atoll down`."""
     from atoll.server.main import deleted_homes
+    from atoll.server.settings.home import find_home
 
     if os.geteuid() != 0:
         yield warn("homes", "not looked at: needs root", "sudo atoll doctor")
@@ -163,7 +164,10 @@ def _homes() -> Iterator[Check]:
                 f"home {home.id} of an older version has {home.claimed}, and its directory is not known",
                 f"If it was deleted: {end}. Else its next start says where it is.",
             )
-    for home_id, places in _names_left({home.id for home in found if not home.is_gone}).items():
+    # After a restart of the machine nobody says yet where its own is.
+    mine = find_home(own)
+    here = {home.id for home in found if not home.is_gone} | ({mine.id} if mine is not None else set())
+    for home_id, places in _names_left(here).items():
         odd += 1
         yield warn(
             "homes",

@@ -15,16 +15,15 @@ from atoll.server.domain.sandbox import OnDeadline, Sandbox, Status
 Happens = Callable[[], Awaitable[object]]
 
 
-def after_one(call: Callable[..., Awaitable[Any]], happens: Happens, *, number: int = 1) -> Any:
-    """Have something happen right after a call (the so manieth) has its answer, before its caller has it."""
-    calls = 0
+def after_one(call: Callable[..., Awaitable[Any]], happens: Happens) -> Any:
+    """Have something happen right after the first call has its answer, before its caller has it."""
+    first = True
 
     async def wrapped(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        mine = calls
+        nonlocal first
+        is_first, first = first, False
         answer = await call(*args, **kwargs)
-        if mine == number:
+        if is_first:
             await happens()
         return answer
 

@@ -14,9 +14,9 @@ from atoll.server.domain.events import EventType
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.keys import DEFAULT_TEAM
 from atoll.server.domain.logs import life
-from atoll.server.domain.sandbox import Sandbox
+from atoll.server.domain.sandbox import EndReason, Sandbox
 from atoll.server.domain.snapshot import Snapshot
-from atoll.server.domain.upkeep import Upkeep
+from atoll.server.domain.upkeep import Restart, Upkeep
 from atoll.server.ports.events import EventQuery
 from atoll.server.ports.snapshots import SnapshotQuery
 from atoll.server.stores.events import SqliteEvents
@@ -91,10 +91,32 @@ async def test_a_full_disk_skips_one_and_the_owner_is_told(world: World, control
     await world.assert_agreement()
 
 
-async def test_who_is_paused_is_left_alone_and_has_its_time_anew_afterwards(
+async def test_who_falls_after_many_were_skipped_waits_for_the_next_no_longer_than_ever(
+    world: World, control: Control
+) -> None:
+    upkeep = Upkeep(persistent=True, snapshot_every=MINUTE, restart=Restart.FROM_SNAPSHOT)
+    sandbox = await control.create(ALICE, wish(upkeep=upkeep))
+    await pass_time(world, sandbox.id)
+    world.faults.fail("checkpoint:1", ResourceExhaustedError("The host's disk is full"), times=10)
+    for _ in range(10):
+        await pass_time(world, sandbox.id)
+
+    world.runtime.end(sandbox.id, EndReason.RUNTIME_ENDED)
+    async with asyncio.timeout(10):
+        while (back := await world.store.get_sandbox(sandbox.id)).generation != 2 or back.pause is not None:
+            await asyncio.sleep(0)
+
+    assert back.snapshot_due is not None
+    assert back.snapshot_due <= world.clock.now() + MINUTE
+    await control.settled()
+    await world.assert_agreement()
+
+
+async def test_who_is_paused_is_left_alone_and_has_the_rest_of_its_time_afterwards(
     world: World, control: Control
 ) -> None:
     sandbox = await control.create(ALICE, scheduled())
+    world.clock.advance(MINUTE / 4)
     await control.pausing.pause(ALICE, sandbox.id, CheckpointKind.MEMORY)
 
     world.clock.advance(10 * MINUTE)
@@ -103,7 +125,7 @@ async def test_who_is_paused_is_left_alone_and_has_its_time_anew_afterwards(
     assert await taken(world, sandbox.id) == []
 
     back, _ = await control.pausing.connect(ALICE, sandbox.id, MINUTE)
-    assert back.snapshot_due == world.clock.now() + MINUTE
+    assert back.snapshot_due == world.clock.now() + MINUTE * 3 / 4
     await pass_time(world, sandbox.id)
     assert len(await taken(world, sandbox.id)) == 1
     await control.settled()

@@ -170,6 +170,30 @@ async def test_who_waits_is_told_and_the_row_follows_when_there_is_room(
     assert world.runtime.recall(sandbox.id) == ("kept", "kept")
 
 
+@pytest.mark.parametrize("place", ["checkpoint:1", "checkpoint:2"])
+async def test_who_asks_again_for_what_is_not_settled_yet_is_answered_when_it_is_paused(
+    world: World, control: Control, rows: Rows, place: str
+) -> None:
+    sandbox = await started(world, control)
+    fill_when(world, rows, place)
+    if place == "checkpoint:1":
+        # The first one is undone then, and another has to be made.
+        world.faults.fail(place, ResourceExhaustedError("no room"))
+
+    async with time(world):
+        with pytest.raises(UnavailableError, match="neither paused nor running"):
+            await control.pausing.pause(ALICE, sandbox.id, MEMORY)
+        again = asyncio.create_task(control.pausing.pause(ALICE, sandbox.id, MEMORY))
+        await turns()
+        assert not again.done()
+        rows.room = True
+        paused = await again
+
+    assert paused.status is Status.PAUSED
+    await control.settled()
+    await world.assert_agreement()
+
+
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("persistent", [False, True])
 async def test_what_is_whole_on_the_disk_is_kept_by_who_takes_all_down_though_no_row_says_so(

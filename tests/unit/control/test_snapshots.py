@@ -8,6 +8,7 @@ from fakes.sleepers import BOB, FILES, MEMORY, MINUTE, started
 from fakes.world import ALICE, World, outcome, small, turns, wish
 
 from atoll.server.control.service import Control
+from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -345,6 +346,28 @@ async def test_a_pause_behind_more_snapshots_than_there_are_turns_gets_its_own(w
             assert (await pausing).status is Status.PAUSED
         taken = await asyncio.gather(*snapshots)
         assert [type(one) for one in taken] == [Snapshot, FailedPreconditionError, FailedPreconditionError]
+        await control.settled()
+        await world.assert_agreement()
+
+
+async def test_a_snapshot_that_waits_for_its_turn_keeps_nothing_else_from_its_sandbox(world: World) -> None:
+    world.limits = small(concurrent_starts=1)
+    async with world.server() as control:
+        busy, sandbox = await started(world, control), await started(world, control)
+        world.faults.hang("checkpoint:1")
+        first = asyncio.create_task(control.snapshots.take(ALICE, busy.id, None, MEMORY))
+        await world.faults.reached("checkpoint:1")
+        waiting = asyncio.create_task(control.snapshots.take(ALICE, sandbox.id, None, MEMORY))
+        while len(await world.snapshots.all_snapshots()) < 2:
+            await asyncio.sleep(0)
+        await turns()
+
+        async with asyncio.timeout(10):
+            await control.set_egress(ALICE, sandbox.id, EgressPolicy(internet=False))
+
+        assert not waiting.done()
+        world.faults.let_go("checkpoint:1")
+        await asyncio.gather(first, waiting)
         await control.settled()
         await world.assert_agreement()
 

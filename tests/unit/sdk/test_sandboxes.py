@@ -300,6 +300,9 @@ async def test_what_json_cannot_say_is_an_invalid_argument(sdk: Any, cloud: Live
         await sdk.create(timeout=wrong, **cloud.options)
     with pytest.raises(InvalidArgumentError, match="cannot be sent"):
         await sdk.create(metadata={"a": "\ud800"}, **cloud.options)
+    with pytest.raises(InvalidArgumentError, match="cannot be sent"):
+        # Longer than any address may be.
+        await sdk.list(metadata={"a": "x" * 70_000}, **cloud.options)
     async with await sdk.create(**cloud.options) as sandbox:
         for call in (sandbox.set_timeout, sandbox.resume, sandbox.fork, sandbox.snapshot):
             with pytest.raises(InvalidArgumentError, match="cannot be sent"):

@@ -249,8 +249,8 @@ class Api:
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             request = self._http.build_request(method, path, **options)
-        except (TypeError, ValueError) as error:
-            # NaN, bytes or half a character, say, which JSON has no form for.
+        except (TypeError, ValueError, httpx.InvalidURL) as error:
+            # NaN, bytes or half a character, say, which JSON has no form for, or a query of 64 KiB.
             raise InvalidArgumentError(
                 "An argument of the call cannot be sent.", details=str(error)
             ) from error

@@ -172,7 +172,8 @@ class Sandbox:
         request: the create that it answers, if its caller named it; None: not named.
         upkeep: how it is kept.
         fall: the last time that its machine ended and it was to come back; None: never.
-        snapshot_due: when a snapshot of it is taken by itself; None: never. For while it runs.
+        snapshot_due: when a snapshot of it is taken by itself; None: never. For while it runs; what was left
+            of that at a pause, is left after it.
         snapshot_skip: the last such snapshot, if it could not be taken; None: it was, or none was due.
         idle_due: when is looked whether it idles; None: never. For while it runs.
     """
@@ -229,7 +230,7 @@ def set_going(row: Sandbox, now: datetime, lifetime: timedelta) -> Sandbox:
     every, idle = row.upkeep.snapshot_every, row.upkeep.idle_timeout
     if every is not None and row.pause is not None and row.snapshot_due is not None:
         # What it ran before counts: one that sleeps often would never have a snapshot.
-        every = max(row.snapshot_due - row.pause.at, timedelta(0))
+        every = min(every, max(row.snapshot_due - row.pause.at, timedelta(0)))
     return replace(
         row,
         deadline=NEVER if row.upkeep.persistent else now + lifetime,

@@ -73,14 +73,13 @@ def drop(directory: Path) -> bool:
     Raises:
         UnavailableError: one would not go.
     """
-    if not is_packed(directory):
-        return False
+    files = _files(directory) if is_packed(directory) else ()
     try:
-        for file in _files(directory):
+        for file in files:
             (directory / file.name).unlink(missing_ok=True)
     except OSError as error:
         raise UnavailableError("A raw copy cannot be removed", details=str(error)) from error
-    return True
+    return bool(files)
 
 
 def leftovers(directory: Path) -> list[Path]:

@@ -6,7 +6,7 @@ the queue, it makes room there. Before all of them comes what traffic waits for,
 than the step itself. What nobody waits for gets a turn only when nobody else wants one.
 
 Steps of one team may last for minutes: machines with much memory that are written down. Some turns more are
-reserved for teams that hold none, so that no team waits until another one's steps are done.
+reserved for teams that hold none, so that one team alone keeps no other waiting until its steps are done.
 
 A turn is for the host's work. What is left when only the guest is waited for, may take as long as the guest
 likes, and programs that stop their own daemon would keep everybody waiting: so the turn goes on to the next.

@@ -105,7 +105,9 @@ class Underway:
         except NotFoundError:
             raise
         except Exception as error:
-            self.begin(row, lambda: tried(self._clock, what, later))
+            work = self._works.get(row.id)
+            # Who wanted that still does.
+            self.begin(row, lambda: tried(self._clock, what, later), wish=None if work is None else work.wish)
             raise UnavailableError(
                 f"Sandbox {row.id} is neither paused nor running yet",
                 details=str(error) or type(error).__name__,

@@ -98,13 +98,19 @@ class Pausing:
                 neither paused nor running yet (unavailable), and the server sees to that.
         """
         sandbox_id = parse_sandbox_id(untrusted_id)
-        row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)
+        wish = _Wish(kind=kind, healthy=healthy)
         # E2B's clients take a refusal for "it was paused before": it would run on, and nobody would know.
-        while row.status is Status.RESUMING and (resume := self._underway.get(sandbox_id)) is not None:
-            await asyncio.wait([resume.outcome])
+        while True:
             row = await self._reading.get(actor, sandbox_id, statuses=_LIVING)
-        if (job := self._underway.wished(sandbox_id, _Wish(kind=kind, healthy=healthy))) is not None:
-            return await job.wait()
+            if (same := self._underway.wished(sandbox_id, wish)) is not None:
+                shared = await same.wait()
+                if shared.status is not Status.RUNNING:
+                    return shared
+                # It had failed before, and has come to its end: it runs on.
+            elif row.status is Status.RESUMING and (resume := self._underway.get(sandbox_id)) is not None:
+                await asyncio.wait([resume.outcome])
+            else:
+                break
         if row.status is not Status.RUNNING:
             raise FailedPreconditionError(f"Sandbox {sandbox_id} is {row.status}, not running")
         return await (await self._begin_pause(sandbox_id, kind, healthy=healthy)).wait()

@@ -146,9 +146,11 @@ class Restoring:
                 if row.status is Status.RUNNING:
                     return row
             elif row.status in _RESUMED:
-                row = await self._begun(row, urgent=urgent, auto_pause=auto_pause)
-                if row.status is Status.RESUMING:
-                    job = self._underway.get(sandbox_id) or self._begin(row, lifetime, wish)
+                row = await self._say_resuming(row, urgent=urgent, auto_pause=auto_pause)
+                job = self._underway.wished(sandbox_id, wish)
+                if job is None and row.status is Status.RESUMING and self._underway.get(sandbox_id) is None:
+                    job = self._begin(row, lifetime, wish)
+                if job is not None:
                     if urgent:
                         self._underway.hurry(sandbox_id)
                     # Where somebody else was done by then, it is looked at again.
@@ -182,7 +184,7 @@ class Restoring:
                     await shared.wait()
         return await self._store.get_sandbox(sandbox_id)
 
-    async def _begun(self, row: Sandbox, *, urgent: bool, auto_pause: bool) -> Sandbox:
+    async def _say_resuming(self, row: Sandbox, *, urgent: bool, auto_pause: bool) -> Sandbox:
         """Have a row say that it resumes; returns it, as it is where somebody else was faster."""
         if urgent and _is_silent(row):
             raise _silent(row.id)

@@ -285,11 +285,7 @@ class Snapshots:
 
     async def _write(self, row: Sandbox, making: Snapshot, name: str | None) -> Snapshot:
         try:
-            async with self._locks.hold(row.id):
-                # Many may wait here behind a pause: they need no turn to be told of it.
-                await self._check_runs(row)
-                async with self._admission.turn(row.team_id):
-                    checkpoint = await self._written(row, making)
+            checkpoint = await self._in_turn(row, making)
             ready = await self._snapshots.finish_snapshot(making.id, name, checkpoint.size)
         except BaseException as error:
             log.warning("snapshot not taken", sandbox_id=row.id, error=str(error) or type(error).__name__)
@@ -303,8 +299,20 @@ class Snapshots:
         log.info("snapshot taken", snapshot_id=ready.id, sandbox_id=row.id, size_bytes=ready.size_bytes)
         return ready
 
+    async def _in_turn(self, row: Sandbox, making: Snapshot) -> Checkpoint:
+        """Write a sandbox down with a turn and its lock, holding neither while the other is waited for."""
+        while True:
+            # A pause that is under way needs a turn itself; behind it, there is nothing to write down.
+            async with self._locks.hold(row.id):
+                await self._check_runs(row)
+            async with self._admission.turn(row.team_id):
+                # Whoever came meanwhile goes first.
+                if not self._locks.held(row.id):
+                    async with self._locks.hold(row.id):
+                        await self._check_runs(row)
+                        return await self._written(row, making)
+
     async def _written(self, row: Sandbox, making: Snapshot) -> Checkpoint:
-        await self._check_runs(row)
         path = self._checkpoints.path(making.id)
         written = self._runtime.checkpoint(row.id, path, kind=making.kind, leave_running=True)
         try:
