@@ -19,7 +19,7 @@ from pathlib import Path
 from pyqwest import Client, HTTPTransport
 from support.network import home_record
 
-from atoll.server.control.common.clock import SystemClock
+from atoll.server.control.work.clock import SystemClock
 from atoll.server.domain.errors import AtollError
 from atoll.server.domain.ids import SandboxId, TemplateId
 from atoll.server.domain.limits import Limits

@@ -13,7 +13,7 @@ from contract.test_volume_store import volume
 from fakes.events import sandboxes_in, snapshots_in, webhooks_in
 from fakes.teams import add_teams
 
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.control.watching.webhooks import NewWebhook
 from atoll.server.domain.errors import (
     AlreadyExistsError,

@@ -23,7 +23,7 @@ from e2b import (
 from fakes.live_api import KEY, OTHER_KEY, LiveApi, live_api
 from fakes.world import small
 
-from atoll.server.control.common.changing import change
+from atoll.server.control.rows.changing import change
 from atoll.server.domain.errors import UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import EndReason, Status, Target

@@ -11,9 +11,9 @@ from fakes.world import ALICE, World
 
 from atoll.server.api.app import PublicAddress
 from atoll.server.api.limits import ApiLimits
-from atoll.server.control.common import access
-from atoll.server.control.common.requests import Actor
 from atoll.server.control.owned.keys import Keys
+from atoll.server.control.requests import Actor
+from atoll.server.control.rows import access
 from atoll.server.domain.keys import KeyKind, new_key
 
 PAGE = "/docs/api/cli"

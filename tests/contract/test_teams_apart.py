@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from atoll.server.api.app import PublicAddress
 from atoll.server.api.gate import Gate
 from atoll.server.api.limits import ApiLimits
-from atoll.server.control.common import access
+from atoll.server.control.rows import access
 from atoll.server.domain.ids import TeamId
 from atoll.server.domain.keys import KeyKind, make_key, new_key
 from atoll.server.domain.sandbox import Sandbox

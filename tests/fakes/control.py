@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from atoll.server.control.common import checking
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.reading import ROUTED
-from atoll.server.control.common.requests import Actor, CreateSandbox, Route, SandboxPage
-from atoll.server.control.common.room import ALIVE
 from atoll.server.control.lifecycle.pausing import Pausing
 from atoll.server.control.lifecycle.snapshots import Snapshots
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.owned.volumes import Volumes
 from atoll.server.control.reach.routing import Routing
+from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
+from atoll.server.control.rows import checking
+from atoll.server.control.rows.reading import ROUTED
+from atoll.server.control.rows.room import ALIVE
 from atoll.server.control.service import Control
 from atoll.server.control.warm.pool import Pool, check_sees
 from atoll.server.domain import ingress

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from atoll.server.control.common.clock import SystemClock
 from atoll.server.control.owned.keys import Keys
 from atoll.server.control.watching.events import EventLimits, Events
 from atoll.server.control.watching.observing import MetricsLimits
 from atoll.server.control.watching.team_metrics import TeamMetrics
 from atoll.server.control.watching.webhooks import WebhookLimits, Webhooks
+from atoll.server.control.work.clock import SystemClock
 from atoll.server.domain.webhooks import parse_networks
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.events import EventStore

@@ -12,8 +12,8 @@ import uvicorn
 
 from atoll.server.api.app import PublicAddress
 from atoll.server.api.limits import ApiLimits, server_options
-from atoll.server.control.common.access import set_home_key
-from atoll.server.control.common.limits import ControlLimits
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.rows.access import set_home_key
 from atoll.server.domain.ids import TeamId
 from atoll.server.domain.keys import DEFAULT_TEAM, KeyKind, make_key
 from fakes import listeners

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.control.watching.observing import Observing
 from atoll.server.domain.errors import NotFoundError
 from atoll.server.domain.ids import SandboxId

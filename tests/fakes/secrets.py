@@ -1,9 +1,9 @@
 """Secrets and identities for apps whose tests are about something else."""
 
-from atoll.server.control.common.clock import SystemClock
-from atoll.server.control.common.limits import ControlLimits
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.owned.identity import Identity, Issuer
 from atoll.server.control.owned.secrets import Secrets
+from atoll.server.control.work.clock import SystemClock
 from atoll.server.domain.identity import IdentityLimits
 from atoll.server.ports.clock import Clock
 from atoll.server.stores.database import Database

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.ids import SandboxId, TeamId

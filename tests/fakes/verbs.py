@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from atoll.server.control.common.clock import SystemClock
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.owned.keys import Keys
 from atoll.server.control.owned.signing_in import SigningIn
-from atoll.server.control.upkeep.storage_limits import StorageLimits
+from atoll.server.control.requests import Actor
+from atoll.server.control.storage_limits import StorageLimits
 from atoll.server.control.upkeep.storing import Storing
 from atoll.server.control.upkeep.teams import Belongings, Teams
 from atoll.server.control.verbs import Verbs
 from atoll.server.control.watching.logbook import Logbook
+from atoll.server.control.work.clock import SystemClock
 from atoll.server.domain.logs import Line, LogQuery, life, select
 from atoll.server.stores.api_keys import SqliteApiKeys
 from atoll.server.stores.database import Database

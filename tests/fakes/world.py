@@ -12,14 +12,14 @@ from typing import Any
 
 from sqlalchemy import create_engine
 
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.requests import Actor, CreateSandbox
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.owned.keys import Keys
 from atoll.server.control.owned.signing_in import SigningIn
 from atoll.server.control.owned.volumes import VolumeLimits, Volumes
 from atoll.server.control.parts import Ports
+from atoll.server.control.requests import Actor, CreateSandbox
 from atoll.server.control.service import Control
-from atoll.server.control.upkeep.storage_limits import StorageLimits
+from atoll.server.control.storage_limits import StorageLimits
 from atoll.server.control.upkeep.storing import Storing
 from atoll.server.control.upkeep.teams import Belongings, Teams
 from atoll.server.control.verbs import Verbs

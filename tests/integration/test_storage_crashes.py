@@ -16,9 +16,9 @@ from fakes.crashes import Points, life
 from fakes.world import ALICE, World, outcome, wish
 from support.storing import LIMITS, PROGRAM, noise
 
-from atoll.server.control.common.clock import SystemClock
 from atoll.server.control.service import Control
 from atoll.server.control.upkeep.storing import Storing
+from atoll.server.control.work.clock import SystemClock
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import NotFoundError
 from atoll.server.domain.ids import SandboxId

@@ -18,10 +18,10 @@ from fakes.events import SECRET, sandboxes_in, webhooks_in
 from fakes.teams import add_teams
 from support.receiver import POURS, Receiver, receiver
 
-from atoll.server.control.common.clock import SystemClock
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.control.watching.delivering import Delivering
 from atoll.server.control.watching.webhooks import NewWebhook, WebhookLimits
+from atoll.server.control.work.clock import SystemClock
 from atoll.server.couriers import http
 from atoll.server.couriers.http import MOST_ANSWER_BYTES, HttpCourier
 from atoll.server.domain.events import EventType

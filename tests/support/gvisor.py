@@ -23,7 +23,7 @@ from pyqwest import Client, HTTPTransport
 
 from atoll._gen.process.process_connect import ProcessClient
 from atoll._gen.process.process_pb import ProcessConfig, StartRequest
-from atoll.server.control.common.clock import SystemClock
+from atoll.server.control.work.clock import SystemClock
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, TemplateId, new_sandbox_id
 from atoll.server.domain.limits import Limits

@@ -5,8 +5,8 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from atoll.server.control.common.clock import SystemClock
-from atoll.server.control.upkeep.storage_limits import StorageLimits
+from atoll.server.control.storage_limits import StorageLimits
+from atoll.server.control.work.clock import SystemClock
 from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
 from atoll.server.domain.ids import TemplateId
 from atoll.server.host.blobs import BlobsProgram, BlobStore, S3Bucket

@@ -24,7 +24,7 @@ from atoll.server.api.app import PublicAddress, build_private
 from atoll.server.api.e2b.form import render
 from atoll.server.api.gate import Dialect, Gate
 from atoll.server.api.limits import ApiLimits
-from atoll.server.control.common.requests import CreateSandbox
+from atoll.server.control.requests import CreateSandbox
 from atoll.server.domain.errors import (
     AtollError,
     FailedPreconditionError,

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from fakes.control import BASE, FakeControl
 
-from atoll.server.control.common.requests import MountWish
+from atoll.server.control.requests import MountWish
 from atoll.server.domain.errors import NotFoundError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import OnDeadline

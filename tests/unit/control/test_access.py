@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from fakes.world import World
 
-from atoll.server.control.common import access
+from atoll.server.control.rows import access
 from atoll.server.control.service import Control
 from atoll.server.domain.errors import ResourceExhaustedError, UnauthenticatedError
 from atoll.server.domain.ids import SandboxId

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fakes.world import ALICE, World, outcome, small, wish
 
-from atoll.server.control.common.requests import LimitsOverride
+from atoll.server.control.requests import LimitsOverride
 from atoll.server.control.service import Control
 from atoll.server.control.warm.pool import PoolLimits
 from atoll.server.domain.checkpoint import CheckpointKind

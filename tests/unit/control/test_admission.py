@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 from fakes.world import outcome, turns
 
-from atoll.server.control.common.admission import Admission, Urgency
-from atoll.server.control.common.locks import Locks
+from atoll.server.control.turns.admission import Admission, Urgency
+from atoll.server.control.turns.locks import Locks
 from atoll.server.domain.errors import Reason, ResourceExhaustedError
 from atoll.server.domain.ids import SandboxId, TeamId
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from fakes.world import ALICE, SECRET, World, outcome, small, turns, wish
 
-from atoll.server.control.common.access import access_token
-from atoll.server.control.common.requests import LimitsOverride
+from atoll.server.control.requests import LimitsOverride
+from atoll.server.control.rows.access import access_token
 from atoll.server.control.service import Control
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import (

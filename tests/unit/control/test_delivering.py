@@ -13,7 +13,7 @@ from fakes.events import SECRET, sandboxes_in, snapshots_in, webhooks_in
 from fakes.teams import add_teams
 from typing_extensions import override
 
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.control.watching.delivering import Delivering
 from atoll.server.control.watching.webhooks import NewWebhook, WebhookLimits
 from atoll.server.domain.events import EventType

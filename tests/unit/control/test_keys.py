@@ -5,9 +5,9 @@ import re
 import pytest
 from fakes.world import World, small
 
-from atoll.server.control.common import access
-from atoll.server.control.common.requests import Actor
 from atoll.server.control.owned.keys import Keys
+from atoll.server.control.requests import Actor
+from atoll.server.control.rows import access
 from atoll.server.control.service import Control
 from atoll.server.domain.errors import (
     AlreadyExistsError,

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from fakes.world import ALICE, World, turns, wish
 
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.control.watching.logbook import LogLimits
 from atoll.server.domain.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import TeamId, new_sandbox_id

@@ -6,7 +6,7 @@ import json
 import pytest
 from fakes.world import ALICE, LIMITS, World, turns, wish
 
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.egress_proxy import EgressProxy

@@ -10,7 +10,7 @@ import pytest
 from fakes.world import ALICE, World, turns, wish
 from structlog.testing import capture_logs
 
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.control.watching.observing import Observing
 from atoll.server.domain.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
 from atoll.server.domain.ids import TeamId, new_sandbox_id

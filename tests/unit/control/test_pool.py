@@ -12,7 +12,7 @@ from fakes.crashes import Points, life
 from fakes.teams import add_teams
 from fakes.world import ALICE, World, outcome, small, turns, wish
 
-from atoll.server.control.common.requests import Actor, LimitsOverride, MountWish
+from atoll.server.control.requests import Actor, LimitsOverride, MountWish
 from atoll.server.control.service import Control
 from atoll.server.control.warm.pool import PoolLimits
 from atoll.server.domain.egress import EgressPolicy, to_plain

@@ -8,8 +8,8 @@ import pytest
 from fakes.teams import add_teams
 from fakes.world import ALICE, World, outcome, small, wish
 
-from atoll.server.control.common.requests import Actor
 from atoll.server.control.machines.probing import MOST_ASKED
+from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import InvalidArgumentError, UnavailableError

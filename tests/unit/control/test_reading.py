@@ -10,8 +10,8 @@ from fakes.sleepers import MINUTE, asleep
 from fakes.teams import add_teams
 from fakes.world import ALICE, World, wish
 
-from atoll.server.control.common.requests import Actor
 from atoll.server.control.reach.finding import SignedFile
+from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
 from atoll.server.domain.errors import InvalidArgumentError, NotFoundError
 from atoll.server.domain.ids import TeamId, new_sandbox_id

@@ -131,7 +131,7 @@ async def test_remains_of_an_ended_row_are_removed(world: World) -> None:
 
 
 async def test_more_rows_than_a_page_are_all_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atoll.server.control.common.unfinished.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("atoll.server.control.rows.unfinished.ROWS_AT_ONCE", 2)
     async with world.server() as control:
         for _ in range(7):
             await control.create(ALICE, wish())

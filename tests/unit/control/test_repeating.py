@@ -8,7 +8,7 @@ import pytest
 from fakes.teams import add_teams
 from fakes.world import ALICE, World, wish
 
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
 from atoll.server.domain.errors import (
     AbortedError,

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from fakes.world import ALICE, World, turns, wish
 
-from atoll.server.control.common.requests import CreateSandbox
+from atoll.server.control.requests import CreateSandbox
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import InvalidArgumentError, ResourceExhaustedError

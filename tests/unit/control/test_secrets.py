@@ -7,9 +7,9 @@ from fakes.secrets import secrets_in
 from fakes.teams import add_teams
 from fakes.world import ALICE, wish
 
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.owned.secrets import Secrets
+from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.egress_rules import HeaderRule

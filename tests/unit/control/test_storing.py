@@ -12,7 +12,7 @@ import pytest
 from fakes.world import ALICE, World, outcome, wish
 
 from atoll.server.control.service import Control
-from atoll.server.control.upkeep.storage_limits import StorageLimits
+from atoll.server.control.storage_limits import StorageLimits
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     FailedPreconditionError,

@@ -14,8 +14,8 @@ from fakes.events import webhooks_in
 from fakes.secrets import secrets_in
 from fakes.world import LIMITS, World, outcome, wish
 
-from atoll.server.control.common import access
-from atoll.server.control.common.requests import Actor, CreateSandbox, LimitsOverride
+from atoll.server.control.requests import Actor, CreateSandbox, LimitsOverride
+from atoll.server.control.rows import access
 from atoll.server.control.service import Control
 from atoll.server.control.upkeep.teams import RETRY_DELAY, Teams
 from atoll.server.control.watching.webhooks import NewWebhook

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fakes.world import ALICE, World, wish
 
-from atoll.server.control.common.requests import Actor, MountWish
+from atoll.server.control.requests import Actor, MountWish
 from atoll.server.domain.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import TeamId
 from atoll.server.domain.sandbox import Status

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from atoll.server.api.errors import CODE_OF_STATUS, Answer, answer, answer_to
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.domain.errors import Code, UnauthenticatedError
 
 Render = Callable[[Answer], JSONResponse]

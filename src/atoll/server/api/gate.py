@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from atoll.server.api.errors import Answer, answer, answer_to, new_request_id
 from atoll.server.api.limits import ApiLimits
 from atoll.server.api.pace import Pace
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.domain.errors import Code, DeadlineExceededError
 
 log = structlog.get_logger(__name__)

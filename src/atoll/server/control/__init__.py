@@ -1,1 +1,5 @@
-"""Control: the verbs of a sandbox, one concern a file; `service.py` is what the dialects call."""
+"""
+Control: the verbs, one concern a file, in folders that use each other one way only (ARCHITECTURE.md).
+
+``verbs.py`` has all that dialects call: sandboxes (``service.py``) and what is beside them.
+"""

@@ -3,12 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from atoll.server.control.common.admission import Admission
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.locks import Locks
-from atoll.server.control.common.reading import Reading
-from atoll.server.control.common.tasks import Tasks
-from atoll.server.control.common.underway import Underway
 from atoll.server.control.lifecycle.addresses import Addresses
 from atoll.server.control.lifecycle.checkpointing import Checkpointing
 from atoll.server.control.lifecycle.creating import Creating
@@ -20,12 +14,16 @@ from atoll.server.control.lifecycle.restoring import Restoring
 from atoll.server.control.lifecycle.sealing import Sealing
 from atoll.server.control.lifecycle.snapshots import Snapshots
 from atoll.server.control.lifecycle.starting import Starting
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.machines.configuring import Configuring
 from atoll.server.control.machines.killing import Killing, Parting
 from atoll.server.control.machines.probing import Probing
 from atoll.server.control.owned.volumes import Volumes
 from atoll.server.control.reach.finding import Finding
 from atoll.server.control.reach.routing import Routing
+from atoll.server.control.rows.reading import Reading
+from atoll.server.control.turns.admission import Admission
+from atoll.server.control.turns.locks import Locks
 from atoll.server.control.upkeep.closing import Closing
 from atoll.server.control.upkeep.forgetting import Forgetting
 from atoll.server.control.upkeep.idling import Idling
@@ -37,6 +35,8 @@ from atoll.server.control.upkeep.settling import Settling
 from atoll.server.control.warm.pool import Pool, PoolLimits
 from atoll.server.control.warm.refilling import Refilling
 from atoll.server.control.warm.warming import Warming
+from atoll.server.control.work.tasks import Tasks
+from atoll.server.control.work.underway import Underway
 from atoll.server.ports.api_keys import ApiKeys
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.clock import Clock

@@ -2,7 +2,7 @@
 Control, as the dialects see it: every verb of a sandbox behind one object.
 
 Calls take who asks (``Actor``) and plain data, and raise ``domain.errors``.
-The verbs themselves live beside this file, one concern each; nothing here decides.
+The verbs themselves live in the folders beside this file, one concern each; nothing here decides.
 """
 
 import asyncio
@@ -14,15 +14,15 @@ from typing import Self
 
 import structlog
 
-from atoll.server.control.common import access
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.reading import PRESENT, not_there
-from atoll.server.control.common.requests import Actor, CreateSandbox, Route, SandboxPage
-from atoll.server.control.common.room import ALIVE
 from atoll.server.control.lifecycle.creating import killed_while_created
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.machines.killing import End
 from atoll.server.control.owned.volumes import Volumes
 from atoll.server.control.parts import Ports, assemble
+from atoll.server.control.requests import Actor, CreateSandbox, Route, SandboxPage
+from atoll.server.control.rows import access
+from atoll.server.control.rows.reading import PRESENT, not_there
+from atoll.server.control.rows.room import ALIVE
 from atoll.server.control.upkeep.parking import Parked
 from atoll.server.control.warm.pool import PoolLimits
 from atoll.server.domain.egress import EgressPolicy

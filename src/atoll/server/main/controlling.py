@@ -6,11 +6,11 @@ Apart from ``serving``, since the latter needs no API: loading that takes as lon
 
 from collections.abc import Callable
 
-from atoll.server.control.common.clock import SystemClock
 from atoll.server.control.machines.killing import Parting
 from atoll.server.control.owned.volumes import Volumes
 from atoll.server.control.parts import Ports
 from atoll.server.control.service import Control
+from atoll.server.control.work.clock import SystemClock
 from atoll.server.main.parts import HostParts
 from atoll.server.ports.snapshots import SnapshotStore
 from atoll.server.ports.store import Store

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from atoll.server.control.common.clock import SystemClock
+from atoll.server.control.work.clock import SystemClock
 from atoll.server.domain.errors import AtollError, InvalidArgumentError
 from atoll.server.domain.hostnames import parse_domain, parse_listen, parse_ports
 from atoll.server.edge.certificates import LocalAuthority, check_own, unpublish

@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 from typing_extensions import override
 
-from atoll.server.control.common.clock import SystemClock
+from atoll.server.control.work.clock import SystemClock
 from atoll.server.domain.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.template import Template

@@ -17,13 +17,12 @@ from starlette.types import ASGIApp
 
 from atoll.server.api.app import PublicAddress, build_private, build_public
 from atoll.server.api.limits import server_options
-from atoll.server.control.common import access
-from atoll.server.control.common.clock import SystemClock
 from atoll.server.control.owned.identity import Identity
 from atoll.server.control.owned.keys import Keys
 from atoll.server.control.owned.secrets import Secrets
 from atoll.server.control.owned.signing_in import SigningIn
 from atoll.server.control.reach.naming import Naming
+from atoll.server.control.rows import access
 from atoll.server.control.upkeep.storing import Storing
 from atoll.server.control.upkeep.teams import Belongings, Teams
 from atoll.server.control.verbs import Verbs
@@ -33,6 +32,7 @@ from atoll.server.control.watching.logbook import Logbook
 from atoll.server.control.watching.observing import Observing
 from atoll.server.control.watching.team_metrics import TeamMetrics
 from atoll.server.control.watching.webhooks import Webhooks
+from atoll.server.control.work.clock import SystemClock
 from atoll.server.couriers.http import HttpCourier
 from atoll.server.domain.webhooks import parse_networks
 from atoll.server.main import doors, issuing, resolving

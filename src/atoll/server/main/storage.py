@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from atoll.server.control.common.clock import SystemClock
-from atoll.server.control.upkeep.storage_limits import StorageLimits
+from atoll.server.control.storage_limits import StorageLimits
+from atoll.server.control.work.clock import SystemClock
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.host.blobs import BlobsProgram, BlobStore, S3Bucket
 from atoll.server.ports.collector import Collector

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 import structlog
 from typing_extensions import override
 
-from atoll.server.control.upkeep.storage_limits import StorageLimits
+from atoll.server.control.storage_limits import StorageLimits
 from atoll.server.domain.errors import NotFoundError, Reason, ResourceExhaustedError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.host.blobs import BlobsError, BlobsProgram

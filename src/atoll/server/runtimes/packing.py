@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 from typing_extensions import override
 
-from atoll.server.control.upkeep.storage_limits import StorageLimits
+from atoll.server.control.storage_limits import StorageLimits
 from atoll.server.domain.errors import AtollError, NotFoundError
 from atoll.server.host.blobs import BlobsError, BlobsProgram
 from atoll.server.host.threads import finish_in_thread

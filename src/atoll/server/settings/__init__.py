@@ -10,9 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from atoll.server.api.limits import ApiLimits
-from atoll.server.control.common.limits import ControlLimits
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.owned.volumes import VolumeLimits
-from atoll.server.control.upkeep.storage_limits import StorageLimits
+from atoll.server.control.storage_limits import StorageLimits
 from atoll.server.control.warm.pool import PoolLimits
 from atoll.server.control.watching.events import EventLimits
 from atoll.server.control.watching.logbook import LogLimits

@@ -19,7 +19,7 @@ from atoll.server.api.e2b.translate import (
     to_new_egress,
     to_wish,
 )
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.control.service import Control
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (

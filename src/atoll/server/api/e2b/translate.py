@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 from atoll.server.api.e2b import models
 from atoll.server.api.e2b.egress import from_proxy, from_rules, to_egress
 from atoll.server.api.e2b.queries import STATE_OF_STATUS
-from atoll.server.control.common.requests import CreateSandbox, MountWish
+from atoll.server.control.requests import CreateSandbox, MountWish
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import ALL_TRAFFIC, EgressPolicy
 from atoll.server.domain.errors import InvalidArgumentError, UnimplementedError

@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse
 from atoll.server.api.dialect import add_error_forms, route_class
 from atoll.server.api.errors import Answer, in_e2bs_words
 from atoll.server.api.gate import Dialect
-from atoll.server.control.common.requests import Route as Found
 from atoll.server.control.owned.identity import Identity
 from atoll.server.control.owned.secrets import Secrets
 from atoll.server.control.reach.finding import SignedFile
 from atoll.server.control.reach.naming import Naming
+from atoll.server.control.requests import Route as Found
 from atoll.server.control.service import Control
 from atoll.server.domain.egress import fingerprint
 from atoll.server.domain.egress_rules import SECRETS, TOKENS

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from atoll.server.api.rest import models
-from atoll.server.control.common.requests import CreateSandbox, LimitsOverride, MountWish
+from atoll.server.control.requests import CreateSandbox, LimitsOverride, MountWish
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.egress_proxy import EgressProxy, ProxyTLS
 from atoll.server.domain.egress_rules import HeaderRule

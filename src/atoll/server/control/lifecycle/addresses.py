@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.locks import Locks
-from atoll.server.control.machines.configuring import within
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.turns.locks import Locks
 from atoll.server.control.warm.pool import Pool
+from atoll.server.control.work.waiting import within
 from atoll.server.domain.errors import AtollError, Reason, ResourceExhaustedError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import Machine

@@ -12,17 +12,17 @@ from dataclasses import replace
 
 import structlog
 
-from atoll.server.control.common.admission import Admission, Urgency
-from atoll.server.control.common.changing import change
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.locks import Locks
-from atoll.server.control.common.reading import PRESENT, moved_on, not_there
-from atoll.server.control.common.underway import Underway
 from atoll.server.control.lifecycle.deadlines import Deadlines
 from atoll.server.control.lifecycle.sealing import Sealing
-from atoll.server.control.machines.configuring import within
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.machines.killing import End, Killing
 from atoll.server.control.machines.probing import Probing
+from atoll.server.control.rows.changing import change
+from atoll.server.control.rows.reading import PRESENT, moved_on, not_there
+from atoll.server.control.turns.admission import Admission, Urgency
+from atoll.server.control.turns.locks import Locks
+from atoll.server.control.work.underway import Underway
+from atoll.server.control.work.waiting import within
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AtollError,

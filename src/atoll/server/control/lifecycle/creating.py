@@ -13,18 +13,19 @@ from datetime import timedelta
 
 import structlog
 
-from atoll.server.control.common import checking, repeating
-from atoll.server.control.common.admission import Admission
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.locks import Locks
-from atoll.server.control.common.requests import Actor, CreateSandbox
-from atoll.server.control.common.room import check_room
-from atoll.server.control.common.tasks import Tasks
+from atoll.server.control.lifecycle import repeating
 from atoll.server.control.lifecycle.deadlines import Deadlines
 from atoll.server.control.lifecycle.making import Creation, Making
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.machines.killing import End, Killing
 from atoll.server.control.owned.volumes import Volumes
+from atoll.server.control.requests import Actor, CreateSandbox
+from atoll.server.control.rows import checking
+from atoll.server.control.rows.room import check_room
+from atoll.server.control.turns.admission import Admission
+from atoll.server.control.turns.locks import Locks
 from atoll.server.control.warm.pool import Pool
+from atoll.server.control.work.tasks import Tasks
 from atoll.server.domain import identity, ingress
 from atoll.server.domain.errors import (
     AbortedError,

@@ -1,18 +1,18 @@
 """
 Deadlines: setting them, and ending what passed its own.
 
-The reaper (``alarm.py``) asks the rows twice for each sandbox, and never just to look.
+The reaper (``work/alarm.py``) asks the rows twice for each sandbox, and never just to look.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from atoll.server.control.common import checking
-from atoll.server.control.common.alarm import Alarm
-from atoll.server.control.common.changing import change
-from atoll.server.control.common.limits import ControlLimits
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.machines.killing import End, Killing
+from atoll.server.control.rows import checking
+from atoll.server.control.rows.changing import change
+from atoll.server.control.work.alarm import Alarm
 from atoll.server.domain.errors import FailedPreconditionError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status, pausing_at_deadline

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 import structlog
 
-from atoll.server.control.common.admission import Turn
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.tasks import Job
 from atoll.server.control.lifecycle.starting import Starting
-from atoll.server.control.machines.configuring import Configuring, spec_of, within
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.machines.configuring import Configuring, spec_of
 from atoll.server.control.machines.killing import End
+from atoll.server.control.turns.admission import Turn
 from atoll.server.control.warm.pool import Pool
 from atoll.server.control.warm.shelf import Waiting
 from atoll.server.control.warm.warming import GENERATION, Warming
+from atoll.server.control.work.tasks import Job
+from atoll.server.control.work.waiting import within
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import AtollError, FailedPreconditionError, UnavailableError
 from atoll.server.domain.ids import SandboxId

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import structlog
 
-from atoll.server.control.common import checking
-from atoll.server.control.common.changing import change
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.locks import Locks
-from atoll.server.control.common.tasks import Tasks
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.rows import checking
+from atoll.server.control.rows.changing import change
+from atoll.server.control.turns.locks import Locks
+from atoll.server.control.work.tasks import Tasks
 from atoll.server.domain.egress import EgressPolicy, fingerprint
 from atoll.server.domain.errors import AtollError, UnavailableError
 from atoll.server.domain.ids import SandboxId

@@ -12,16 +12,16 @@ from datetime import timedelta
 
 import structlog
 
-from atoll.server.control.common import checking
-from atoll.server.control.common.admission import Urgency
-from atoll.server.control.common.changing import change
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.reading import Reading, not_there
-from atoll.server.control.common.requests import Actor
-from atoll.server.control.common.tasks import Job
-from atoll.server.control.common.underway import Underway
 from atoll.server.control.lifecycle.checkpointing import Checkpointing
 from atoll.server.control.lifecycle.restoring import Restoring
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.requests import Actor
+from atoll.server.control.rows import checking
+from atoll.server.control.rows.changing import change
+from atoll.server.control.rows.reading import Reading, not_there
+from atoll.server.control.turns.admission import Urgency
+from atoll.server.control.work.tasks import Job
+from atoll.server.control.work.underway import Underway
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     FailedPreconditionError,

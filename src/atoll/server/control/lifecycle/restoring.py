@@ -14,20 +14,21 @@ from functools import partial
 
 import structlog
 
-from atoll.server.control.common.admission import Admission, Turn, Urgency
-from atoll.server.control.common.changing import MOST_TRIES, change
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.locks import Locks
-from atoll.server.control.common.reading import moved_on
-from atoll.server.control.common.room import check_room
-from atoll.server.control.common.tasks import Job, Tasks
-from atoll.server.control.common.underway import Underway
 from atoll.server.control.lifecycle.addresses import Addresses
 from atoll.server.control.lifecycle.checkpointing import abandon, check_unchanged
 from atoll.server.control.lifecycle.deadlines import Deadlines
 from atoll.server.control.lifecycle.sealing import Sealing
 from atoll.server.control.lifecycle.starting import Starting
-from atoll.server.control.machines.configuring import Configuring, spec_of, within
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.machines.configuring import Configuring, spec_of
+from atoll.server.control.rows.changing import MOST_TRIES, change
+from atoll.server.control.rows.reading import moved_on
+from atoll.server.control.rows.room import check_room
+from atoll.server.control.turns.admission import Admission, Turn, Urgency
+from atoll.server.control.turns.locks import Locks
+from atoll.server.control.work.tasks import Job, Tasks
+from atoll.server.control.work.underway import Underway
+from atoll.server.control.work.waiting import within
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import (

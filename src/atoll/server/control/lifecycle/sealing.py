@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import structlog
 
-from atoll.server.control.common.tasks import Job, Tasks
+from atoll.server.control.work.tasks import Job, Tasks
 from atoll.server.domain.errors import AtollError, FailedPreconditionError, NotFoundError, UnavailableError
 from atoll.server.ports.checkpoints import Checkpoints
 from atoll.server.ports.runtime import Runtime

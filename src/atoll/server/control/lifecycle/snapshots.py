@@ -12,17 +12,17 @@ from datetime import timedelta
 
 import structlog
 
-from atoll.server.control.common.admission import Admission
-from atoll.server.control.common.checking import check_timeout
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.locks import Locks
-from atoll.server.control.common.reading import Reading, not_there
-from atoll.server.control.common.requests import Actor, CreateSandbox, MountWish
-from atoll.server.control.common.retrying import tried
-from atoll.server.control.common.tasks import Job, Tasks
 from atoll.server.control.lifecycle.creating import Creating
 from atoll.server.control.lifecycle.sealing import Sealing
-from atoll.server.control.machines.configuring import within
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.requests import Actor, CreateSandbox, MountWish
+from atoll.server.control.rows.checking import check_timeout
+from atoll.server.control.rows.reading import Reading, not_there
+from atoll.server.control.turns.admission import Admission
+from atoll.server.control.turns.locks import Locks
+from atoll.server.control.work.retrying import tried
+from atoll.server.control.work.tasks import Job, Tasks
+from atoll.server.control.work.waiting import within
 from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
 from atoll.server.domain.errors import (
     AlreadyExistsError,

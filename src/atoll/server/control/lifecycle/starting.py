@@ -7,9 +7,9 @@ Where all addresses are taken, it is given somebody else's. What it is told then
 
 from collections.abc import Awaitable, Callable
 
-from atoll.server.control.common.limits import ControlLimits
 from atoll.server.control.lifecycle.addresses import Addresses
-from atoll.server.control.machines.configuring import within
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.work.waiting import within
 from atoll.server.domain.errors import FailedPreconditionError, NotFoundError
 from atoll.server.domain.machine import Machine, MachineSpec
 from atoll.server.ports.checkpoints import Checkpoints

@@ -1,1 +1,1 @@
-"""What is done with one machine, whoever wants it: it is told who it is, asked whether it answers, ended."""
+"""One machine, whoever wants it: told who it is, asked whether it answers, ended with all that it had."""

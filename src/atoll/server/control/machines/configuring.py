@@ -1,22 +1,17 @@
 """Tells a machine that has come up who it is: after a start, a resume and a claim."""
 
-import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
-from typing import TypeVar
+from collections.abc import Callable
 
-from atoll.server.control.common import access
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.domain.errors import DeadlineExceededError
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.rows import access
+from atoll.server.control.work.waiting import within
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import GuestConfiguration, Machine, MachineSpec
 from atoll.server.domain.sandbox import Sandbox
 from atoll.server.domain.template import StartCommand, Template
 from atoll.server.domain.volume import VolumeMount
 from atoll.server.ports.guest import Guest
-
-T = TypeVar("T")
 
 
 class Configuring:
@@ -158,20 +153,3 @@ def spec_of(row: Sandbox) -> MachineSpec:
         egress=row.egress.fenced(),
         volumes=row.volumes,
     )
-
-
-async def within(time: timedelta, what: str, work: Awaitable[T]) -> T:
-    """
-    Wait so long for something that a sandbox is to do.
-
-    Raises:
-        DeadlineExceededError: it took longer.
-    """
-    try:
-        async with asyncio.timeout(time.total_seconds()):
-            return await work
-    except TimeoutError as error:
-        raise DeadlineExceededError(
-            f"The sandbox did not {what} within {time.total_seconds():g} s",
-            resolution="The machine may be overloaded; try again later.",
-        ) from error

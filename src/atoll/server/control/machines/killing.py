@@ -14,11 +14,11 @@ from datetime import timedelta
 
 import structlog
 
-from atoll.server.control.common.changing import change
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.locks import Locks
-from atoll.server.control.common.retrying import rest
-from atoll.server.control.common.tasks import Job, Tasks, retrieve
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.rows.changing import change
+from atoll.server.control.turns.locks import Locks
+from atoll.server.control.work.retrying import rest
+from atoll.server.control.work.tasks import Job, Tasks, retrieve
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import FALLS, FINAL, WANTED, EndReason, Sandbox, Status, Target

@@ -10,9 +10,9 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from atoll.server.control.common.locks import Locks
-from atoll.server.control.common.tasks import Job, Tasks
 from atoll.server.control.machines.killing import End, Killing
+from atoll.server.control.turns.locks import Locks
+from atoll.server.control.work.tasks import Job, Tasks
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId, TeamId, parse_sandbox_id
 from atoll.server.domain.machine import Machine

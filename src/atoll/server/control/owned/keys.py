@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.requests import Actor
 from atoll.server.domain import keys as rules
 from atoll.server.domain.errors import FailedPreconditionError, NotFoundError, PermissionDeniedError
 from atoll.server.domain.ids import TeamId

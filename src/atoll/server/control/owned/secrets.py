@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.requests import Actor
 from atoll.server.domain import secret as rules
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.sandbox import Sandbox

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from atoll.server.control.common.requests import Actor
 from atoll.server.control.owned.keys import Keys
+from atoll.server.control.requests import Actor
 from atoll.server.domain.errors import UnauthenticatedError
 from atoll.server.domain.keys import KeyKind
 from atoll.server.ports.api_keys import ApiKeys

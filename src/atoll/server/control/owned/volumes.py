@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from atoll.server.control.common.requests import Actor, MountWish
+from atoll.server.control.requests import Actor, MountWish
 from atoll.server.domain.errors import (
     AtollError,
     InvalidArgumentError,

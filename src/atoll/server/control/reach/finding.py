@@ -11,9 +11,9 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from atoll.server.control.common import access
-from atoll.server.control.common.reading import Reading
-from atoll.server.control.common.requests import Route
+from atoll.server.control.requests import Route
+from atoll.server.control.rows import access
+from atoll.server.control.rows.reading import Reading
 from atoll.server.domain.errors import NotFoundError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.ports.store import Store

@@ -6,11 +6,11 @@ A question for a sandbox that sleeps may wake it, and is answered once it runs.
 
 from contextlib import suppress
 
-from atoll.server.control.common.reading import Reading
-from atoll.server.control.common.requests import Route
 from atoll.server.control.lifecycle.pausing import Pausing
 from atoll.server.control.machines.probing import Probing
 from atoll.server.control.reach.finding import Finding, SignedFile
+from atoll.server.control.requests import Route
+from atoll.server.control.rows.reading import Reading
 from atoll.server.control.upkeep.reconciling import Reconciling
 from atoll.server.domain.errors import NotFoundError
 from atoll.server.domain.ids import parse_sandbox_id

@@ -1,1 +1,1 @@
-"""What is done without a caller: what ended is settled, brought back, packed, forgotten or cleared away."""
+"""What is done without a caller: settled, brought back, packed, forgotten, cleared; and teams that go."""

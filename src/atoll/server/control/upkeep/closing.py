@@ -6,15 +6,15 @@ What is persistent is written down first (``parking``).
 
 import asyncio
 
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.tasks import Tasks
 from atoll.server.control.lifecycle.creating import Creating
 from atoll.server.control.lifecycle.snapshots import Snapshots
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.machines.killing import End
 from atoll.server.control.upkeep.parking import Parked, Parking
 from atoll.server.control.upkeep.reconciling import Reconciling
 from atoll.server.control.upkeep.reviving import Reviving
 from atoll.server.control.upkeep.settling import Settling
+from atoll.server.control.work.tasks import Tasks
 from atoll.server.domain.errors import FailedPreconditionError, UnavailableError
 from atoll.server.domain.sandbox import EndReason
 from atoll.server.ports.runtime import Runtime

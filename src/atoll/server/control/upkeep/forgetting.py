@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import structlog
 
-from atoll.server.control.common.limits import ControlLimits
+from atoll.server.control.limits import ControlLimits
 from atoll.server.domain.errors import AtollError
 from atoll.server.ports.clock import Clock
 from atoll.server.ports.store import Store

@@ -10,10 +10,10 @@ from datetime import datetime
 
 import structlog
 
-from atoll.server.control.common.alarm import Alarm
-from atoll.server.control.common.changing import change
 from atoll.server.control.lifecycle.pausing import Pausing
 from atoll.server.control.machines.killing import End, Killing
+from atoll.server.control.rows.changing import change
+from atoll.server.control.work.alarm import Alarm
 from atoll.server.domain.errors import NotFoundError
 from atoll.server.domain.sandbox import EndReason, OnDeadline, Sandbox, Status
 from atoll.server.ports.clock import Clock

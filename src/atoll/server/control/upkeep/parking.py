@@ -14,9 +14,9 @@ from datetime import timedelta
 
 import structlog
 
-from atoll.server.control.common.unfinished import unfinished
 from atoll.server.control.lifecycle.pausing import Pausing
 from atoll.server.control.machines.killing import End
+from atoll.server.control.rows.unfinished import unfinished
 from atoll.server.control.upkeep.reviving import Reviving
 from atoll.server.control.upkeep.settling import Settling
 from atoll.server.domain.checkpoint import CheckpointKind

@@ -9,19 +9,19 @@ from dataclasses import replace
 
 import structlog
 
-from atoll.server.control.common.changing import change
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.retrying import rest
-from atoll.server.control.common.tasks import Tasks
-from atoll.server.control.common.unfinished import unfinished
 from atoll.server.control.lifecycle.creating import Creating
 from atoll.server.control.lifecycle.networking import Networking
 from atoll.server.control.lifecycle.snapshots import Snapshots
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.machines.killing import End, Killing
+from atoll.server.control.rows.changing import change
+from atoll.server.control.rows.unfinished import unfinished
 from atoll.server.control.upkeep.reviving import Reviving
 from atoll.server.control.upkeep.settling import Settling
 from atoll.server.control.warm.pool import Pool
 from atoll.server.control.warm.warming import Warming
+from atoll.server.control.work.retrying import rest
+from atoll.server.control.work.tasks import Tasks
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.machine import EventsLost, Machine, MachineEnded, ProcessKilledForMemory

@@ -22,14 +22,14 @@ from tenacity import (
     wait_exponential,
 )
 
-from atoll.server.control.common.changing import change
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.locks import Locks
-from atoll.server.control.common.tasks import Job, Tasks
-from atoll.server.control.common.unfinished import unfinished
 from atoll.server.control.lifecycle.checkpointing import is_whole
 from atoll.server.control.lifecycle.restoring import Restoring
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.machines.killing import End
+from atoll.server.control.rows.changing import change
+from atoll.server.control.rows.unfinished import unfinished
+from atoll.server.control.turns.locks import Locks
+from atoll.server.control.work.tasks import Job, Tasks
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.errors import (
     AtollError,

@@ -1,8 +1,8 @@
 """
 Takes snapshots of sandboxes on their schedule, one after the other, and removes the oldest of those.
 
-They go the way of all snapshots (``snapshots.py``), after creates and resumes that wait for their turn. One
-that cannot be taken is skipped, and its row says why.
+They go the way of all snapshots (``lifecycle/snapshots.py``), after creates and resumes that wait for their
+turn. One that cannot be taken is skipped, and its row says why.
 """
 
 from dataclasses import replace
@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from atoll.server.control.common.admission import Admission
-from atoll.server.control.common.alarm import Alarm
-from atoll.server.control.common.changing import change
-from atoll.server.control.common.limits import ControlLimits
 from atoll.server.control.lifecycle.snapshots import Snapshots
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.rows.changing import change
+from atoll.server.control.turns.admission import Admission
+from atoll.server.control.work.alarm import Alarm
 from atoll.server.domain.errors import AtollError, NotFoundError
 from atoll.server.domain.sandbox import Sandbox, Status
 from atoll.server.domain.upkeep import Skip

@@ -12,11 +12,11 @@ from datetime import timedelta
 
 import structlog
 
-from atoll.server.control.common.underway import Underway
-from atoll.server.control.common.unfinished import unfinished
 from atoll.server.control.lifecycle.checkpointing import Checkpointing, abandon, is_whole
 from atoll.server.control.lifecycle.restoring import Restoring
 from atoll.server.control.machines.killing import End, Killing
+from atoll.server.control.rows.unfinished import unfinished
+from atoll.server.control.work.underway import Underway
 from atoll.server.domain.errors import (
     AtollError,
     NotFoundError,

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from atoll.server.control.common.requests import Actor
-from atoll.server.control.common.room import ALIVE
-from atoll.server.control.upkeep.storage_limits import StorageLimits
+from atoll.server.control.requests import Actor
+from atoll.server.control.rows.room import ALIVE
+from atoll.server.control.storage_limits import StorageLimits
 from atoll.server.domain.errors import AtollError, PermissionDeniedError
 from atoll.server.domain.ids import TemplateId
 from atoll.server.domain.keys import KeyKind

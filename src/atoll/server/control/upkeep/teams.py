@@ -15,16 +15,16 @@ from typing import Any
 
 import structlog
 
-from atoll.server.control.common import checking
-from atoll.server.control.common.alarm import Alarm
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.requests import Actor
-from atoll.server.control.common.room import ALIVE
-from atoll.server.control.common.tasks import retrieve
 from atoll.server.control.lifecycle.snapshots import Snapshots
+from atoll.server.control.limits import ControlLimits
 from atoll.server.control.owned.secrets import MOST_LISTED, Secrets
 from atoll.server.control.owned.volumes import Volumes
+from atoll.server.control.requests import Actor
+from atoll.server.control.rows import checking
+from atoll.server.control.rows.room import ALIVE
 from atoll.server.control.watching.webhooks import Webhooks
+from atoll.server.control.work.alarm import Alarm
+from atoll.server.control.work.tasks import retrieve
 from atoll.server.domain.errors import (
     AtollError,
     FailedPreconditionError,

@@ -15,8 +15,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from atoll.server.control.common.requests import Actor
 from atoll.server.control.machines.killing import Killing
+from atoll.server.control.requests import Actor
 from atoll.server.control.warm.shelf import Shelf, Waiting
 from atoll.server.control.warm.warming import Warming
 from atoll.server.domain.errors import PermissionDeniedError, UnavailableError

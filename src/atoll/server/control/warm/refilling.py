@@ -9,14 +9,15 @@ from datetime import timedelta
 
 import structlog
 
-from atoll.server.control.common.admission import Admission
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.tasks import Tasks
-from atoll.server.control.machines.configuring import Configuring, within
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.machines.configuring import Configuring
 from atoll.server.control.machines.killing import Killing
+from atoll.server.control.turns.admission import Admission
 from atoll.server.control.warm.pool import Pool, PoolLimits
 from atoll.server.control.warm.shelf import Shelf, Waiting
 from atoll.server.control.warm.warming import GENERATION, Warming, machine_spec
+from atoll.server.control.work.tasks import Tasks
+from atoll.server.control.work.waiting import within
 from atoll.server.domain.errors import AtollError, FailedPreconditionError, NotFoundError
 from atoll.server.domain.ids import SandboxId, new_sandbox_id
 from atoll.server.domain.limits import Limits

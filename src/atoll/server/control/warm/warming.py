@@ -10,9 +10,10 @@ import asyncio
 
 import structlog
 
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.machines.configuring import Configuring, within
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.machines.configuring import Configuring
 from atoll.server.control.machines.killing import Killing
+from atoll.server.control.work.waiting import within
 from atoll.server.domain.checkpoint import CheckpointKind
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.errors import AtollError

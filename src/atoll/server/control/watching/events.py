@@ -8,7 +8,7 @@ from functools import partial
 
 import structlog
 
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.domain.errors import AtollError, InvalidArgumentError
 from atoll.server.domain.events import Event, parse_type
 from atoll.server.domain.ids import TeamId, parse_sandbox_id

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.reading import Reading
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.requests import Actor
+from atoll.server.control.rows.reading import Reading
 from atoll.server.domain.errors import AtollError, InvalidArgumentError, NotFoundError
 from atoll.server.domain.ids import SandboxId, parse_sandbox_id
 from atoll.server.domain.metrics import Point, Sample, next_round, points

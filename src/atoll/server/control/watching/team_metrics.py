@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from atoll.server.control.common.requests import Actor
 from atoll.server.control.owned.keys import Keys
+from atoll.server.control.requests import Actor
 from atoll.server.control.watching.events import EventLimits
 from atoll.server.control.watching.observing import MetricsLimits
 from atoll.server.domain.errors import InvalidArgumentError, UnavailableError

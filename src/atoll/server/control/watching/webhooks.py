@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import structlog
 
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.domain import webhooks as rules
 from atoll.server.domain.errors import InvalidArgumentError
 from atoll.server.domain.webhooks import Delivery, DeliveryStatus, Network, Webhook, WebhookChanges

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 
-from atoll.server.control.common.lines import Line, Place
+from atoll.server.control.turns.queues import Place, Queue
 from atoll.server.domain.errors import Reason, ResourceExhaustedError
 from atoll.server.domain.ids import TeamId
 
@@ -99,10 +99,10 @@ class Admission:
         self._held: Counter[TeamId] = Counter()
         self._most_waiting = most_waiting
         self._longest_wait = longest_wait
-        self._urgent = Line()
-        # Those in the other line that became urgent while there was no place in this one.
+        self._urgent = Queue()
+        # Those in the other queue that became urgent while there was no place in this one.
         self._risen: deque[Place] = deque()
-        self._waiting = Line()
+        self._waiting = Queue()
         # Work that somebody waits for, with a turn or without.
         self._wanted = 0
         self._spare_free = spare_at_once
@@ -221,10 +221,10 @@ class Admission:
             self._calm.set()
 
     async def _wait(self, team_id: TeamId, urgency: Urgency) -> None:
-        line = self._urgent if urgency.urgent else self._waiting
-        self._find_room(line, team_id)
+        queue = self._urgent if urgency.urgent else self._waiting
+        self._find_room(queue, team_id)
         place = Place(team_id=team_id, urgent=urgency.urgent)
-        line.append(place)
+        queue.append(place)
         urgency.risen = lambda: self._move_forward(place)
         try:
             async with asyncio.timeout(self._longest_wait.total_seconds()):
@@ -255,9 +255,9 @@ class Admission:
                 place.urgent = True
                 self._urgent.append(place)
 
-    def _find_room(self, line: Line, team_id: TeamId) -> None:
+    def _find_room(self, queue: Queue, team_id: TeamId) -> None:
         """Refuse what would be one too many: this one, or the newest of a team that has more places."""
-        waiting = len(line)
+        waiting = len(queue)
         if waiting < self._most_waiting:
             return
         refused = ResourceExhaustedError(
@@ -265,7 +265,7 @@ class Admission:
             resolution="Try again in a moment.",
             reason=Reason.NO_ROOM,
         )
-        newest = line.make_room(team_id)
+        newest = queue.make_room(team_id)
         if newest is None:
             raise refused
         if not newest.turn.done():

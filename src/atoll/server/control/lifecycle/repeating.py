@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import asdict, replace
 
-from atoll.server.control.common.requests import CreateSandbox
+from atoll.server.control.requests import CreateSandbox
 from atoll.server.domain.errors import AbortedError, FailedPreconditionError, InvalidArgumentError, Reason
 from atoll.server.domain.sandbox import NamedRequest, Sandbox, Status
 from atoll.server.ports.store import Store

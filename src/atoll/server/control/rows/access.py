@@ -6,7 +6,7 @@ from datetime import datetime
 
 import structlog
 
-from atoll.server.control.common.requests import Actor
+from atoll.server.control.requests import Actor
 from atoll.server.domain.errors import AtollError, UnauthenticatedError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.keys import (

@@ -1,5 +1,5 @@
 """
-The lines that wait for a turn: places of each team in their order, teams by turns.
+The queues for a turn: places of each team in their order, teams by turns.
 
 Knows nothing of turns.
 """
@@ -15,11 +15,11 @@ from atoll.server.domain.ids import TeamId
 @dataclass(eq=False, kw_only=True)
 class Place:
     """
-    A place in a line.
+    A place in a queue.
 
     Attributes:
         team_id: whose.
-        urgent: in which line it is.
+        urgent: in which queue it is.
         turn: done when it has come, or never will.
     """
 
@@ -28,7 +28,7 @@ class Place:
     turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Line:
+class Queue:
     """Places, and whose turn is next."""
 
     def __init__(self) -> None:

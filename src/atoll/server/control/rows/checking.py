@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
-from atoll.server.control.common.limits import MIB, ControlLimits
-from atoll.server.control.common.requests import LimitsOverride
+from atoll.server.control.limits import MIB, ControlLimits
+from atoll.server.control.requests import LimitsOverride
 from atoll.server.domain import egress, egress_rules
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.egress_rules import RuleLimits

@@ -1,6 +1,6 @@
 """Whether one more sandbox may be awake: of the server's, and of its team's."""
 
-from atoll.server.control.common.limits import ControlLimits
+from atoll.server.control.limits import ControlLimits
 from atoll.server.domain.errors import Reason, ResourceExhaustedError
 from atoll.server.domain.ids import TeamId
 from atoll.server.domain.sandbox import FINAL, Status

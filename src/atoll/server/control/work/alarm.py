@@ -6,7 +6,7 @@ from datetime import datetime
 
 import structlog
 
-from atoll.server.control.common.retrying import rest
+from atoll.server.control.work.retrying import rest
 from atoll.server.domain.errors import AtollError
 from atoll.server.ports.clock import Clock
 

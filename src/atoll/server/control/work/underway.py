@@ -9,9 +9,9 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.server.control.common.admission import Urgency
-from atoll.server.control.common.retrying import tried
-from atoll.server.control.common.tasks import Job, Tasks
+from atoll.server.control.turns.admission import Urgency
+from atoll.server.control.work.retrying import tried
+from atoll.server.control.work.tasks import Job, Tasks
 from atoll.server.domain.errors import AtollError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import Sandbox

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from atoll.server.control.common.room import ALIVE
+from atoll.server.control.rows.room import ALIVE
 from atoll.server.domain.sandbox import Sandbox
 from atoll.server.ports.store import MOST_ROWS, Page, SandboxFilter, Store
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from atoll.server.control.common import checking
-from atoll.server.control.common.limits import ControlLimits
-from atoll.server.control.common.requests import Actor, Route, SandboxPage
+from atoll.server.control.limits import ControlLimits
+from atoll.server.control.requests import Actor, Route, SandboxPage
+from atoll.server.control.rows import checking
 from atoll.server.domain.errors import AbortedError, AtollError, NotFoundError
 from atoll.server.domain.ids import SandboxId
 from atoll.server.domain.sandbox import SLEEPING, Sandbox, Status

@@ -1,0 +1,1 @@
+"""Sandboxes as they are written down: read, checked, changed, counted; and who may see them."""
