@@ -69,6 +69,12 @@ async def test_nobody_finds_one_before_it_is_ready(store: SnapshotStore) -> None
     assert await store.list_snapshots(SnapshotQuery(team_id=TEAM)) == []
     assert await store.all_snapshots() == [snapshot]
 
+    kept_back = await store.finish_snapshot(snapshot.id, None, 7, is_ready=False)
+
+    assert kept_back == replace(snapshot, size_bytes=7)
+    assert await store.find_snapshot(TEAM, snapshot.id) is None
+    assert await store.list_snapshots(SnapshotQuery(team_id=TEAM)) == []
+
     finished = await store.finish_snapshot(snapshot.id, "name", 7)
 
     assert finished == replace(snapshot, name="name", size_bytes=7, status=SnapshotStatus.READY)

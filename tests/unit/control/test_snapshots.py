@@ -295,6 +295,29 @@ async def test_who_leaves_a_fork_leaves_none_of_its_children(world: World, contr
     await world.assert_agreement()
 
 
+async def test_what_a_fork_writes_is_for_its_children_only_and_goes_with_the_server(
+    world: World,
+) -> None:
+    async with world.server() as control:
+        sandbox = await started(world, control)
+        world.faults.hang("restore:1", times=2)
+        forking = asyncio.create_task(outcome(control.snapshots.fork(ALICE, sandbox.id, 2, MINUTE)))
+        await world.faults.reached("restore:1")
+
+        (written,) = await world.snapshots.all_snapshots()
+
+        assert await control.snapshots.list(SnapshotQuery(team_id=ALICE.team_id)) == []
+        with pytest.raises(NotFoundError):
+            await control.create(ALICE, wish(template=written.id))
+        assert not await control.snapshots.delete(ALICE, written.id)
+    await forking
+
+    async with world.server() as control:
+        await control.settled()
+        assert await world.snapshots.all_snapshots() == []
+        await world.assert_agreement()
+
+
 async def test_a_fork_for_no_time_writes_nothing(world: World, control: Control) -> None:
     sandbox = await started(world, control)
 

@@ -29,7 +29,8 @@ MOST_REFERENCE = 256
 class SnapshotStatus(StrEnum):
     """What a snapshot is."""
 
-    # Being written; nobody has been told of it, and the next start of the server removes it.
+    # Being written, or a fork's, for its children only: nobody can use it, and the next start of the server
+    # removes it.
     MAKING = "making"
     READY = "ready"
 

@@ -44,9 +44,17 @@ class SnapshotStore(Protocol):
         """
         ...
 
-    async def finish_snapshot(self, snapshot_id: SnapshotId, name: str | None, size_bytes: int) -> Snapshot:
+    async def finish_snapshot(
+        self, snapshot_id: SnapshotId, name: str | None, size_bytes: int, *, is_ready: bool = True
+    ) -> Snapshot:
         """
-        Write that a snapshot is ready, and tell its owner; an older one of this name loses it.
+        Write that a snapshot was taken, and tell its owner; an older one of this name loses it.
+
+        Args:
+            snapshot_id: which.
+            name: what it is called.
+            size_bytes: on the disk.
+            is_ready: whether others may use it from now on; else it stays what a start removes.
 
         Raises:
             NotFoundError: there is no such row.

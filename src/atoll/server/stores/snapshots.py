@@ -52,7 +52,9 @@ class SqliteSnapshots(SnapshotStore):
             connection.execute(insert(snapshots), _to_row(snapshot))
 
     @override
-    async def finish_snapshot(self, snapshot_id: SnapshotId, name: str | None, size_bytes: int) -> Snapshot:
+    async def finish_snapshot(
+        self, snapshot_id: SnapshotId, name: str | None, size_bytes: int, *, is_ready: bool = True
+    ) -> Snapshot:
         this = snapshots.c.id == snapshot_id
         with self._database.transaction(writes=True) as connection:
             row = connection.execute(select(snapshots).where(this)).mappings().first()
@@ -61,8 +63,9 @@ class SqliteSnapshots(SnapshotStore):
             if name is not None:
                 older = (snapshots.c.team_id == row["team_id"]) & (snapshots.c.name == name)
                 connection.execute(update(snapshots).where(older).values(name=None))
-            ready = {"name": name, "size_bytes": size_bytes, "status": SnapshotStatus.READY.value}
-            connection.execute(update(snapshots).where(this).values(**ready))
+            status = SnapshotStatus.READY if is_ready else SnapshotStatus.MAKING
+            taken = {"name": name, "size_bytes": size_bytes, "status": status.value}
+            connection.execute(update(snapshots).where(this).values(**taken))
             finished = _from_row(connection.execute(select(snapshots).where(this)).mappings().one())
             self._telling.tell_of_snapshot(connection, finished)
             return finished

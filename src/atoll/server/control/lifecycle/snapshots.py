@@ -144,7 +144,8 @@ class Snapshots:
         # The sandbox is not to stand still for children that cannot be.
         check_timeout(lifetime, self._limits)
         row = await self._running(actor, untrusted_id)
-        snapshot = await self._take(row, None, CheckpointKind.MEMORY)
+        # Not ready for others: it goes with the fork, also when the server does.
+        snapshot = await self._take(row, None, CheckpointKind.MEMORY, is_ready=False)
         made = set[SandboxId]()
         wish = CreateSandbox(
             # As its lists show it: the snapshot is gone when all are there.
@@ -254,7 +255,13 @@ class Snapshots:
         return taken
 
     async def _take(
-        self, row: Sandbox, name: str | None, kind: CheckpointKind, *, scheduled: bool = False
+        self,
+        row: Sandbox,
+        name: str | None,
+        kind: CheckpointKind,
+        *,
+        scheduled: bool = False,
+        is_ready: bool = True,
     ) -> Snapshot:
         making = Snapshot(
             id=new_snapshot_id(),
@@ -271,22 +278,22 @@ class Snapshots:
             scheduled=scheduled,
         )
         await self._snapshots.add_snapshot(making, most=self._limits.max_snapshots)
-        job = self._tasks.job(f"snapshot {row.id}", lambda: self._write(row, making, name))
+        job = self._tasks.job(f"snapshot {row.id}", lambda: self._write(row, making, name, is_ready))
         self._underway[making.id] = (row.id, job)
         job.outcome.add_done_callback(lambda _: self._underway.pop(making.id, None))
         try:
-            ready = await job.wait()
+            taken = await job.wait()
         except asyncio.CancelledError:
             # The caller went away, and nobody else knows of it.
             job.cancel()
             raise
-        self._sealing.begin(ready.id)
-        return ready
+        self._sealing.begin(taken.id)
+        return taken
 
-    async def _write(self, row: Sandbox, making: Snapshot, name: str | None) -> Snapshot:
+    async def _write(self, row: Sandbox, making: Snapshot, name: str | None, is_ready: bool) -> Snapshot:
         try:
             checkpoint = await self._in_turn(row, making)
-            ready = await self._snapshots.finish_snapshot(making.id, name, checkpoint.size)
+            taken = await self._snapshots.finish_snapshot(making.id, name, checkpoint.size, is_ready=is_ready)
         except BaseException as error:
             log.warning("snapshot not taken", sandbox_id=row.id, error=str(error) or type(error).__name__)
             try:
@@ -296,8 +303,8 @@ class Snapshots:
                 log.warning("half a snapshot not removed yet", snapshot_id=making.id, error=str(problem))
                 self._drop_later(making.id)
             raise
-        log.info("snapshot taken", snapshot_id=ready.id, sandbox_id=row.id, size_bytes=ready.size_bytes)
-        return ready
+        log.info("snapshot taken", snapshot_id=taken.id, sandbox_id=row.id, size_bytes=taken.size_bytes)
+        return taken
 
     async def _in_turn(self, row: Sandbox, making: Snapshot) -> Checkpoint:
         """Write a sandbox down with a turn and its lock, holding neither while the other is waited for."""
