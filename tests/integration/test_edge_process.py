@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,19 @@ from atoll.server.host.pidfd import Pidfd
 PROGRAM = Path(sys.executable).parent / "atoll-edge"
 # An edge that is stopped by SIGSTOP answers never; the tests wait this long to be sure.
 IMPATIENT = EdgeLimits(answer_s=0.5, stop_s=5, restart_pause_s=0.01)
+
+
+def hang(pid: int) -> None:
+    """Stop a program; return when it has: each thread answers until the kernel comes to it."""
+    os.kill(pid, signal.SIGSTOP)
+    limit = time.monotonic() + 5
+    while {state_of(task) for task in Path(f"/proc/{pid}/task").iterdir()} != {"T"}:
+        assert time.monotonic() < limit, f"{pid} does not stop"
+        time.sleep(0.001)
+
+
+def state_of(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(") ")[2][0]
 
 
 @pytest.fixture
@@ -200,7 +214,7 @@ async def test_one_whose_program_was_replaced_is_replaced(options: EdgeOptions, 
 async def test_one_that_hangs_is_replaced_by_the_next_server(edge: EdgeProcess, options: EdgeOptions) -> None:
     first = await edge.ensure()
     await edge.close()
-    os.kill(first.pid, signal.SIGSTOP)
+    hang(first.pid)
 
     second = EdgeProcess(options, IMPATIENT)
     found = await second.ensure()
@@ -230,7 +244,7 @@ async def test_forgetting_an_unknown_route_is_no_error(edge: EdgeProcess) -> Non
 
 async def test_one_that_does_not_forget_is_restarted(edge: EdgeProcess) -> None:
     pid = (await edge.ensure()).pid
-    os.kill(pid, signal.SIGSTOP)
+    hang(pid)
 
     async with asyncio.timeout(5):
         await edge.forget(new_sandbox_id())
@@ -254,7 +268,7 @@ async def test_many_forget_at_a_hung_edge_and_it_restarts_once(
     edge: EdgeProcess, options: EdgeOptions
 ) -> None:
     pid = (await edge.ensure()).pid
-    os.kill(pid, signal.SIGSTOP)
+    hang(pid)
 
     async with watched(edge), asyncio.TaskGroup() as tasks:
         for _ in range(10):
