@@ -2,16 +2,24 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 
+from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
+from atoll.server.domain.ids import TemplateId
 from atoll.server.runtimes import images
 from atoll.server.runtimes.sums import Sums
 
 AT_ONCE = 8
+CHECKPOINT = Checkpoint(
+    kind=CheckpointKind.MEMORY, runtime="gvisor", runtime_version="1", cpu_features=(), guestd="",
+    template_id=TemplateId("minimal-1"), disk_bytes=1, memory_bytes=1, shm_bytes=1, address="10.0.0.2",
+    volume_paths=(),
+)  # fmt: skip
 
 
 class Clock:
@@ -29,9 +37,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     paths: list[Path] = []
     true = images.sum_of
 
-    def noted(path: Path) -> str:
+    def noted(path: Path, is_stopped: Callable[[], bool]) -> str:
         paths.append(path)
-        return true(path)
+        return true(path, is_stopped)
 
     monkeypatch.setattr(images, "sum_of", noted)
     return paths
@@ -103,7 +111,7 @@ def test_it_counts_for_a_while_only(image: Path, read: list[Path]) -> None:
 def test_what_could_not_be_read_is_tried_again(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sums = Sums(now=Clock())
 
-    def refused(path: Path) -> str:
+    def refused(path: Path, is_stopped: Callable[[], bool]) -> str:
         raise OSError("no")
 
     with monkeypatch.context() as patched:
@@ -112,3 +120,27 @@ def test_what_could_not_be_read_is_tried_again(image: Path, monkeypatch: pytest.
             sums.of(image)
 
     assert sums.of(image) == images.sum_of(image)
+
+
+def test_what_was_sealed_just_now_is_not_read_again(tmp_path: Path, read: list[Path]) -> None:
+    directory, sums = tmp_path / "checkpoint", Sums(now=Clock())
+    half = images.Half(directory)
+    half.make()
+    (half.path / "pages.img").write_bytes(b"p" * (9 << 20))
+    half.publish(CHECKPOINT)
+    read.clear()
+
+    sealed = images.seal(directory, summed=sums.of)
+    images.verify(directory, sealed, small=False, summed=sums.of)
+
+    assert len(read) == 1
+    assert sealed.files[0].sha256 == hashlib.sha256(b"p" * (9 << 20)).hexdigest()
+
+
+def test_half_a_sum_counts_for_nobody(image: Path, read: list[Path]) -> None:
+    sums = Sums(now=Clock())
+
+    sums.of(image, lambda: True)
+
+    assert sums.of(image) == hashlib.sha256(b"one").hexdigest()
+    assert len(read) == 2

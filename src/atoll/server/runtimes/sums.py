@@ -40,9 +40,13 @@ class Sums:
         self._known: dict[_State, _Known] = {}
         self._lock = threading.Lock()
 
-    def of(self, path: Path) -> str:
+    def of(self, path: Path, is_stopped: Callable[[], bool] = lambda: False) -> str:
         """
         Return a file's SHA-256, hexadecimal; of who asks at the same time, one reads it.
+
+        Args:
+            path: the file.
+            is_stopped: true: of no matter what part of it, which counts for nobody else.
 
         Raises:
             OSError: it cannot be read.
@@ -54,8 +58,8 @@ class Sums:
         with known.turn:
             if known.sum is not None:
                 return known.sum
-            found = images.sum_of(path)
-            if _state(path) == state:
+            found = images.sum_of(path, is_stopped)
+            if _state(path) == state and not is_stopped():
                 known.sum = found
             return found
 

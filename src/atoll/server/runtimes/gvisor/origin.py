@@ -6,13 +6,14 @@ Facts that do not change while the server runs are read once.
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from atoll.server.domain.checkpoint import Checkpoint, CheckpointKind
 from atoll.server.domain.errors import FailedPreconditionError
 from atoll.server.domain.machine import MachineSpec
 from atoll.server.host.runsc import Runsc
-from atoll.server.host.threads import finish_in_thread
+from atoll.server.host.threads import finish_in_thread, stop_in_thread
 from atoll.server.runtimes import images
 from atoll.server.runtimes.gvisor.programs import Programs
 from atoll.server.runtimes.sums import Sums
@@ -94,6 +95,10 @@ class Origins:
     async def verify(self, path: Path, checkpoint: Checkpoint, *, small: bool) -> None:
         """Compare contents with their checksums, for which see ``images.verify``, unless it was just done."""
         await finish_in_thread(images.verify, path, checkpoint, small=small, summed=self._sums.of)
+
+    async def seal(self, path: Path) -> Checkpoint:
+        """Compute the checksums that are missing, see ``images.seal``; who restores it soon has them."""
+        return await stop_in_thread(partial(images.seal, path, summed=self._sums.of))
 
     async def _runsc_of(self, path: Path, checkpoint: Checkpoint) -> Path:
         version = checkpoint.runtime_version

@@ -9,7 +9,6 @@ memory) and record.py (what the next server finds).
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,12 @@ from atoll.server.domain.volume import VolumeMount
 from atoll.server.host.cgroup_base import CgroupError
 from atoll.server.host.pidfd import Pidfd
 from atoll.server.host.runsc import Runsc, RunscError
-from atoll.server.host.threads import finish_in_thread, stop_in_thread
+from atoll.server.host.threads import finish_in_thread
 from atoll.server.ports.guest import Guest
 from atoll.server.ports.runtime import Runtime
 from atoll.server.ports.slots import Slots
 from atoll.server.ports.templates import Templates
 from atoll.server.ports.volumes import VolumeFiles
-from atoll.server.runtimes import images
 from atoll.server.runtimes.events import EventQueue
 from atoll.server.runtimes.gvisor.ending import EndWatch
 from atoll.server.runtimes.gvisor.flags import FLAGS
@@ -208,7 +206,7 @@ class GVisorRuntime(Runtime):
 
     @override
     async def seal(self, origin: Path) -> Checkpoint:
-        return await stop_in_thread(partial(images.seal, origin))
+        return await self._origins.seal(origin)
 
     @override
     async def restore(
