@@ -42,9 +42,14 @@ class Home:
         return list({process.pid: process for process in found + stubs}.values())
 
     def wait_until_gone(self, sandbox_id: str) -> None:
-        """Wait until no process of the host belongs to a sandbox."""
+        """
+        Wait until no process of the host belongs to a sandbox, nor a control group.
+
+        One that ends has no arguments any more long before the kernel has its memory back.
+        """
         end = time.monotonic() + 30
-        while self.processes(sandbox_id):
+        groups = Path("/sys/fs/cgroup")
+        while self.processes(sandbox_id) or any(groups.glob(f"**/atoll-*/{sandbox_id}")):
             assert time.monotonic() < end, f"processes of {sandbox_id} stay"
             time.sleep(0.01)
 
