@@ -246,6 +246,7 @@ async def test_what_it_has_is_kept_where_not_even_its_files_come_back(tmp_path: 
         assert (row.status, row.fall is not None and row.fall.problem) == (Status.PAUSED, "no room")
         await control.pausing.connect(ALICE, sandbox.id, timedelta(minutes=1))
         assert world.runtime.recall(sandbox.id) == ("now", "now")
+        await control.settled()
         await world.assert_agreement()
 
 

@@ -184,6 +184,7 @@ async def test_what_does_not_come_back_is_tried_so_often_and_then_waits_for_its_
     back, _ = await control.pausing.connect(ALICE, sandbox.id, MINUTE)
     assert back.status is Status.RUNNING
     assert world.runtime.recall(sandbox.id) == ("first", "first")
+    await control.settled()
     await world.assert_agreement()
 
 

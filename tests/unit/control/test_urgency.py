@@ -69,6 +69,7 @@ async def test_a_resume_that_waits_for_its_turn_goes_first_once_traffic_waits_fo
     assert route.status is Status.RUNNING
     # They share the work.
     assert world.faults.passed["restore:1"] == 1
+    await control.settled()
     await world.assert_agreement()
 
 
