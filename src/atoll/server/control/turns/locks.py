@@ -2,7 +2,8 @@
 One lock for each sandbox: a runtime's calls for one sandbox take turns.
 
 Who holds a turn of ``admission`` waits for no lock of a sandbox that others know: first the lock, then the
-turn. Else those who wait for one sandbox would hold all turns, of which its holder needs one.
+turn, or the lock only where nobody has it. Else those who wait for one sandbox would hold all turns, of which
+its holder needs one.
 """
 
 import asyncio

@@ -33,7 +33,7 @@ class GVisorOptions:
         pause_timeout_s: how long programs may take to stand still for a checkpoint; milliseconds, unless the
             sandbox hangs or waits for the host's disk.
         save_timeout_s: for writing a checkpoint, beside what its size needs.
-        save_bytes_a_second: what a slow disk takes at least; 512 MB were written in 0.4 s.
+        save_bytes_a_second: what a slow disk takes at least; 512 MB were written and synced in 1.1 s.
         probe_timeout_s: how long a sandbox may take to answer whether it lives; milliseconds when it does.
         hung_timeout_s: the same for one that does not accept connections: after that it is ended, so longer
             than a host that is overloaded keeps an answer back.
