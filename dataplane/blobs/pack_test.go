@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -395,5 +396,43 @@ func TestStoppedWorkSaysSo(t *testing.T) {
 	_, err = Unpack(stopped, w.store, w.codec, filepath.Join(w.checkpoints, "one"), []string{"pages.img"})
 	if !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// slow is a store that gives no other run before the damaged one, and none at once: not even to who stops.
+type slow struct {
+	Store
+	damaged Sum
+	others  atomic.Int32
+}
+
+func (s *slow) AtOnce() int { return 4 }
+
+func (s *slow) Get(ctx context.Context, name Sum) ([]byte, error) {
+	if name == s.damaged {
+		return nil, nil
+	}
+	s.others.Add(1)
+	defer s.others.Add(-1)
+	time.Sleep(50 * time.Millisecond)
+	return s.Store.Get(context.WithoutCancel(ctx), name)
+}
+
+func TestAnUnpackThatFailsLeavesNothingUnderWay(t *testing.T) {
+	w := newWorld(t)
+	expected := w.write("one", some())
+	if _, err := w.pack(w.store, "one", expected); err != nil {
+		t.Fatal(err)
+	}
+	index, err := readIndex(filepath.Join(w.checkpoints, "one", IndexName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := &slow{Store: w.store, damaged: index.Files[2].Runs[1].Sum}
+
+	err = w.unpack(store, "one", expected)
+
+	if left := store.others.Load(); !errors.Is(err, ErrDamaged) || left != 0 {
+		t.Errorf("%d are fetched still: %v", left, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 )
 
 // unpackingPrefix begins the names of files that are not complete.
@@ -97,10 +98,13 @@ type fetched struct {
 func inOrder(ctx context.Context, store Store, codec *codec, runs []Run) func(func([]byte, error) bool) {
 	return func(yield func([]byte, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
+		var fetching sync.WaitGroup
+		// Whoever stops listening closes the codec next.
+		defer fetching.Wait()
 		defer cancel()
 		// One is being waited for, so many others are fetched meanwhile.
 		waiting := make(chan chan fetched, store.AtOnce())
-		go func() {
+		fetching.Go(func() {
 			defer close(waiting)
 			for _, run := range runs {
 				one := make(chan fetched, 1)
@@ -109,9 +113,9 @@ func inOrder(ctx context.Context, store Store, codec *codec, runs []Run) func(fu
 				case <-ctx.Done():
 					return
 				}
-				go func() { one <- fetch(ctx, store, codec, run) }()
+				fetching.Go(func() { one <- fetch(ctx, store, codec, run) })
 			}
-		}()
+		})
 		for one := range waiting {
 			found := <-one
 			if !yield(found.content, found.err) || found.err != nil {
