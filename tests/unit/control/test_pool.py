@@ -436,6 +436,25 @@ async def test_a_warm_checkpoint_that_is_damaged_is_made_anew(world: World, cont
     assert (world.checkpoints.path(WARM) / "memory").read_text() == ""
 
 
+async def test_a_warm_checkpoint_that_crashes_whoever_restores_it_is_made_anew(
+    world: World, control: Control
+) -> None:
+    restored = world.faults.passed["restore:3"]
+    # Two that wait are claimed; the next two find none, and boot.
+    world.faults.fail("restore:3", UnavailableError("the sentry crashed"), times=2)
+
+    for made in await asyncio.gather(*(control.create(ALICE, wish()) for _ in range(4))):
+        assert made.status is Status.RUNNING
+
+    async with asyncio.timeout(5):
+        while status(control).ready < status(control).wanted:
+            world.clock.advance(POOL.look_every)
+            await asyncio.sleep(0.001)
+    assert status(control).problem is None
+    assert world.faults.passed["restore:3"] > restored + 2
+    assert world.faults.passed["checkpoint:1"] > 1
+
+
 async def test_the_start_command_runs_once_and_again_only_where_it_wants_the_environment(
     tmp_path: Path,
 ) -> None:

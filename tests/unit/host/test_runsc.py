@@ -97,6 +97,19 @@ async def test_a_failure_says_command_code_and_the_end_of_the_output(tmp_path: P
     assert len(caught.value.output) <= 4096
 
 
+async def test_a_failure_says_how_the_sentry_crashed(tmp_path: Path, stderr: int) -> None:
+    # A file of a fixed size, as a guest may write to it.
+    os.ftruncate(stderr, 64 * 1024)
+    fake = Fake(tmp_path, "sys.stderr.write('Restore failed: EOF\\n'); sys.exit(128)")
+    (tmp_path / "panic").write_text("panic: the cause\n" + "goroutine 1\n" * 10_000)
+
+    with pytest.raises(RunscError) as caught:
+        await fake.runsc.restore("c1", options(tmp_path, stderr), timeout_s=10)
+
+    assert caught.value.output.startswith("Restore failed: EOF\n\npanic: the cause\n")
+    assert len(caught.value.output) <= 2 * 4096
+
+
 async def test_a_call_that_takes_too_long_is_killed(tmp_path: Path) -> None:
     fake = Fake(tmp_path, f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(1000)")
 

@@ -39,9 +39,9 @@ class RunscError(Exception):
 
     def __init__(self, argv: Sequence[str], code: int | None, output: str) -> None:
         outcome = f"exit code {code}" if code is not None else "no answer in time, killed"
-        super().__init__(f"{shlex.join(argv)}: {outcome}\n{output[-MOST_OUTPUT:].strip()}".strip())
+        super().__init__(f"{shlex.join(argv)}: {outcome}\n{output.strip()}".strip())
         self.code = code
-        self.output = output[-MOST_OUTPUT:]
+        self.output = output
 
 
 class RunscTimeoutError(RunscError):
@@ -149,7 +149,8 @@ class Runsc:
         child = self._spawn(argv, stdout=options.stdout, stderr=options.stderr)
         code = await _wait(child, timeout_s)
         if code != 0:
-            _fail(argv, code, _read_all(options.stderr))
+            # Of a sentry that crashed, runsc only knows that it does not answer.
+            _fail(argv, code, "\n".join((_read_all(options.stderr), _beginning(options.panic_log))))
 
     async def pause(self, container_id: str, *, timeout_s: float) -> None:
         """
@@ -301,12 +302,21 @@ async def _wait(child: Child, timeout_s: float) -> int | None:
 
 
 def _read_all(fd: int) -> str:
-    size = os.fstat(fd).st_size
+    # A file of a fixed size is a hole behind what was written; one of no size has none.
+    size = os.lseek(fd, 0, os.SEEK_HOLE) if os.fstat(fd).st_size else 0
     if size <= MOST_OUTPUT:
         return _text(os.pread(fd, size, 0))
     # A crash inside says first what happened, then where, at length.
     half = (MOST_OUTPUT - len(_CUT)) // 2
     return _text(os.pread(fd, half, 0) + _CUT + os.pread(fd, half, size - half))
+
+
+def _beginning(log: Path) -> str:
+    try:
+        with log.open("rb") as file:
+            return _text(file.read(MOST_OUTPUT // 2))
+    except OSError:
+        return ""
 
 
 def _text(output: bytes) -> str:

@@ -149,10 +149,11 @@ class Making:
             return await self._make_once(creation, row, template)
         try:
             return await self._make_once(creation, row, template)
-        except FailedPreconditionError as error:
+        except (FailedPreconditionError, UnavailableError) as error:
             if creation.step != "restore":
                 raise
-            # Damaged, gone, or of another runsc: nobody asked for it, so nobody fails for it.
+            # Damaged, gone, of another runsc, or crashing whoever restores it: nobody asked for it, so nobody
+            # fails for it.
             log.warning("warm template not restored", template=template.id, error=str(error))
         await self._warming.forget(template)
         await self._make_room(row.id)

@@ -18,7 +18,7 @@ from atoll.server.control.warm.shelf import Shelf, Waiting
 from atoll.server.control.warm.warming import GENERATION, Warming, machine_spec
 from atoll.server.control.work.tasks import Tasks
 from atoll.server.control.work.waiting import within
-from atoll.server.domain.errors import AtollError, FailedPreconditionError, NotFoundError
+from atoll.server.domain.errors import AtollError, FailedPreconditionError, NotFoundError, UnavailableError
 from atoll.server.domain.ids import SandboxId, new_sandbox_id
 from atoll.server.domain.limits import Limits
 from atoll.server.domain.machine import Machine
@@ -115,8 +115,8 @@ class Refilling:
                 usage = await self._runtime.usage(sandbox_id)
             except BaseException as error:
                 self._killing.remove_later(sandbox_id)
-                if isinstance(error, FailedPreconditionError | NotFoundError):
-                    # Of another runsc, damaged, or gone.
+                if isinstance(error, FailedPreconditionError | NotFoundError | UnavailableError):
+                    # Of another runsc, damaged, gone, or crashing whoever restores it.
                     await self._warming.forget(template)
                 raise
         since = self._clock.now()

@@ -217,7 +217,17 @@ class GVisorRuntime(Runtime):
         listens: bool = True,
         came: Callable[[], None] = lambda: None,
     ) -> Machine:
-        running = await self._launcher.launch(spec, origin, listens=listens, came=came)
+        async def launched() -> Running:
+            return await self._launcher.launch(spec, origin, listens=listens, came=came)
+
+        try:
+            running = await launched()
+        except UnavailableError as error:
+            # Now and then a sentry crashes in a restore, and mostly the next one does not:
+            # https://github.com/google/gvisor/issues/12189
+            log.warning("restored once more", sandbox_id=spec.sandbox_id, error=str(error))
+            await self.abandon(spec.sandbox_id)
+            running = await launched()
         self._watch(running)
         return _machine(running)
 
