@@ -46,6 +46,7 @@ from atoll.server.runtimes.gvisor.record import Record
 from atoll.server.runtimes.gvisor.release import RunscRelease
 from atoll.server.runtimes.gvisor.runtime import GVisorRuntime
 from atoll.server.volumes.images import VolumeImages
+from support.leavings import named
 from support.network import home_record
 
 CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
@@ -203,8 +204,7 @@ class Host:
 
     def traces(self, sandbox_id: str) -> list[str]:
         """List all that is on this host with a sandbox's id in its name."""
-        found = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{sandbox_id}")]
-        found += [str(path) for path in self.path.rglob(f"*{sandbox_id}*")]
+        found = named(Path("/sys/fs/cgroup"), sandbox_id) + named(self.path, sandbox_id)
         found += [line for line in Path("/proc/self/mounts").read_text().splitlines() if sandbox_id in line]
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):

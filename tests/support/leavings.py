@@ -13,6 +13,16 @@ from support.home import LiveHome
 HOST_SETTINGS = Path("/run/atoll/host-settings.json")
 
 
+def named(top: Path, word: str) -> list[str]:
+    """List what has a word in its name, below a directory; what comes and goes meanwhile is passed over."""
+    return [
+        f"{folder}/{name}"
+        for folder, folders, files in os.walk(top)
+        for name in (*folders, *files)
+        if word in name
+    ]
+
+
 def left_of(home: LiveHome) -> dict[str, list[str]]:
     """List what of a home is on the machine outside of its directory."""
     return left_of_id(home.id, home.path)

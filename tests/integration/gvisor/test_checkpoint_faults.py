@@ -160,16 +160,19 @@ async def test_a_killed_runsc_is_no_harm_to_the_machine_that_it_wrote_down(
 
 
 async def die_in_a_restore(host: Host, machine: Machine, whom: str) -> None:
-    """Kill one of those who restore a machine, while they do."""
+    """Kill one of those who restore a machine, while they do; return when that restore is over."""
     process = await runsc_at(host, "restore")
     if whom == "runsc":
         kill(process)
-        return
-    sentry = await sentry_of(host, machine)
-    # It asks the sentry for all that follows, and would otherwise be done by now on some days.
-    process.suspend()
-    kill(sentry)
-    process.resume()
+    else:
+        sentry = await sentry_of(host, machine)
+        # It asks the sentry for all that follows, and would otherwise be done by now on some days.
+        process.suspend()
+        kill(sentry)
+        process.resume()
+    async with asyncio.timeout(10):
+        while process.is_running():
+            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("whom", ["runsc", "sentry"])

@@ -113,11 +113,8 @@ class Refilling:
                 generation = GENERATION + 1
                 await self._configuring.introduce(machine, template, limits, generation)
                 usage = await self._runtime.usage(sandbox_id)
-            except BaseException as error:
+            except BaseException:
                 self._killing.remove_later(sandbox_id)
-                if isinstance(error, FailedPreconditionError | NotFoundError | UnavailableError):
-                    # Of another runsc, damaged, gone, or crashing whoever restores it.
-                    await self._warming.forget(template)
                 raise
         since = self._clock.now()
         waiting = Waiting(machine=machine, key=shelf.key, generation=generation, since=since)
@@ -126,7 +123,12 @@ class Refilling:
     async def _restore(self, template: Template, sandbox_id: SandboxId, limits: Limits) -> Machine:
         path = self._checkpoints.path(self._warming.origin(template))
         restored = self._runtime.restore(machine_spec(template, sandbox_id, limits), path)
-        return await within(self._limits.resume_timeout, "come back", restored)
+        try:
+            return await within(self._limits.resume_timeout, "come back", restored)
+        except (FailedPreconditionError, NotFoundError, UnavailableError):
+            # Damaged, of another runsc, gone, or crashing whoever restores it.
+            await self._warming.forget(template)
+            raise
 
     async def _look_after(self) -> None:
         """Follow what only time changes: demand that is forgotten, memory that runs short, failures."""
