@@ -15,7 +15,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.ports import free_port
 
 from atoll.server.domain.errors import InvalidArgumentError, UnavailableError
 from atoll.server.domain.ids import new_sandbox_id
@@ -23,6 +22,7 @@ from atoll.server.edge import EdgeLimits, EdgeOptions, EdgeProcess
 from atoll.server.edge.certificates import ensure_egress_authority
 from atoll.server.host.daemon import listener_of
 from atoll.server.host.pidfd import Pidfd
+from atoll.server.host.ports import free_port
 
 PROGRAM = Path(sys.executable).parent / "atoll-edge"
 # An edge that is stopped by SIGSTOP answers never; the tests wait this long to be sure.

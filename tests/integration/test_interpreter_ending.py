@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from support.ports import free_port
+from atoll.server.host.ports import free_port
 
 SOURCE = Path(__file__).parents[2] / "templates/code-interpreter-v1/files/opt/interpreter"
 

@@ -20,7 +20,7 @@ from e2b import CommandExitException, Sandbox, SandboxException, SandboxState
 from e2b.sandbox.sandbox_api import SandboxQuery
 
 from atoll import Pool
-from support.ports import free_port
+from atoll.server.host.ports import free_port
 
 ATOLL = Path(sys.executable).parent / "atoll"
 # The command line, called with its words, and ``data`` for its standard input.

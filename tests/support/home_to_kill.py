@@ -4,9 +4,9 @@ import asyncio
 import sys
 from pathlib import Path
 
+from atoll.server.host.ports import free_port
 from atoll.server.network import home_network
 from support.network import TestHome, acquire, home_record
-from support.ports import free_port
 
 
 async def main(home_id: str, path: Path) -> None:

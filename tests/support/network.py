@@ -22,13 +22,13 @@ from typing import IO, Any
 
 from atoll.server.domain.egress import EgressPolicy
 from atoll.server.domain.ids import SandboxId, new_sandbox_id
+from atoll.server.host.ports import free_port
 from atoll.server.network import home_network
 from atoll.server.network.home_records import HomeRecord
 from atoll.server.network.names import AddressRange, Names
 from atoll.server.network.slots import SlotPool
 from atoll.server.ports.slots import Slot
 from atoll.server.runtimes.gvisor.places import cgroup_parent
-from support.ports import free_port
 
 # Public addresses of AS112, which answers what nobody should ask (RFC 7534, 7535): no machine needs them.
 # The documentation ranges are really used by some networks, for their package mirror, say.

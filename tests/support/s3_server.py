@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from atoll.server.host.blobs import S3Bucket
+from atoll.server.host.ports import free_port
 from support.gvisor import CACHE
-from support.ports import free_port
 
 # Versity's own, Apache-2.0, released monthly: S3 over files, so that tests can damage what it keeps. No tool
 # of dataplane/go.mod, since it would bring the clients of three clouds along.

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -23,6 +22,7 @@ from atoll.server.edge.process import EdgeOptions, EdgeProcess
 from atoll.server.edge.tls import EdgeTLS
 from atoll.server.guests.client import HttpGuest
 from atoll.server.host import meminfo
+from atoll.server.host.ports import free_port
 from atoll.server.images.library import TemplateLibrary
 from atoll.server.images.old_builds import OldBuilds
 from atoll.server.main.doors import Doors
@@ -246,13 +246,7 @@ def _dns_port(home: Home) -> int:
     # Kept: another port is another edge, and a new edge cuts every stream.
     port = home.dns_port
     if port is None:
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
-        ):
-            tcp.bind(("127.0.0.1", 0))
-            port = int(tcp.getsockname()[1])
-            udp.bind(("127.0.0.1", port))
+        port = _free_port()
         home.keep_dns_port(port)
     return port
 
@@ -260,11 +254,20 @@ def _dns_port(home: Home) -> int:
 def _egress_port(home: Home) -> int:
     port = home.egress_port
     if port is None:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
-            tcp.bind(("127.0.0.1", 0))
-            port = int(tcp.getsockname()[1])
+        port = _free_port()
         home.keep_egress_port(port)
     return port
+
+
+def _free_port() -> int:
+    try:
+        return free_port()
+    except OSError as error:
+        raise UnavailableError(
+            "No port is free for what sandboxes reach",
+            details=str(error),
+            resolution="`ss --listening --tcp --udp --processes` shows who has them",
+        ) from error
 
 
 def _edge_options(
