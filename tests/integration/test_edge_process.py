@@ -33,13 +33,27 @@ def hang(pid: int) -> None:
     """Stop a program; return when it has: each thread answers until the kernel comes to it."""
     os.kill(pid, signal.SIGSTOP)
     limit = time.monotonic() + 5
-    while {state_of(task) for task in Path(f"/proc/{pid}/task").iterdir()} != {"T"}:
+    while states(pid) != {"T"}:
         assert time.monotonic() < limit, f"{pid} does not stop"
         time.sleep(0.001)
 
 
-def state_of(task: Path) -> str:
-    return (task / "stat").read_text().rpartition(") ")[2][0]
+def states(pid: int) -> set[str]:
+    """List the states of a program's threads; one that ends meanwhile has none."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.add((task / "stat").read_text().rpartition(") ")[2][0])
+    return found
+
+
+def opened(pid: int) -> set[str]:
+    """List what a program has open; what it closes meanwhile may be missing."""
+    found = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(str(descriptor.readlink()))
+    return found
 
 
 @pytest.fixture
@@ -118,8 +132,7 @@ async def test_it_is_a_session_of_its_own_and_holds_nothing_of_ours(edge: EdgePr
 
     assert os.getsid(pid) == pid
     assert Path(f"/proc/{pid}/environ").read_bytes() == b""
-    links = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
-    files = {link for link in links if not link.startswith(("socket:", "anon_inode:", "pipe:"))}
+    files = {link for link in opened(pid) if not link.startswith(("socket:", "anon_inode:", "pipe:"))}
     assert files <= {os.devnull, str(edge._options.log_file)} | {
         f for f in files if f.startswith("/sys/fs/cgroup")
     }
