@@ -3,7 +3,6 @@
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from atoll.server.host.ports import free_port
 
 ATOLL = Path(sys.executable).parent / "atoll"
 CACHE = Path(os.environ.get("ATOLL_CACHE_DIR") or Path.home() / ".cache" / "atoll")
@@ -96,9 +97,7 @@ def running_home(**settings: str) -> Iterator[Home]:
         **settings,
     }
     before: dict[str, str | None] = {}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{probe.getsockname()[1]}"
+    listen = f"127.0.0.1:{free_port()}"
     try:
         subprocess.run([ATOLL, "up", "--home", path, "--listen", listen, "--detach"], check=True, env=env)
         lines = subprocess.run(

@@ -420,6 +420,15 @@ async def test_what_cannot_be_made_does_not_have_the_others_made_sooner(tmp_path
         assert control.pool.rest() == POOL.quiet
 
 
+async def filled_in_time(world: World, control: Control) -> None:
+    """Let time go by until as many wait as are wanted, and nothing is wrong."""
+    async with asyncio.timeout(5):
+        while status(control).ready < status(control).wanted:
+            world.clock.advance(POOL.look_every)
+            await asyncio.sleep(0.001)
+    assert status(control).problem is None
+
+
 async def test_a_warm_checkpoint_that_is_damaged_is_made_anew(world: World, control: Control) -> None:
     (world.checkpoints.path(WARM) / "memory").write_text("rubbish")
 
@@ -428,11 +437,7 @@ async def test_a_warm_checkpoint_that_is_damaged_is_made_anew(world: World, cont
         assert made.status is Status.RUNNING
 
     # Whoever met it first, a create or the pool, had it removed; the pool may let it alone for a while.
-    async with asyncio.timeout(5):
-        while status(control).ready < status(control).wanted:
-            world.clock.advance(POOL.look_every)
-            await asyncio.sleep(0.001)
-    assert status(control).problem is None
+    await filled_in_time(world, control)
     assert (world.checkpoints.path(WARM) / "memory").read_text() == ""
 
 
@@ -446,11 +451,7 @@ async def test_a_warm_checkpoint_that_crashes_whoever_restores_it_is_made_anew(
     for made in await asyncio.gather(*(control.create(ALICE, wish()) for _ in range(4))):
         assert made.status is Status.RUNNING
 
-    async with asyncio.timeout(5):
-        while status(control).ready < status(control).wanted:
-            world.clock.advance(POOL.look_every)
-            await asyncio.sleep(0.001)
-    assert status(control).problem is None
+    await filled_in_time(world, control)
     assert world.faults.passed["restore:3"] > restored + 2
     assert world.faults.passed["checkpoint:1"] > 1
 
