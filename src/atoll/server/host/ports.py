@@ -8,7 +8,7 @@ from pathlib import Path
 # Below are those of well-known services.
 LOWEST = 10_000
 _HIGHEST = 65_535
-# What is left below those of outgoing connections, or there are too few to choose from.
+# Fewer than these below those of outgoing connections are too few to choose from.
 _ENOUGH = 1_000
 _MOST_TRIES = 1_000
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -16,7 +16,7 @@ _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 def free_port(ephemeral: Path = _EPHEMERAL) -> int:
     """
-    Find a port that is free for TCP and UDP at all addresses of this machine.
+    Find a port that is free for TCP and UDP at all IPv4 addresses of this machine.
 
     It is below those that the kernel gives to outgoing connections, unless there are next to none: any
     connection may take one of these before its program listens there, or listens there again.

@@ -24,7 +24,7 @@ from atoll.server.host.children import Child
 
 log = structlog.get_logger(__name__)
 
-# Of a failed command's output, this much goes into the error.
+# Of a failed command's output, this much goes into the error, and half as much of a crash's log.
 MOST_OUTPUT = 4096
 _CUT = b"\n[...]\n"
 # What a killed runsc may take to be gone.
@@ -35,7 +35,7 @@ _MNT_DETACH = 2
 
 
 class RunscError(Exception):
-    """runsc failed: the command, its exit code, and how it began and ended what it said."""
+    """runsc failed: the command, its exit code, how its words began and ended, and how a sentry crashed."""
 
     def __init__(self, argv: Sequence[str], code: int | None, output: str) -> None:
         outcome = f"exit code {code}" if code is not None else "no answer in time, killed"
